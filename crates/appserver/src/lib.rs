@@ -1,0 +1,10 @@
+//! The pool of workers and a slot's loop.
+pub mod application;
+pub mod assignment;
+pub mod content;
+mod output;
+pub mod pool;
+pub mod request;
+pub mod response;
+pub mod serve;
+pub mod worker;

@@ -1,0 +1,157 @@
+//! Every default with its reason, and the range of every figure. Nothing else in the workspace invents a default.
+
+use std::time::Duration;
+
+use crate::site::{Limits, Listen};
+
+/// A key that holds a figure: what it is when nothing is written, and what may be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figure<T> {
+    pub(crate) key: &'static str,
+    pub(crate) default: T,
+    pub(crate) least: T,
+    pub(crate) most: T,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = seconds(86_400);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn figure(key: &'static str, default: u64, least: u64, most: u64) -> Figure<u64> {
+    Figure {
+        key,
+        default,
+        least,
+        most,
+    }
+}
+
+/// A time limit: a millisecond (tests) to a day.
+const fn time(key: &'static str, default: u64) -> Figure<Duration> {
+    Figure {
+        key,
+        default: seconds(default),
+        least: MILLISECOND,
+        most: DAY,
+    }
+}
+
+// Long links of single sign-on fit; nginx and Apache take 8 KiB too.
+pub(crate) const REQUEST_LINE: Figure<u64> = figure("request_line", 8 * KIB, 256, MIB);
+// Cookies are what makes heads large: a browser sends up to 4 KiB for each.
+pub(crate) const HEAD: Figure<u64> = figure("head", 16 * KIB, 512, 4 * MIB);
+// Browsers send about 20, chains of proxies add some.
+pub(crate) const FIELDS: Figure<u64> = figure("fields", 100, 1, 10_000);
+// Two round trips on the worst line, with retransmissions.
+pub(crate) const HANDSHAKE_TIMEOUT: Figure<Duration> = time("handshake_timeout", 10);
+// A head is a packet or two; slower is an attack (slowloris).
+pub(crate) const HEAD_TIMEOUT: Figure<Duration> = time("head_timeout", 10);
+// A phone in a tunnel.
+pub(crate) const BODY_TIMEOUT: Figure<Duration> = time("body_timeout", 30);
+// Slower than any modem: a trickle that only means to last.
+pub(crate) const BODY_RATE: Figure<u64> = figure("body_rate", 256, 0, GIB);
+// A photo passes, a film does not; who takes films says so.
+pub(crate) const BODY: Figure<u64> = figure("body", 16 * MIB, 0, 1 << 50);
+// Forms stay in memory, uploads go to disk.
+pub(crate) const BODY_MEMORY: Figure<u64> = figure("body_memory", 64 * KIB, KIB, GIB);
+// Nearly every page fits, so its worker is free at once.
+pub(crate) const RESPONSE_MEMORY: Figure<u64> = figure("response_memory", 256 * KIB, 4 * KIB, GIB);
+// A client that takes nothing for a minute is gone.
+pub(crate) const SEND_TIMEOUT: Figure<Duration> = time("send_timeout", 60);
+// Longer than a person reads a page; a connection at rest is cheap here. nginx's figure.
+pub(crate) const KEEPALIVE_TIMEOUT: Figure<Duration> = time("keepalive_timeout", 75);
+// Frees what a connection may have gathered; nginx's figure.
+pub(crate) const KEEPALIVE_REQUESTS: Figure<u64> =
+    figure("keepalive_requests", 1000, 1, 1_000_000_000);
+// Lets load balancers in front spread anew.
+pub(crate) const KEEPALIVE_AGE: Figure<Duration> = time("keepalive_age", 3600);
+// People reload a page after that time: answering the first request would be work for nobody.
+pub(crate) const QUEUE_TIMEOUT: Figure<Duration> = time("queue_timeout", 15);
+// At 30 ms each and 4 workers of 4 slots, about a second's work.
+pub(crate) const QUEUE_LENGTH: Figure<u64> = figure("queue_length", 512, 0, 1_000_000);
+// The least that RFC 9113 §6.5.2 recommends.
+pub(crate) const H2_STREAMS: Figure<u64> = figure("h2_streams", 100, 1, 10_000);
+// Some 200 MiB if all of them are at work with TLS.
+pub(crate) const CONNECTIONS: Figure<u64> = figure("connections", 16_384, 1, 1_000_000);
+// As long as a request may take, and less than what systemd waits (90 s).
+pub(crate) const DRAIN_TIMEOUT: Figure<Duration> = Figure {
+    least: Duration::ZERO,
+    ..time("drain_timeout", 30)
+};
+
+// Python threads share one interpreter lock: a few overlap waiting for the database, many only wait for each other.
+pub(crate) const THREADS: Figure<u64> = figure("threads", 4, 1, 512);
+// The default is one for each core, see `cores`.
+pub(crate) const WORKERS: Figure<u64> = figure("workers", 1, 1, 1024);
+// gunicorn's figure; people and proxies in front give up then.
+pub(crate) const TIMEOUT: Figure<Duration> = time("timeout", 30);
+// Large frameworks and models take their time to import, on a cold disk too.
+pub(crate) const BOOT_TIMEOUT: Figure<Duration> = time("boot_timeout", 60);
+
+// Who wants the files to be asked for at each use says `"0s"`; more than a year is no use (RFC 9111 §5.2.2.1, §1.2.2).
+pub(crate) const CACHE: Figure<Duration> = Figure {
+    key: "cache",
+    default: Duration::ZERO,
+    least: Duration::ZERO,
+    most: seconds(10 * 365 * 86_400),
+};
+// A browser never forgets a 301: that a move is for good has to be said.
+pub(crate) const REDIRECT_STATUS: u16 = 302;
+// What a text is when nothing else is said.
+pub(crate) const RESPOND_STATUS: u16 = 200;
+pub(crate) const RESPOND_TYPE: &str = "text/plain; charset=utf-8";
+
+// It says who answered where several servers stand in a row, and no version.
+pub(crate) const SERVER_HEADER: bool = true;
+
+/// Where plain HTTP is accepted: the web's port for who may take it, else the one that everybody uses instead.
+pub(crate) fn http(privileged: bool) -> Listen {
+    Listen::Any {
+        port: if privileged { 80 } else { 8080 },
+    }
+}
+
+/// What a hint proposes for `https`.
+pub(crate) fn https(privileged: bool) -> Listen {
+    Listen::Any {
+        port: if privileged { 443 } else { 8443 },
+    }
+}
+
+/// One worker for each core that we may run on: Python runs on one at a time.
+pub(crate) fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores).unwrap_or(u16::MAX).min(1024)
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_line: REQUEST_LINE.default,
+            head: HEAD.default,
+            fields: FIELDS.default,
+            handshake_timeout: HANDSHAKE_TIMEOUT.default,
+            head_timeout: HEAD_TIMEOUT.default,
+            body_timeout: BODY_TIMEOUT.default,
+            body_rate: BODY_RATE.default,
+            body: BODY.default,
+            body_memory: BODY_MEMORY.default,
+            response_memory: RESPONSE_MEMORY.default,
+            send_timeout: SEND_TIMEOUT.default,
+            keepalive_timeout: KEEPALIVE_TIMEOUT.default,
+            keepalive_requests: KEEPALIVE_REQUESTS.default,
+            keepalive_age: KEEPALIVE_AGE.default,
+            queue_timeout: QUEUE_TIMEOUT.default,
+            queue_length: QUEUE_LENGTH.default,
+            h2_streams: H2_STREAMS.default,
+            connections: CONNECTIONS.default,
+            drain_timeout: DRAIN_TIMEOUT.default,
+        }
+    }
+}

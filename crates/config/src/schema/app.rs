@@ -1,0 +1,196 @@
+//! `[app.NAME]`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{Context, keys};
+use crate::{
+    defaults, env_file,
+    error::{Mistake, Problem},
+    site::{App, Entry, Interpreter, Located},
+    walk::{Table, Value},
+};
+
+/// `None` only where so much is missing that there is no app; that has been noted.
+pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<App> {
+    check_name(name, value);
+    let table = value.table(&keys::APP, "a table such as `[app.web]`")?;
+    let wsgi = table.required("wsgi", "wsgi = \"app:app\"");
+    let wsgi = wsgi.and_then(|value| value.parsed("`\"module:attribute\"`", str::parse::<Entry>));
+    let root = path(context, &table, "root");
+    let app = App {
+        name: name.to_owned(),
+        root: root.unwrap_or_else(|| Located {
+            value: context.folder.path(),
+            span: None,
+        }),
+        interpreter: interpreter(context, &table),
+        workers: workers(&table),
+        threads: small(table.count(&defaults::THREADS)),
+        env: environment(context, &table),
+        timeout: table.duration(&defaults::TIMEOUT),
+        boot_timeout: table.duration(&defaults::BOOT_TIMEOUT),
+        on_start: hook(&table, "on_start"),
+        on_stop: hook(&table, "on_stop"),
+        wsgi: wsgi?,
+    };
+    Some(app)
+}
+
+fn hook(table: &Table<'_>, key: &str) -> Option<Located<Entry>> {
+    table.get(key)?.parsed("`\"module:function\"`", Entry::hook)
+}
+
+fn check_name(name: &str, value: &Value<'_>) {
+    let fits = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+    if !name.is_empty() && name.chars().all(fits) {
+        return;
+    }
+    let meant: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .collect();
+    let hint = match meant.trim_matches('-') {
+        "" => "write `[app.web]`".to_owned(),
+        meant => format!("did you mean `{meant}`?"),
+    };
+    let message = format!("{name:?} is not a name for an app: it has a-z, 0-9, `_` and `-`");
+    value
+        .notes
+        .wrong(Problem::new(value.key, message).hint(hint));
+}
+
+fn path(context: &Context, table: &Table<'_>, key: &str) -> Option<Located<PathBuf>> {
+    table
+        .get(key)?
+        .parsed("a path in quotes", |text| context.folder.parse(text))
+}
+
+fn interpreter(context: &Context, table: &Table<'_>) -> Located<Interpreter> {
+    let python = table.get("python");
+    if let (Some(_), Some(python)) = (table.get("venv"), &python) {
+        let problem = Problem::new(
+            python.key,
+            "`venv` and `python` both say which Python runs the app",
+        );
+        python
+            .notes
+            .wrong(problem.hint("remove `python`: a venv has its own"));
+    }
+    if let Some(Located { value, span }) = path(context, table, "venv") {
+        return Located {
+            value: Interpreter::Venv(value),
+            span,
+        };
+    }
+    let python =
+        python.and_then(|value| value.parsed("a path in quotes", |text| program(context, text)));
+    match python {
+        Some(Located { value, span }) => Located {
+            value: Interpreter::Path(value),
+            span,
+        },
+        None => Located {
+            value: Interpreter::Search,
+            span: None,
+        },
+    }
+}
+
+/// A bare name is looked up in `PATH`, as a shell does.
+fn program(context: &Context, text: &str) -> Result<PathBuf, Mistake> {
+    let path = context.folder.parse(text)?;
+    Ok(if text.contains('/') || text.starts_with('.') {
+        path
+    } else {
+        PathBuf::from(text)
+    })
+}
+
+fn workers(table: &Table<'_>) -> u16 {
+    let Some(value) = table.get(defaults::WORKERS.key) else {
+        return defaults::cores();
+    };
+    match value.as_str() {
+        None => small(table.count(&defaults::WORKERS)),
+        Some("auto") => defaults::cores(),
+        Some(text) if text.contains("..") => {
+            value.wrong(
+                Mistake::new("a pool that follows the load is not available in this version")
+                    .hint("write one number"),
+            );
+            1
+        }
+        Some(text) => {
+            let mistake =
+                value.type_mistake("a whole number, or `\"auto\"` for one worker for each core");
+            value.wrong(match text.parse::<u16>() {
+                Ok(number) => mistake.hint(format!("write `{number}` without quotes")),
+                Err(_) => mistake,
+            });
+            1
+        }
+    }
+}
+
+fn small(count: u64) -> u16 {
+    u16::try_from(count).expect("the range of the figure fits a u16")
+}
+
+/// `env` wins over `env_file`: it is nearer.
+fn environment(context: &Context, table: &Table<'_>) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    if let Some(value) = table.get("env_file") {
+        let file = value.parsed("a path in quotes", |text| context.folder.parse(text));
+        environment.extend(
+            file.map(|file| read_env_file(&value, &file))
+                .unwrap_or_default(),
+        );
+    }
+    let entries = table
+        .get("env")
+        .and_then(|value| value.named("a table such as `{ DEBUG = \"0\" }`"));
+    for (name, value) in entries.unwrap_or_default() {
+        if !env_file::is_name(name) {
+            let message = format!("{name:?} is not a name for an environment variable");
+            value.notes.wrong(Problem::new(value.key, message));
+        }
+        if let Some(text) = value.parsed("text in quotes", without_nul) {
+            environment.insert(name.to_owned(), text.value);
+        }
+    }
+    environment
+}
+
+fn without_nul(text: &str) -> Result<String, Mistake> {
+    if text.contains('\0') {
+        return Err(Mistake::new("an environment variable cannot contain NUL"));
+    }
+    Ok(text.to_owned())
+}
+
+fn read_env_file(value: &Value<'_>, file: &Path) -> BTreeMap<String, String> {
+    let shown = file.display();
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            value.wrong(Mistake::new(format!(
+                "cannot read {shown}: {}",
+                crate::plain(&error)
+            )));
+            return BTreeMap::new();
+        }
+    };
+    env_file::parse(&text).unwrap_or_else(|bad| {
+        for bad in bad {
+            value.wrong(Mistake::new(format!(
+                "{shown}:{}: {}",
+                bad.line, bad.message
+            )));
+        }
+        BTreeMap::new()
+    })
+}

@@ -1,0 +1,344 @@
+//! Every key that the file may have, and what is said about one that it may not have.
+
+use crate::error::Mistake;
+
+/// The keys of one kind of table.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// For people: "`[server]`", "a route".
+    pub(crate) place: &'static str,
+    /// In the order of the reference.
+    pub(crate) names: &'static [&'static str],
+    /// What others call our keys, and what ours is.
+    foreign: &'static [(&'static str, &'static str)],
+    /// Keys of the plan that this version does not have.
+    later: &'static [&'static str],
+}
+
+pub(crate) static FILE: Keys = Keys {
+    place: "the file",
+    names: &["server", "limits", "app", "site"],
+    foreign: &[("apps", "app"), ("sites", "site"), ("host", "site")],
+    later: &[],
+};
+
+pub(crate) static SERVER: Keys = Keys {
+    place: "`[server]`",
+    names: &[
+        "http",
+        "https",
+        "trusted_proxies",
+        "access_log",
+        "server_header",
+    ],
+    foreign: &[
+        ("listen", "http"),
+        ("bind", "http"),
+        ("forwarded_allow_ips", "trusted_proxies"),
+        ("accesslog", "access_log"),
+        ("server_tokens", "server_header"),
+    ],
+    later: &["user", "admin"],
+};
+
+pub(crate) static ACCESS_LOG: Keys = Keys {
+    place: "`access_log`",
+    names: &["file", "format"],
+    foreign: &[("path", "file")],
+    later: &[],
+};
+
+pub(crate) static LIMITS: Keys = Keys {
+    place: "`[limits]`",
+    names: &[
+        "request_line",
+        "head",
+        "fields",
+        "handshake_timeout",
+        "head_timeout",
+        "body_timeout",
+        "body_rate",
+        "body",
+        "body_memory",
+        "response_memory",
+        "send_timeout",
+        "keepalive_timeout",
+        "keepalive_requests",
+        "keepalive_age",
+        "queue_timeout",
+        "queue_length",
+        "h2_streams",
+        "connections",
+        "drain_timeout",
+    ],
+    foreign: &[
+        ("client_max_body_size", "body"),
+        ("client_body_timeout", "body_timeout"),
+        ("client_header_timeout", "head_timeout"),
+        ("keepalive", "keepalive_timeout"),
+        ("graceful_timeout", "drain_timeout"),
+        ("worker_connections", "connections"),
+        ("limit_request_line", "request_line"),
+        ("limit_request_fields", "fields"),
+        ("headers", "fields"),
+    ],
+    later: &[],
+};
+
+pub(crate) static APP: Keys = Keys {
+    place: "`[app.NAME]`",
+    names: &[
+        "wsgi",
+        "root",
+        "venv",
+        "python",
+        "workers",
+        "threads",
+        "env",
+        "env_file",
+        "timeout",
+        "boot_timeout",
+        "on_start",
+        "on_stop",
+    ],
+    foreign: &[
+        ("module", "wsgi"),
+        ("callable", "wsgi"),
+        ("wsgi_app", "wsgi"),
+        ("chdir", "root"),
+        ("directory", "root"),
+        ("pythonpath", "root"),
+        ("virtualenv", "venv"),
+        ("processes", "workers"),
+        ("environment", "env"),
+        ("raw_env", "env"),
+        ("harakiri", "timeout"),
+    ],
+    later: &["user", "listen", "max_requests", "max_rss"],
+};
+
+pub(crate) static SITE: Keys = Keys {
+    place: "`[[site]]`",
+    names: &["hosts", "tls", "routes"],
+    foreign: &[
+        ("server_name", "hosts"),
+        ("domains", "hosts"),
+        ("names", "hosts"),
+        ("ssl", "tls"),
+        ("locations", "routes"),
+    ],
+    later: &["limits"],
+};
+
+pub(crate) static TLS: Keys = Keys {
+    place: "`tls`",
+    names: &["cert", "key"],
+    foreign: &[
+        ("certificate", "cert"),
+        ("certfile", "cert"),
+        ("fullchain", "cert"),
+        ("ssl_certificate", "cert"),
+        ("keyfile", "key"),
+        ("privkey", "key"),
+        ("ssl_certificate_key", "key"),
+    ],
+    later: &["acme"],
+};
+
+pub(crate) static ROUTE: Keys = Keys {
+    place: "a route",
+    names: &[
+        "path", "app", "files", "redirect", "respond", "cache", "status", "type",
+    ],
+    foreign: &[
+        ("location", "path"),
+        ("root", "files"),
+        ("alias", "files"),
+        ("static", "files"),
+        ("to", "redirect"),
+        ("return", "respond"),
+        ("expires", "cache"),
+        ("content_type", "type"),
+    ],
+    later: &["limits", "upstream"],
+};
+
+/// Every kind of table.
+pub(crate) static ALL: [&Keys; 8] = [
+    &FILE,
+    &SERVER,
+    &ACCESS_LOG,
+    &LIMITS,
+    &APP,
+    &SITE,
+    &TLS,
+    &ROUTE,
+];
+
+/// What is said of a key that a table does not have.
+pub(crate) fn unknown(keys: &Keys, name: &str) -> Mistake {
+    let Keys { place, .. } = keys;
+    if keys.later.contains(&name) {
+        return Mistake::new(format!("`{name}` is not available in this version"))
+            .hint("remove it");
+    }
+    let mistake = Mistake::new(format!("unknown key `{}` in {place}", name.escape_debug()));
+    let lower = name.to_lowercase().replace('-', "_");
+    if let Some((_, ours)) = keys.foreign.iter().find(|(foreign, _)| *foreign == lower) {
+        return mistake.hint(format!("did you mean `{ours}`?"));
+    }
+    if let Some(elsewhere) = ALL[1..]
+        .iter()
+        .find(|other| other.names.contains(&lower.as_str()) && other.place != *place)
+    {
+        // A near name here is likelier than the same name elsewhere only where it is the same but for its case.
+        if !keys.names.contains(&lower.as_str()) {
+            return mistake.hint(format!("`{lower}` belongs in {}", elsewhere.place));
+        }
+    }
+    match nearest(keys.names, &lower) {
+        Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+        None => mistake.hint(format!("the keys here are {}", list(keys.names))),
+    }
+}
+
+/// The name that was likely meant, if any is near.
+pub(crate) fn nearest<'a>(names: &[&'a str], name: &str) -> Option<&'a str> {
+    let near = |candidate: &&'a str| {
+        let distance = strsim::damerau_levenshtein(candidate, name);
+        // One slip in three letters; `host` for `hosts`, but not `on` for `off`.
+        (distance <= (candidate.len().max(name.len()) / 3).max(1) && distance < candidate.len())
+            .then_some((distance, *candidate))
+    };
+    names
+        .iter()
+        .filter_map(near)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// "`a`, `b` and `c`".
+pub(crate) fn list(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        None => String::new(),
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_gets_a_hint() {
+        for (keys, name, says) in [
+            (
+                &SITE,
+                "host",
+                "unknown key `host` in `[[site]]` | did you mean `hosts`?",
+            ),
+            (
+                &SITE,
+                "server_name",
+                "unknown key `server_name` in `[[site]]` | did you mean `hosts`?",
+            ),
+            (
+                &SITE,
+                "wsgi",
+                "unknown key `wsgi` in `[[site]]` | `wsgi` belongs in `[app.NAME]`",
+            ),
+            (
+                &SITE,
+                "colour",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls` and `routes`",
+            ),
+            (
+                &APP,
+                "Workers",
+                "unknown key `Workers` in `[app.NAME]` | did you mean `workers`?",
+            ),
+            (
+                &APP,
+                "boot-timeout",
+                "unknown key `boot-timeout` in `[app.NAME]` | did you mean `boot_timeout`?",
+            ),
+            (
+                &APP,
+                "user",
+                "`user` is not available in this version | remove it",
+            ),
+            (
+                &LIMITS,
+                "client_max_body_size",
+                "unknown key `client_max_body_size` in `[limits]` | did you mean `body`?",
+            ),
+            (
+                &SERVER,
+                "a\nb",
+                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log` and `server_header`",
+            ),
+        ] {
+            let mistake = unknown(keys, name);
+            assert_eq!(
+                format!("{} | {}", mistake.message, mistake.hint.unwrap_or_default()),
+                says
+            );
+        }
+    }
+
+    #[test]
+    fn the_reference_has_every_key() {
+        let reference = include_str!("../../../../config/reference.toml");
+        let settings: Vec<&str> = reference
+            .lines()
+            .map(|line| line.trim_start_matches("# e.g. ").trim_start_matches('#'))
+            .collect();
+        let is_set = |name: &str| {
+            let starts = [
+                format!("{name} = "),
+                format!("[{name}]"),
+                format!("[{name}."),
+                format!("[[{name}]]"),
+            ];
+            let inside = [format!("{{ {name} = "), format!(", {name} = ")];
+            settings.iter().any(|line| {
+                starts.iter().any(|start| line.starts_with(start))
+                    || inside.iter().any(|part| line.contains(part))
+            })
+        };
+        for keys in ALL {
+            for name in keys.names {
+                assert!(
+                    is_set(name),
+                    "`{name}` in {} is missing in reference.toml",
+                    keys.place
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_say_leads_to_keys_of_ours() {
+        for keys in ALL {
+            for (foreign, ours) in keys.foreign {
+                assert!(
+                    keys.names.contains(ours),
+                    "{foreign} → {ours} in {}",
+                    keys.place
+                );
+                assert!(
+                    !keys.names.contains(foreign),
+                    "{foreign} is a key of {}",
+                    keys.place
+                );
+            }
+            assert!(
+                keys.later.iter().all(|name| !keys.names.contains(name)),
+                "{}",
+                keys.place
+            );
+        }
+    }
+}

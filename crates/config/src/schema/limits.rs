@@ -1,0 +1,65 @@
+//! `[limits]`.
+
+use super::keys;
+use crate::{
+    defaults,
+    error::Problem,
+    site::Limits,
+    units,
+    walk::{Notes, Table, Value},
+};
+
+pub(super) fn read(value: Option<Value<'_>>, notes: &Notes) -> Limits {
+    let Some(table) = value.and_then(|value| value.table(&keys::LIMITS, "a table `[limits]`"))
+    else {
+        return Limits::default();
+    };
+    let before = notes.count();
+    let limits = figures(&table);
+    // Figures that are wrong have given way to defaults, which say nothing about what was meant.
+    if notes.count() == before {
+        check_head(&table, &limits, notes);
+    }
+    limits
+}
+
+fn figures(table: &Table<'_>) -> Limits {
+    Limits {
+        request_line: table.size(&defaults::REQUEST_LINE),
+        head: table.size(&defaults::HEAD),
+        fields: table.count(&defaults::FIELDS),
+        handshake_timeout: table.duration(&defaults::HANDSHAKE_TIMEOUT),
+        head_timeout: table.duration(&defaults::HEAD_TIMEOUT),
+        body_timeout: table.duration(&defaults::BODY_TIMEOUT),
+        body_rate: table.size(&defaults::BODY_RATE),
+        body: table.size(&defaults::BODY),
+        body_memory: table.size(&defaults::BODY_MEMORY),
+        response_memory: table.size(&defaults::RESPONSE_MEMORY),
+        send_timeout: table.duration(&defaults::SEND_TIMEOUT),
+        keepalive_timeout: table.duration(&defaults::KEEPALIVE_TIMEOUT),
+        keepalive_requests: table.count(&defaults::KEEPALIVE_REQUESTS),
+        keepalive_age: table.duration(&defaults::KEEPALIVE_AGE),
+        queue_timeout: table.duration(&defaults::QUEUE_TIMEOUT),
+        queue_length: table.count(&defaults::QUEUE_LENGTH),
+        h2_streams: table.count(&defaults::H2_STREAMS),
+        connections: table.count(&defaults::CONNECTIONS),
+        drain_timeout: table.duration(&defaults::DRAIN_TIMEOUT),
+    }
+}
+
+/// The line is part of the head: a longer one could never come.
+fn check_head(table: &Table<'_>, limits: &Limits, notes: &Notes) {
+    if limits.request_line <= limits.head {
+        return;
+    }
+    let Some(value) = table.get("request_line").or_else(|| table.get("head")) else {
+        return;
+    };
+    let (line, head) = (
+        units::show_size(limits.request_line),
+        units::show_size(limits.head),
+    );
+    let message =
+        format!("`request_line` is {line}, more than `head`, which is {head} and includes it");
+    notes.wrong(Problem::new(value.span, message).hint("raise `head`, or lower `request_line`"));
+}

@@ -1,0 +1,335 @@
+//! One entry of `routes`.
+
+use std::time::Duration;
+
+use super::{Context, keys};
+use crate::{
+    defaults,
+    error::{Mistake, Problem},
+    site::{Action, Route, RoutePath},
+    walk::{Table, Value},
+};
+
+/// `before` are the routes of this site that were read before.
+pub(super) fn read(
+    context: &Context,
+    value: &Value<'_>,
+    apps: Option<&[&str]>,
+    before: &[Route],
+) -> Option<Route> {
+    let table = value.table(
+        &keys::ROUTE,
+        "a table such as `{ path = \"/\", app = \"web\" }`",
+    )?;
+    let path = path(&table, before);
+    let action = action(context, &table, apps, path.as_ref());
+    Some(Route {
+        path: path?,
+        action: action?,
+    })
+}
+
+fn path(table: &Table<'_>, before: &[Route]) -> Option<RoutePath> {
+    let value = table.required("path", "path = \"/\"")?;
+    let path = value
+        .parsed("a path such as `\"/static/\"`", parse_path)?
+        .value;
+    if before.iter().any(|route| route.path == path) {
+        let text = path.as_str();
+        value.wrong(
+            Mistake::new(format!("`{text}` has a route in this site already"))
+                .hint("keep one of the two"),
+        );
+    }
+    Some(path)
+}
+
+fn parse_path(text: &str) -> Result<RoutePath, Mistake> {
+    let wrong = |hint: String| Err(Mistake::new(format!("{text:?} is not a path")).hint(hint));
+    if !text.starts_with('/') {
+        let rest = text
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split_once('/'))
+            .map_or(text, |(_, path)| path);
+        return wrong(format!(
+            "a path starts with `/`: did you mean `\"/{}\"`?",
+            rest.trim_start_matches('*')
+        ));
+    }
+    if let Some(subtree) = text.strip_suffix('*') {
+        return wrong(format!(
+            "a path that ends in `/` is everything below it: did you mean `\"{subtree}\"`?"
+        ));
+    }
+    if text.contains(['?', '#']) {
+        return wrong("a route goes by the path alone, without `?` and `#`".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return wrong("a path has no control characters".to_owned());
+    }
+    if has_escape(text) {
+        return wrong("it is compared with the decoded path: write the characters themselves in place of `%…`".to_owned());
+    }
+    // Requests are compared after these have been resolved (RFC 3986 §6.2.2.3), so such a route would never match.
+    if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return wrong("a path has no `//`, `/./` or `/../`".to_owned());
+    }
+    Ok(match text.ends_with('/') {
+        true => RoutePath::Subtree(text.to_owned()),
+        false => RoutePath::Exact(text.to_owned()),
+    })
+}
+
+fn has_escape(text: &str) -> bool {
+    text.as_bytes()
+        .windows(3)
+        .any(|three| three[0] == b'%' && three[1..].iter().all(u8::is_ascii_hexdigit))
+}
+
+/// The keys that say what answers, and what goes with each.
+const ACTIONS: [(&str, &[&str]); 4] = [
+    ("app", &[]),
+    ("files", &["cache"]),
+    ("redirect", &["status"]),
+    ("respond", &["status", "type"]),
+];
+
+fn action(
+    context: &Context,
+    table: &Table<'_>,
+    apps: Option<&[&str]>,
+    path: Option<&RoutePath>,
+) -> Option<Action> {
+    let (name, value) = the_action(table)?;
+    match name {
+        "app" => app(&value, apps),
+        "files" => files(context, table, &value, path),
+        "redirect" => redirect(table, &value, path),
+        _ => respond(table, &value),
+    }
+}
+
+/// Exactly one, and nothing beside it that it does not use.
+fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
+    let mut found = ACTIONS
+        .iter()
+        .filter_map(|(name, options)| Some((*name, *options, table.get(name)?)));
+    let Some((name, options, value)) = found.next() else {
+        let problem = Problem::new(table.span, "the route does not say what answers");
+        table
+            .notes
+            .missing(problem.hint("add one of `app`, `files`, `redirect` and `respond`"));
+        return None;
+    };
+    let mut alone = true;
+    for (other, _, second) in found {
+        alone = false;
+        let problem = Problem::new(
+            second.key,
+            format!("a route has one of `{name}` and `{other}`, not both"),
+        );
+        table.notes.wrong(match (name, other) {
+            ("app", "files") => problem.hint("files before an app are not available in this version: give the files a path of their own"),
+            _ => problem,
+        });
+    }
+    for option in ["cache", "status", "type"] {
+        if let Some(value) = table
+            .get(option)
+            .filter(|_| alone && !options.contains(&option))
+        {
+            let users: Vec<&str> = ACTIONS
+                .iter()
+                .filter(|(_, used)| used.contains(&option))
+                .map(|(user, _)| *user)
+                .collect();
+            let problem =
+                Problem::new(value.key, format!("`{option}` has no meaning for `{name}`"));
+            table
+                .notes
+                .wrong(problem.hint(format!("it goes with {}", keys::list(&users))));
+        }
+    }
+    Some((name, value))
+}
+
+fn app(value: &Value<'_>, apps: Option<&[&str]>) -> Option<Action> {
+    let name = value.text("the name of an app")?;
+    if let Some(apps) = apps.filter(|apps| !apps.contains(&name)) {
+        let mistake = Mistake::new(format!("there is no app {name:?}"));
+        let mistake = match (keys::nearest(apps, name), apps) {
+            (Some(near), _) => mistake.hint(format!("did you mean `\"{near}\"`?")),
+            (None, []) => mistake.hint(format!(
+                "add `[app.{name}]` and below it `wsgi = \"app:app\"`"
+            )),
+            (None, apps) => mistake.hint(format!("the apps are {}", keys::list(apps))),
+        };
+        value.notes.missing(mistake.at(value.span));
+    }
+    Some(Action::App {
+        app: name.to_owned(),
+    })
+}
+
+fn files(
+    context: &Context,
+    table: &Table<'_>,
+    value: &Value<'_>,
+    path: Option<&RoutePath>,
+) -> Option<Action> {
+    if let Some(RoutePath::Exact(exact)) = path {
+        let problem = Problem::new(
+            table.get("path").map(|value| value.span),
+            "`files` needs a path that ends in `/`",
+        );
+        table
+            .notes
+            .wrong(problem.hint(format!("did you mean `\"{exact}/\"`?")));
+    }
+    let root = value.parsed("a path in quotes", |text| context.folder.parse(text));
+    let cache = table.get("cache").and_then(|value| cache(&value));
+    Some(Action::Files { root: root?, cache })
+}
+
+fn cache(value: &Value<'_>) -> Option<Duration> {
+    let duration = value.duration()?;
+    let duration = value.within(&defaults::CACHE, duration, crate::units::show_duration)?;
+    if duration.subsec_nanos() != 0 {
+        value.wrong(
+            Mistake::new("`cache` is in whole seconds").hint("RFC 9111 has no shorter time"),
+        );
+    }
+    Some(duration)
+}
+
+fn redirect(table: &Table<'_>, value: &Value<'_>, path: Option<&RoutePath>) -> Option<Action> {
+    let to = value.parsed("a path such as `\"/new\"`, or a URL", parse_location);
+    let status = status(
+        table,
+        defaults::REDIRECT_STATUS,
+        "301, 302, 303, 307 or 308",
+        |status| matches!(status, 301 | 302 | 303 | 307 | 308),
+    );
+    let to = to?.value;
+    if path.is_some_and(|path| path.as_str() == to) {
+        value.wrong(Mistake::new("the route redirects to itself"));
+    }
+    Some(Action::Redirect {
+        to,
+        status: status?,
+    })
+}
+
+/// What may stand in a Location field (RFC 9110 §10.2.2) and names this site or another.
+fn parse_location(text: &str) -> Result<String, Mistake> {
+    let wrong = |hint: String| {
+        Err(Mistake::new(format!("{text:?} is not a place to redirect to")).hint(hint))
+    };
+    if let Some(bad) = text.chars().find(|c| {
+        !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
+    }) {
+        return wrong(format!("in a URL {bad:?} is percent-encoded"));
+    }
+    if let Some(rest) = text.strip_prefix("//") {
+        return wrong(format!(
+            "two slashes begin a host: write `\"https://{rest}\"` or `\"/{rest}\"`"
+        ));
+    }
+    if text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    let Some(rest) = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+    else {
+        let path = format!("`\"/{text}\"`");
+        return wrong(
+            match text.split('/').next().unwrap_or_default().contains('.') {
+                true => format!(
+                    "write `\"https://{text}\"` for another host, or {path} for a path of this one"
+                ),
+                false => format!("did you mean {path}?"),
+            },
+        );
+    };
+    if rest.is_empty() || rest.starts_with(['/', '?', '#', ':']) {
+        return wrong("a URL has a host, such as `\"https://example.org/\"`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn status(
+    table: &Table<'_>,
+    default: u16,
+    wanted: &str,
+    fits: impl Fn(u16) -> bool,
+) -> Option<u16> {
+    let Some(value) = table.get("status") else {
+        return Some(default);
+    };
+    let number = value.whole_number(&format!("a status such as `{default}`"))?;
+    let status = u16::try_from(number).ok().filter(|status| fits(*status));
+    if status.is_none() {
+        value.wrong(
+            Mistake::new(format!("{number} is not a status for this route"))
+                .hint(format!("write {wanted}")),
+        );
+    }
+    status
+}
+
+fn respond(table: &Table<'_>, value: &Value<'_>) -> Option<Action> {
+    if value.is_integer() {
+        value.wrong(
+            value
+                .type_mistake("text in quotes")
+                .hint("the status has a key of its own, `status`"),
+        );
+        return None;
+    }
+    let body = value.text("text in quotes");
+    let status = status(table, defaults::RESPOND_STATUS, "200 to 599", |status| {
+        (200..=599).contains(&status)
+    });
+    let content_type = match table.get("type") {
+        Some(value) => value
+            .parsed("a type such as `\"text/html\"`", parse_type)
+            .map(|parsed| parsed.value),
+        None => Some(defaults::RESPOND_TYPE.to_owned()),
+    };
+    let (body, status) = (body?, status?);
+    // RFC 9110 §15.3.5, §15.3.6, §15.4.5: such a response has no content.
+    if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+        value.wrong(
+            Mistake::new(format!("a response with status {status} has no content"))
+                .hint("write `respond = \"\"`"),
+        );
+    }
+    Some(Action::Respond {
+        status,
+        body: body.to_owned(),
+        content_type: content_type?,
+    })
+}
+
+/// RFC 9110 §8.3.1, as far as a mistake would break the field.
+fn parse_type(text: &str) -> Result<String, Mistake> {
+    let wrong = || {
+        Err(Mistake::new(format!("{text:?} is not a media type"))
+            .hint("write one such as `\"text/html; charset=utf-8\"`"))
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let token = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    let Some((kind, subtype)) = essence.split_once('/') else {
+        return wrong();
+    };
+    if !token(kind) || !token(subtype) || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return wrong();
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,217 @@
+//! `[server]`.
+
+use ipnet::IpNet;
+
+use super::{Context, keys};
+use crate::{
+    defaults,
+    error::{Mistake, Problem, Span},
+    listen::LONGEST_SOCKET_PATH,
+    site::{AccessLog, Listen, Located, LogFormat, LogTarget, Server},
+    walk::{Notes, Table, Value},
+};
+
+/// The table, and where `https` stands if it has anything.
+pub(super) fn read(
+    context: &Context,
+    value: Option<Value<'_>>,
+    notes: &Notes,
+) -> (Server, Option<Span>) {
+    let table = value.and_then(|value| value.table(&keys::SERVER, "a table `[server]`"));
+    let get = |key| table.as_ref().and_then(|table: &Table<'_>| table.get(key));
+    let mut taken = Vec::new();
+    let http = get("http").map(|value| listeners(context, &value, &mut taken));
+    let https = get("https").map(|value| (value.span, listeners(context, &value, &mut taken)));
+    let says_https = https
+        .as_ref()
+        .filter(|(_, list)| list.as_ref().is_none_or(|list| !list.is_empty()));
+    let says_https = says_https.map(|(span, _)| *span);
+    let default = || Located {
+        value: defaults::http(context.privileged),
+        span: None,
+    };
+    let server = Server {
+        http: http
+            .as_ref()
+            .map_or_else(|| vec![default()], |list| list.clone().unwrap_or_default()),
+        https: https.and_then(|(_, list)| list).unwrap_or_default(),
+        trusted_proxies: get("trusted_proxies").map_or_else(Vec::new, |value| networks(&value)),
+        access_log: get("access_log").map_or(ACCESS_LOG, |value| access_log(context, &value)),
+        server_header: get("server_header")
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::SERVER_HEADER),
+    };
+    if server.http.is_empty() && says_https.is_none() && http.is_some_and(|list| list.is_some()) {
+        let span = get("http").map(|value| value.span);
+        let hint = format!(
+            "write `http = [\"{}\"]`",
+            defaults::http(context.privileged)
+        );
+        notes.missing(Problem::new(span, "there is nothing to listen on").hint(hint));
+    }
+    (server, says_https)
+}
+
+const ACCESS_LOG: AccessLog = AccessLog {
+    to: LogTarget::Stdout,
+    format: None,
+};
+
+/// `None` where nothing can be said about the list, because something in it is wrong.
+fn listeners(
+    context: &Context,
+    value: &Value<'_>,
+    taken: &mut Vec<Listen>,
+) -> Option<Vec<Located<Listen>>> {
+    let example = "a list of addresses such as `[\":8080\"]`";
+    let elements = match value.is_integer() {
+        true => return listen_integer(value, example),
+        false => value.list(example)?,
+    };
+    let mut list = Vec::new();
+    let count = elements.len();
+    for element in elements {
+        let listen = element.parsed("an address such as `\":8080\"`", |text| {
+            let listen: Listen = text.parse()?;
+            let listen = listen.resolved(|path| context.folder.resolve(path));
+            check_socket_path(&listen)?;
+            Ok(listen)
+        });
+        let Some(listen) = listen else { continue };
+        check_taken(&element, &listen, taken);
+        list.push(listen);
+    }
+    (list.len() == count).then_some(list)
+}
+
+fn listen_integer(value: &Value<'_>, example: &str) -> Option<Vec<Located<Listen>>> {
+    let mistake = value.type_mistake(example);
+    let port = value.whole_number(example)?;
+    value.wrong(mistake.hint(format!("write `[\":{port}\"]`")));
+    None
+}
+
+fn check_socket_path(listen: &Listen) -> Result<(), Mistake> {
+    match listen {
+        Listen::Unix(path) if path.as_os_str().len() > LONGEST_SOCKET_PATH => {
+            let length = path.as_os_str().len();
+            let mistake = Mistake::new(format!("the socket's path has {length} bytes"));
+            Err(mistake.hint(format!(
+                "a socket's path has at most {LONGEST_SOCKET_PATH} bytes"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_taken(element: &Value<'_>, listen: &Listen, taken: &mut Vec<Listen>) {
+    match taken.iter().find(|other| other.overlaps(listen)) {
+        Some(other) if other == listen => {
+            element.wrong(
+                Mistake::new(format!("`{listen}` is listened on twice"))
+                    .hint("keep one of the two"),
+            );
+        }
+        Some(other) => {
+            let mistake = Mistake::new(format!(
+                "`{listen}` and `{other}` cannot both be listened on"
+            ));
+            element.wrong(mistake.hint(
+                "one of them takes the connections of the other: keep the one that you mean",
+            ));
+        }
+        None => taken.push(listen.clone()),
+    }
+}
+
+fn networks(value: &Value<'_>) -> Vec<IpNet> {
+    let elements = value
+        .list("a list of networks such as `[\"10.0.0.0/8\"]`")
+        .unwrap_or_default();
+    let network =
+        |element: &Value<'_>| element.parsed("a network such as `\"10.0.0.0/8\"`", parse_network);
+    elements
+        .iter()
+        .filter_map(network)
+        .map(|located| located.value)
+        .collect()
+}
+
+fn parse_network(text: &str) -> Result<IpNet, Mistake> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let wrong = || Mistake::new(format!("{text:?} is not a network"));
+    let Ok(network) = text.parse::<IpNet>() else {
+        return Err(wrong().hint(
+            "write an address, or one and the length of its prefix, such as `\"10.0.0.0/8\"`",
+        ));
+    };
+    // Bits past the prefix mean that one of the two is not what was meant.
+    if network.trunc() != network {
+        let address = network.addr();
+        return Err(wrong().hint(format!(
+            "write `\"{}\"` for the network, or `\"{address}\"` for the one address",
+            network.trunc()
+        )));
+    }
+    Ok(network)
+}
+
+fn access_log(context: &Context, value: &Value<'_>) -> AccessLog {
+    let wanted = "`\"stdout\"`, `\"off\"` or a table such as `{ file = \"access.log\", format = \"combined\" }`";
+    if value.as_str().is_some() {
+        let to = value.parsed(wanted, |text| match text {
+            "off" => Ok(LogTarget::Off),
+            "stdout" => Ok(LogTarget::Stdout),
+            _ => Err(not_a_target(text, wanted)),
+        });
+        return AccessLog {
+            to: to.map_or(LogTarget::Stdout, |to| to.value),
+            format: None,
+        };
+    }
+    let Some(table) = value.table(&keys::ACCESS_LOG, wanted) else {
+        return ACCESS_LOG;
+    };
+    let file = table
+        .get("file")
+        .and_then(|value| value.parsed("a path", |text| context.folder.parse(text)));
+    AccessLog {
+        to: file.map_or(LogTarget::Stdout, LogTarget::File),
+        format: table
+            .get("format")
+            .and_then(|value| value.parsed(FORMATS, parse_format))
+            .map(|format| format.value),
+    }
+}
+
+const FORMATS: &str = "`\"pretty\"`, `\"combined\"` or `\"json\"`";
+
+fn not_a_target(text: &str, wanted: &str) -> Mistake {
+    let mistake = Mistake::new(format!("expected {wanted}, found {text:?}"));
+    if parse_format(text).is_ok() {
+        return mistake.hint(format!("did you mean `{{ format = \"{text}\" }}`?"));
+    }
+    match keys::nearest(&["stdout", "off"], text) {
+        Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
+        None => mistake.hint(format!("write `{{ file = {text:?} }}` for a file")),
+    }
+}
+
+fn parse_format(text: &str) -> Result<LogFormat, Mistake> {
+    match text {
+        "pretty" => Ok(LogFormat::Pretty),
+        "combined" => Ok(LogFormat::Combined),
+        "json" => Ok(LogFormat::Json),
+        _ => {
+            let mistake = Mistake::new(format!("expected {FORMATS}, found {text:?}"));
+            Err(
+                match keys::nearest(&["pretty", "combined", "json"], &text.to_lowercase()) {
+                    Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
+                    None => mistake,
+                },
+            )
+        }
+    }
+}

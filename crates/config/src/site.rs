@@ -1,0 +1,320 @@
+//! The configuration, valid in itself: every name resolves, every path is absolute, every figure is in its range.
+//!
+//! A [`Site`] says nothing about this machine: whether a certificate can be read or a folder exists is found out by
+//! whoever makes a plan of it. It is plain data, so that the master can send it to the proxy.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Span;
+
+/// The whole file: `site.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// The file this was read from, absolute.
+    pub file: PathBuf,
+    /// `[server]`.
+    pub server: Server,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[app.NAME]`, in order of name.
+    pub apps: Vec<App>,
+    /// `[[site]]`, in order of the file.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// A value and where it was written, so that an error found later can still point at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where the file says so; `None` for a default.
+    pub span: Option<Span>,
+}
+
+impl<T> std::ops::Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// `[server]`: what belongs to the process and not to one site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Where plain HTTP is accepted.
+    pub http: Vec<Located<Listen>>,
+    /// Where TLS is accepted.
+    pub https: Vec<Located<Listen>>,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where access records go.
+    pub access_log: AccessLog,
+    /// Whether responses carry `Server: stack`.
+    pub server_header: bool,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listen {
+    /// `":80"`: IPv6 and IPv4 from one socket.
+    Any {
+        /// The port; 0 lets the kernel choose.
+        port: u16,
+    },
+    /// `"127.0.0.1:8080"`, `"[::1]:8080"`.
+    Address(SocketAddr),
+    /// `"unix:/run/stack.sock"`.
+    Unix(PathBuf),
+}
+
+/// Where access records go and how they look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// The destination.
+    pub to: LogTarget,
+    /// The format; `None` means one that suits the destination: pretty for a terminal, else combined.
+    pub format: Option<LogFormat>,
+}
+
+/// Where access records go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogTarget {
+    /// `"off"`.
+    Off,
+    /// Standard output, the default.
+    Stdout,
+    /// A file, appended to.
+    File(Located<PathBuf>),
+}
+
+/// How an access record looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For eyes: short, in colour on a terminal.
+    Pretty,
+    /// The combined format of Apache and nginx.
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[limits]`: what the internet may ask of us. Sizes are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Longest request line (414).
+    pub request_line: u64,
+    /// Longest request head (431).
+    pub head: u64,
+    /// Most field lines of a request (431).
+    pub fields: u64,
+    /// Time for a TLS handshake (close).
+    pub handshake_timeout: Duration,
+    /// Time for a whole request head once its first byte came (408).
+    pub head_timeout: Duration,
+    /// Longest silence while a request body is awaited (408).
+    pub body_timeout: Duration,
+    /// Slowest a body may come, in bytes a second, once `body_timeout` has passed (408).
+    pub body_rate: u64,
+    /// Largest request body (413).
+    pub body: u64,
+    /// How much of a request body is kept in memory before it goes to a temporary file.
+    pub body_memory: u64,
+    /// How much of a response is taken off a worker ahead of the client.
+    pub response_memory: u64,
+    /// Longest time a client may take to accept any byte of a response (reset).
+    pub send_timeout: Duration,
+    /// Longest time between two requests of a connection (close).
+    pub keepalive_timeout: Duration,
+    /// Most requests of one connection (close).
+    pub keepalive_requests: u64,
+    /// Longest life of a connection, looked at between requests (close).
+    pub keepalive_age: Duration,
+    /// Longest time a request waits for a slot (503).
+    pub queue_timeout: Duration,
+    /// Most requests that wait for a slot of one app (503).
+    pub queue_length: u64,
+    /// Most streams at once of an HTTP/2 connection.
+    pub h2_streams: u64,
+    /// Most connections at once; further ones wait in the backlog.
+    pub connections: u64,
+    /// How long running requests may take to finish when we stop.
+    pub drain_timeout: Duration,
+}
+
+/// `[app.NAME]`: one Python application and its pool of workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// The name in `[app.NAME]`: `[a-z0-9_-]+`.
+    pub name: String,
+    /// What to import and which attribute of it is the application.
+    pub wsgi: Located<Entry>,
+    /// Called in each worker once the app is imported, before its first request.
+    pub on_start: Option<Located<Entry>>,
+    /// Called in each worker that leaves, after its last request.
+    pub on_stop: Option<Located<Entry>>,
+    /// Working directory, and first on `sys.path`.
+    pub root: Located<PathBuf>,
+    /// Where the interpreter was asked for.
+    pub interpreter: Located<Interpreter>,
+    /// How many worker processes.
+    pub workers: u16,
+    /// How many slots (threads) in each worker.
+    pub threads: u16,
+    /// Environment on top of the master's own: `env_file`, then `env`.
+    pub env: BTreeMap<String, String>,
+    /// Time a request may take until its response head (504).
+    pub timeout: Duration,
+    /// Time a worker may take until it is ready.
+    pub boot_timeout: Duration,
+}
+
+/// `module:attribute`, or a factory `module:attribute()`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Dotted module name.
+    pub module: String,
+    /// Dotted attribute path inside the module.
+    pub attribute: String,
+    /// Whether the attribute is called, without arguments, to get the application.
+    pub factory: bool,
+}
+
+/// Which Python runs an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interpreter {
+    /// `venv = "…"`: its `bin/python`.
+    Venv(PathBuf),
+    /// `python = "…"`: absolute, or a bare name such as `python3.12` that is looked up in `PATH`.
+    Path(PathBuf),
+    /// Neither was written: `root/.venv`, `root/venv`, else `python3` from `PATH`.
+    Search,
+}
+
+/// `[[site]]`: the hosts it answers for, its certificate and its routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualHost {
+    /// Which hosts.
+    pub names: Vec<HostPattern>,
+    /// Where the certificate comes from.
+    pub tls: Located<Tls>,
+    /// Which path goes where.
+    pub routes: Vec<Route>,
+}
+
+/// A host name a site answers for; lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HostPattern {
+    /// `"*"`: every host that no other site names.
+    Any,
+    /// `"example.org"` or an address, as it stands in a Host field: `127.0.0.1`, `[::1]`.
+    Exact(String),
+    /// `"*.example.org"`: the part after `*.`; any number of labels stands for `*`.
+    Wildcard(String),
+}
+
+/// Where a site's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tls {
+    /// The site is plain HTTP. The default where `[server]` has no `https`.
+    Off,
+    /// Made at start, kept in memory, for localhost and the site's hosts. The default where `[server]` has `https`.
+    SelfSigned,
+    /// PEM files.
+    Files {
+        /// The chain, leaf first.
+        cert: Located<PathBuf>,
+        /// The leaf's private key.
+        key: Located<PathBuf>,
+    },
+}
+
+/// One entry of `routes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Which paths.
+    pub path: RoutePath,
+    /// What answers them.
+    pub action: Action,
+}
+
+/// Which paths a route matches; compared with the decoded path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoutePath {
+    /// `"/about"`: this path alone.
+    Exact(String),
+    /// `"/static/"`: everything below it, the slash included.
+    Subtree(String),
+}
+
+/// What answers a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// `app = "web"`.
+    App {
+        /// The app's name; it exists in [`Site::apps`].
+        app: String,
+    },
+    /// `files = "public"`.
+    Files {
+        /// The folder, absolute.
+        root: Located<PathBuf>,
+        /// `cache = "1y"`: how long a client may keep the file without asking.
+        cache: Option<Duration>,
+    },
+    /// `redirect = "/new"` or `"https://example.org/"`.
+    Redirect {
+        /// The location as written.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    /// `respond = "text"`.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// The content.
+        body: String,
+        /// Its type.
+        content_type: String,
+    },
+}
+
+impl Site {
+    /// The app of this name.
+    #[must_use]
+    pub fn app(&self, name: &str) -> Option<&App> {
+        self.apps.iter().find(|app| app.name == name)
+    }
+}
+
+impl RoutePath {
+    /// The path as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(path) | Self::Subtree(path) => path,
+        }
+    }
+}
+
+impl Listen {
+    /// The address to bind, unless it is a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Any { port } => Some(SocketAddr::new(IpAddr::from([0u16; 8]), *port)),
+            Self::Address(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What the proxy and a slot tell each other beside plain HTTP/1.1, in fields whose names begin with `_`.
+//!
+//! Such a name never passes from a client to an app ([`crate::field::is_forwardable`]), nor from an app to a client, so nobody
+//! outside can forge one.
+
+use std::io::Write;
+
+/// Proxy to slot, first field of every request: client address, client port, scheme, server name, server port, request id; one
+/// space between, `-` for what is unknown.
+pub const REQUEST: &str = "_stack";
+/// Proxy to slot: the target as the client sent it, where the request line carries a normalised one.
+pub const TARGET: &str = "_target";
+/// Proxy to slot in `OPTIONS *`: the build id. Slot to proxy in its 204: app, worker, slot; one space between.
+pub const GREETING: &str = "_greeting";
+/// Slot to proxy: why the worker's runtime, and not the app, made this response: `exception`, `protocol`.
+pub const FAILURE: &str = "_failure";
+/// Slot to proxy: the content is not here; it is `Content-Length` bytes, from this offset on, of the file whose descriptor comes
+/// beside the head's first byte (`SCM_RIGHTS`, unix(7)).
+pub const FILE: &str = "_file";
+
+/// How the client reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As URLs have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// What an app's `environ` needs beside the request itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handoff<'a> {
+    /// The client's address; `-` when unknown.
+    pub client: &'a str,
+    /// Its port; 0 when unknown.
+    pub client_port: u16,
+    /// How it reached us.
+    pub scheme: Scheme,
+    /// The host it asked for; `-` when unknown.
+    pub server_name: &'a str,
+    /// The port it asked for.
+    pub server_port: u16,
+    /// The request's id.
+    pub request_id: &'a str,
+}
+
+impl<'a> Handoff<'a> {
+    /// Writes the field line, its CRLF included. No part may have a space or a control character; what comes from a
+    /// [`Target`](crate::target::Target), an address or a request id has none.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        debug_assert!(
+            [self.client, self.server_name, self.request_id]
+                .iter()
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic())),
+            "a part that would be read as another: {self:?}"
+        );
+        for text in [REQUEST, ": ", self.client, " "] {
+            out.extend_from_slice(text.as_bytes());
+        }
+        decimal(self.client_port, out);
+        for text in [" ", self.scheme.as_str(), " ", self.server_name, " "] {
+            out.extend_from_slice(text.as_bytes());
+        }
+        decimal(self.server_port, out);
+        for text in [" ", self.request_id, "\r\n"] {
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Reads the field's value.
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let mut parts = str::from_utf8(value).ok()?.split(' ');
+        let handoff = Self {
+            client: parts.next()?,
+            client_port: parts.next()?.parse().ok()?,
+            scheme: match parts.next()? {
+                "http" => Scheme::Http,
+                "https" => Scheme::Https,
+                _ => return None,
+            },
+            server_name: parts.next()?,
+            server_port: parts.next()?.parse().ok()?,
+            request_id: parts.next()?,
+        };
+        parts.next().is_none().then_some(handoff)
+    }
+}
+
+/// Written by hand: this is on the way of every request, and the formatting machinery costs four times as much.
+fn decimal(number: u16, out: &mut Vec<u8>) {
+    let mut digits = [0; 5];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// What a slot says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting<'a> {
+    /// The app.
+    pub app: &'a str,
+    /// The worker's number.
+    pub worker: u32,
+    /// The slot's number.
+    pub slot: u16,
+}
+
+impl<'a> Greeting<'a> {
+    /// Writes the field line, its CRLF included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Self { app, worker, slot } = self;
+        write!(out, "{GREETING}: {app} {worker} {slot}\r\n").expect("a Vec takes every write");
+    }
+
+    /// Reads the field's value.
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let mut parts = str::from_utf8(value).ok()?.split(' ');
+        let app = parts.next()?;
+        let worker = parts.next()?.parse().ok()?;
+        let slot = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Self { app, worker, slot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let handoff = Handoff {
+            client: "2001:db8::1",
+            client_port: 5,
+            scheme: Scheme::Https,
+            server_name: "example.org",
+            server_port: 443,
+            request_id: "0123456789abcdef",
+        };
+        let mut line = Vec::new();
+        handoff.encode(&mut line);
+        assert_eq!(
+            line,
+            b"_stack: 2001:db8::1 5 https example.org 443 0123456789abcdef\r\n"
+        );
+        assert_eq!(Handoff::parse(&line[8..line.len() - 2]), Some(handoff));
+        let greeting = Greeting {
+            app: "web",
+            worker: 1,
+            slot: 3,
+        };
+        let mut line = Vec::new();
+        greeting.encode(&mut line);
+        assert_eq!(Greeting::parse(&line[11..line.len() - 2]), Some(greeting));
+    }
+
+    #[test]
+    fn every_port_is_written_in_full() {
+        for port in 0..=u16::MAX {
+            let mut out = Vec::new();
+            decimal(port, &mut out);
+            assert_eq!(out, port.to_string().into_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_read() {
+        for value in [
+            "",
+            "a",
+            "a 1 http b 2",
+            "a 1 http b 2 c d",
+            "a x http b 2 c",
+            "a 1 ftp b 2 c",
+            "a  1 http b 2 c",
+        ] {
+            assert_eq!(Handoff::parse(value.as_bytes()), None, "{value:?}");
+        }
+        for value in [
+            "",
+            "web",
+            "web 1",
+            "web 1 2 3",
+            "web x 1",
+            "web 1 65536",
+            "web -1 1",
+        ] {
+            assert_eq!(Greeting::parse(value.as_bytes()), None, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! HTTP semantics that both sides of stack share: the proxy towards clients, the proxy towards workers, the workers.
+//!
+//! Sans-IO: everything here works on bytes that somebody else has read. Nothing is repaired and nothing is guessed; what
+//! RFC 9110 and 9112 leave open in a way that two readers could differ about is a [`refusal::Refusal`].
+
+pub mod condition;
+pub mod field;
+pub mod forwarded;
+pub mod framing;
+pub mod handoff;
+pub mod head;
+pub mod range;
+pub mod refusal;
+pub mod status;
+pub mod target;

@@ -1,0 +1,104 @@
+//! `app` routes: from a request to a slot of a Python worker and back.
+//!
+//! [`spool`] reads the request's content whole, at the client's speed; [`pool`] keeps greeted connections and the queue for
+//! them; [`slot`] is one such connection; [`relay`] writes the request to it and takes the response at the slot's speed. A
+//! client never holds a slot: it is asked for after the last byte of the request, and freed by the last of the response.
+
+mod outbound;
+pub(crate) mod pool;
+pub(crate) mod relay;
+pub(crate) mod slot;
+pub(crate) mod spool;
+
+use std::{sync::Arc, time::Duration};
+
+use config::site;
+
+use crate::{
+    failure::Failure,
+    journal::Journal,
+    request::{Peer, Request, Upload},
+    response::Response,
+};
+use pool::Pool;
+use relay::Written;
+use slot::Slot;
+use spool::{Spooled, Spooling};
+
+/// What a route knows of its app.
+#[derive(Debug)]
+pub(crate) struct AppRoute {
+    /// Its slots.
+    pub(crate) pool: Arc<Pool>,
+    /// Its limits.
+    pub(crate) settings: Settings,
+}
+
+/// The limits of an app's route.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Until the response head.
+    pub(crate) timeout: Duration,
+    /// In the queue.
+    pub(crate) queue_timeout: Duration,
+    /// Most requests in the queue.
+    pub(crate) queue_length: usize,
+    /// How much of a response is taken off the worker ahead of the client.
+    pub(crate) ahead: usize,
+    /// How uploads are read.
+    pub(crate) spooling: Spooling,
+}
+
+impl Settings {
+    /// The app's own, and those of the table.
+    pub(crate) fn new(app: &site::App, limits: &site::Limits) -> Self {
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            timeout: app.timeout,
+            queue_timeout: limits.queue_timeout,
+            queue_length: size(limits.queue_length),
+            ahead: size(limits.response_memory),
+            spooling: Spooling::new(limits),
+        }
+    }
+}
+
+/// Reads the request whole, waits for a slot, runs it there.
+pub(crate) async fn respond(
+    app: &AppRoute,
+    request: &Request<'_>,
+    peer: &Peer,
+    upload: &mut impl Upload,
+    journal: &mut Journal,
+) -> Result<Response, Failure> {
+    let body = spool::read(upload, &app.settings.spooling).await?;
+    journal.received = body.length();
+    let (slot, written) = tokio::select! {
+        biased;
+        begun = begin(app, request, peer, &body, journal) => begun?,
+        () = upload.left() => return Err(Failure::ClientLeft),
+    };
+    journal.slot = Some(slot.place());
+    tokio::select! {
+        biased;
+        response = relay::run(slot, app, request, body, written, journal) => response,
+        () = upload.left() => Err(Failure::ClientLeft),
+    }
+}
+
+/// Writes the request to a slot. A worker that died a moment ago may still seem to be there; as long as not a byte has been
+/// written to it, the request is not in it, and the next slot is taken.
+async fn begin(
+    app: &AppRoute,
+    request: &Request<'_>,
+    peer: &Peer,
+    body: &Spooled,
+    journal: &mut Journal,
+) -> Result<(Slot, Written), Failure> {
+    loop {
+        let mut slot = app.pool.take(&app.settings, journal).await?;
+        if let Some(written) = relay::begin(slot.connection(), request, peer, body) {
+            return Ok((slot, written));
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! The pool of an app's slots, and the queue of requests that wait for one.
+//!
+//! The pool keeps `threads` greeted connections to every worker. A request takes an idle one, or waits: first come, first
+//! served, no longer than `limits.queue_timeout`, no more than `limits.queue_length` of them. A waiting request that is
+//! dropped, because its client left, has left the queue.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    Settings,
+    slot::{Connection, Life, Slot, Worker},
+};
+use crate::{
+    control::{Report, WorkerName},
+    failure::Failure,
+    journal::Journal,
+};
+
+/// First pause before a connection to a worker is tried again; doubles up to [`RETRY_MAX`]. A worker that listens accepts
+/// at once, so a failure mostly means that it has just died and the master is about to say so.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// The slots of one app.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// The app's name.
+    pub(crate) app: Arc<str>,
+    /// What routes of this app are called in the access log.
+    pub(crate) label: Arc<str>,
+    build: Arc<str>,
+    reports: mpsc::Sender<Report>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    members: Vec<Member>,
+    waiting: VecDeque<oneshot::Sender<Slot>>,
+    /// Why no worker could start; `None` while one may still come.
+    failed: Option<Arc<str>>,
+}
+
+/// A worker and its connections.
+#[derive(Debug)]
+struct Member {
+    worker: Arc<Worker>,
+    /// Last in, first out: the thread that ran last has the warmest caches.
+    idle: Vec<Connection>,
+    /// How many connections run a request.
+    busy: usize,
+    /// How many are being made.
+    opening: usize,
+}
+
+impl Member {
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.busy == 0 && self.opening == 0
+    }
+
+    fn is_releasing(&self) -> bool {
+        *self.worker.life.borrow() == Life::Releasing
+    }
+}
+
+impl Pool {
+    /// An empty pool. `build` is what workers must greet with, `reports` leads to the master.
+    pub(crate) fn new(app: &str, build: Arc<str>, reports: mpsc::Sender<Report>) -> Arc<Self> {
+        Arc::new(Self {
+            app: app.into(),
+            label: format!("app {app}").into(),
+            build,
+            reports,
+            inner: Mutex::default(),
+        })
+    }
+
+    /// Tells the master, if it can still be told anything.
+    pub(crate) fn report(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            tracing::warn!(
+                "the master does not take reports; one about app {} is lost",
+                self.app
+            );
+        }
+    }
+
+    /// A slot, at once or from the queue.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        settings: &Settings,
+        journal: &mut Journal,
+    ) -> Result<Slot, Failure> {
+        let turn = {
+            let mut inner = self.lock();
+            if let Some(slot) = self.idle(&mut inner) {
+                return Ok(slot);
+            }
+            self.enqueue(&mut inner, settings)?
+        };
+        let since = Instant::now();
+        let waited = tokio::time::timeout(settings.queue_timeout, turn).await;
+        journal.queued = Some(since.elapsed());
+        match waited {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) => Err(self.not_ready()),
+            Err(_) => Err(Failure::QueueTimeout {
+                app: Arc::clone(&self.app),
+                waited: settings.queue_timeout,
+            }),
+        }
+    }
+
+    fn enqueue(
+        &self,
+        inner: &mut Inner,
+        settings: &Settings,
+    ) -> Result<oneshot::Receiver<Slot>, Failure> {
+        if let (Some(why), true) = (&inner.failed, inner.members.is_empty()) {
+            let (app, why) = (Arc::clone(&self.app), Arc::clone(why));
+            return Err(Failure::AppNotReady { app, why });
+        }
+        if inner.waiting.len() >= settings.queue_length {
+            inner.waiting.retain(|turn| !turn.is_closed());
+        }
+        let length = inner.waiting.len();
+        if length >= settings.queue_length {
+            return Err(Failure::QueueFull {
+                app: Arc::clone(&self.app),
+                length,
+            });
+        }
+        let (turn, slot) = oneshot::channel();
+        inner.waiting.push_back(turn);
+        Ok(slot)
+    }
+
+    fn not_ready(&self) -> Failure {
+        let why = self
+            .lock()
+            .failed
+            .clone()
+            .unwrap_or_else(|| "its workers have ended".into());
+        Failure::AppNotReady {
+            app: Arc::clone(&self.app),
+            why,
+        }
+    }
+
+    /// An idle slot of the worker that has the fewest busy ones: workers do not share a GIL, slots of one do.
+    fn idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Slot> {
+        loop {
+            let idle = inner
+                .members
+                .iter_mut()
+                .filter(|member| !member.idle.is_empty());
+            let member = idle.min_by_key(|member| member.busy)?;
+            let connection = member.idle.pop().expect("it was not empty");
+            if connection.is_open() {
+                member.busy += 1;
+                return Some(Slot::new(
+                    connection,
+                    Arc::clone(&member.worker),
+                    Arc::clone(self),
+                ));
+            }
+            // It died before anything was written to it, so nothing is lost: the next one is taken.
+            drop(connection);
+            self.reopen(member);
+        }
+    }
+
+    /// A slot is free again, or (`None`) its connection is gone.
+    pub(super) fn give_back(
+        self: &Arc<Self>,
+        connection: Option<Connection>,
+        worker: &Arc<Worker>,
+    ) {
+        let mut unwanted = None;
+        {
+            let mut inner = self.lock();
+            let Some(member) = inner.member(&worker.name) else {
+                return;
+            };
+            member.busy -= 1;
+            if member.is_releasing() {
+                unwanted = connection;
+            } else if let Some(connection) = connection {
+                unwanted = self.offer(&mut inner, connection, worker);
+            } else {
+                self.reopen(member);
+            }
+            self.settle(&mut inner, worker);
+        }
+        drop(unwanted);
+    }
+
+    /// Hands a free connection to the first request that still waits, or keeps it. What comes back is to be dropped
+    /// outside the lock.
+    fn offer(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        connection: Connection,
+        worker: &Arc<Worker>,
+    ) -> Option<Connection> {
+        let Inner {
+            members, waiting, ..
+        } = inner;
+        let Some(member) = members
+            .iter_mut()
+            .find(|member| member.worker.name == worker.name)
+        else {
+            return Some(connection);
+        };
+        let next = loop {
+            match waiting.pop_front() {
+                Some(turn) if turn.is_closed() => {}
+                other => break other,
+            }
+        };
+        match next {
+            None => member.idle.push(connection),
+            Some(turn) => {
+                member.busy += 1;
+                let slot = Slot::new(connection, Arc::clone(worker), Arc::clone(self));
+                if let Err(slot) = turn.send(slot) {
+                    // The client left in this very moment. Freeing takes the lock that we hold: do it on its own.
+                    tokio::spawn(async move { slot.free() });
+                }
+            }
+        }
+        None
+    }
+
+    /// A worker is ready: open its connections.
+    pub(crate) fn add(self: &Arc<Self>, name: WorkerName, socket: PathBuf, threads: u16) {
+        let worker = Arc::new(Worker {
+            label: name.to_string().into(),
+            name,
+            socket,
+            life: watch::Sender::new(Life::Serving),
+        });
+        let mut inner = self.lock();
+        inner.failed = None;
+        let mut member = Member {
+            worker,
+            idle: Vec::new(),
+            busy: 0,
+            opening: 0,
+        };
+        for _ in 0..threads {
+            self.reopen(&mut member);
+        }
+        inner.members.push(member);
+    }
+
+    /// A worker is to leave; the master hears when its last connection is closed.
+    pub(crate) fn release(&self, name: &WorkerName) {
+        let idle = {
+            let mut inner = self.lock();
+            let Some(member) = inner.member(name) else {
+                drop(inner);
+                self.report(Report::Released {
+                    worker: name.clone(),
+                });
+                return;
+            };
+            member.worker.life.send_replace(Life::Releasing);
+            let idle = std::mem::take(&mut member.idle);
+            let worker = Arc::clone(&member.worker);
+            self.settle(&mut inner, &worker);
+            idle
+        };
+        drop(idle);
+    }
+
+    /// A worker died; the requests inside it are told how.
+    pub(crate) fn bury(&self, name: &WorkerName, how: &str) {
+        let mut inner = self.lock();
+        if let Some(at) = inner
+            .members
+            .iter()
+            .position(|member| member.worker.name == *name)
+        {
+            let member = inner.members.swap_remove(at);
+            member.worker.life.send_replace(Life::Dead(how.into()));
+            inner.refuse_if_hopeless();
+        }
+    }
+
+    /// No worker could start: nobody needs to wait, unless one still serves.
+    pub(crate) fn fail(&self, why: &str) {
+        let mut inner = self.lock();
+        inner.failed = Some(why.into());
+        inner.refuse_if_hopeless();
+    }
+
+    /// Forgets a releasing worker whose last connection is gone.
+    fn settle(&self, inner: &mut Inner, worker: &Worker) {
+        let gone = inner.members.iter().position(|member| {
+            member.worker.name == worker.name && member.is_releasing() && member.is_empty()
+        });
+        if let Some(at) = gone {
+            inner.members.swap_remove(at);
+            inner.refuse_if_hopeless();
+            self.report(Report::Released {
+                worker: worker.name.clone(),
+            });
+        }
+    }
+
+    /// Makes one more connection to the worker, in the background.
+    fn reopen(self: &Arc<Self>, member: &mut Member) {
+        member.opening += 1;
+        let (pool, worker) = (Arc::clone(self), Arc::clone(&member.worker));
+        tokio::spawn(async move {
+            let mut life = worker.life.subscribe();
+            let connection = tokio::select! {
+                biased;
+                _ = life.wait_for(|life| *life != Life::Serving) => None,
+                connection = pool.open(&worker) => Some(connection),
+            };
+            pool.opened(connection, &worker);
+        });
+    }
+
+    async fn open(&self, worker: &Worker) -> Connection {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match Connection::open(&worker.socket, &self.build).await {
+                Ok(connection) => return connection,
+                Err(error) => tracing::debug!("{}: {error}", worker.label),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn opened(self: &Arc<Self>, connection: Option<Connection>, worker: &Arc<Worker>) {
+        let mut unwanted = None;
+        {
+            let mut inner = self.lock();
+            let Some(member) = inner.member(&worker.name) else {
+                return;
+            };
+            member.opening -= 1;
+            match connection {
+                Some(connection) if !member.is_releasing() => {
+                    unwanted = self.offer(&mut inner, connection, worker);
+                }
+                other => unwanted = unwanted.or(other),
+            }
+            self.settle(&mut inner, worker);
+        }
+        drop(unwanted);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Inner {
+    /// The queue is for a slot that may come. When the last worker is gone and no other could start, none will.
+    fn refuse_if_hopeless(&mut self) {
+        if self.failed.is_some() && self.members.is_empty() {
+            self.waiting.clear();
+        }
+    }
+
+    fn member(&mut self, name: &WorkerName) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.worker.name == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{UnixListener, UnixStream},
+        sync::Semaphore,
+    };
+
+    use super::*;
+    use crate::app::spool::Spooling;
+
+    /// A worker whose slots greet as soon as the semaphore lets them, and then hold their connections.
+    fn worker(socket: &Path, number: u32, free: Arc<Semaphore>) {
+        let listener = UnixListener::bind(socket).expect("the folder is ours");
+        tokio::spawn(async move {
+            for slot in 1.. {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                tokio::spawn(greet(stream, number, slot, Arc::clone(&free)));
+            }
+        });
+    }
+
+    async fn greet(mut stream: UnixStream, number: u32, slot: u32, free: Arc<Semaphore>) {
+        let mut greeting = [0; 512];
+        let length = stream.read(&mut greeting).await.expect("a greeting");
+        assert!(String::from_utf8_lossy(&greeting[..length]).contains("_greeting: build-7"));
+        free.acquire().await.expect("never closed").forget();
+        let answer = format!("HTTP/1.1 204 No Content\r\n_greeting: web {number} {slot}\r\n\r\n");
+        stream
+            .write_all(answer.as_bytes())
+            .await
+            .expect("the pool listens");
+        // Held until the pool lets go.
+        let _ = stream.read(&mut greeting).await;
+    }
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        pool: Arc<Pool>,
+        reports: mpsc::Receiver<Report>,
+        settings: Settings,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (sender, reports) = mpsc::channel(16);
+            let settings = Settings {
+                timeout: Duration::from_secs(30),
+                queue_timeout: Duration::from_secs(15),
+                queue_length: 2,
+                ahead: 1024,
+                spooling: Spooling::for_tests(),
+            };
+            Self {
+                folder: tempfile::tempdir().expect("a folder"),
+                pool: Pool::new("web", "build-7".into(), sender),
+                reports,
+                settings,
+            }
+        }
+
+        /// Adds a worker with two slots, of which `free` greet at once.
+        fn add(&self, number: u32, free: usize) -> (WorkerName, Arc<Semaphore>) {
+            let socket = self.folder.path().join(format!("{number}.sock"));
+            let free = Arc::new(Semaphore::new(free));
+            worker(&socket, number, Arc::clone(&free));
+            let name = WorkerName {
+                app: "web".into(),
+                number,
+            };
+            self.pool.add(name.clone(), socket, 2);
+            (name, free)
+        }
+
+        async fn take(&self) -> Result<Slot, Failure> {
+            self.pool.take(&self.settings, &mut Journal::begin()).await
+        }
+
+        async fn until_idle(&self, count: usize) {
+            let idle = || {
+                self.pool
+                    .lock()
+                    .members
+                    .iter()
+                    .map(|member| member.idle.len())
+                    .sum::<usize>()
+            };
+            while idle() < count {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn cause(result: Result<Slot, Failure>) -> &'static str {
+        result.map_or_else(|failure| failure.cause(), |_| "slot")
+    }
+
+    #[tokio::test]
+    async fn requests_spread_over_workers_and_then_wait_their_turn() {
+        let fixture = Fixture::new();
+        fixture.add(1, 2);
+        fixture.add(2, 2);
+        fixture.until_idle(4).await;
+        let (one, two) = (
+            fixture.take().await.expect("idle"),
+            fixture.take().await.expect("idle"),
+        );
+        assert_ne!(one.worker().name, two.worker().name, "a GIL each");
+        let (_three, _four) = (
+            fixture.take().await.expect("idle"),
+            fixture.take().await.expect("idle"),
+        );
+        let mut waiting = std::pin::pin!(fixture.take());
+        assert!(
+            futures_poll(waiting.as_mut()).await.is_none(),
+            "all four are busy"
+        );
+        let place = one.place().to_string();
+        one.free();
+        assert_eq!(waiting.await.expect("freed").place().to_string(), place);
+        drop(two);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_one_who_left_makes_room() {
+        let fixture = Fixture::new();
+        let mut first = Box::pin(fixture.take());
+        let mut second = Box::pin(fixture.take());
+        assert!(futures_poll(first.as_mut()).await.is_none());
+        assert!(futures_poll(second.as_mut()).await.is_none());
+        assert_eq!(cause(fixture.take().await), "queue-full");
+        drop(first);
+        let mut third = Box::pin(fixture.take());
+        assert!(
+            futures_poll(third.as_mut()).await.is_none(),
+            "the place of the one who left"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let fixture = Fixture::new();
+        assert_eq!(cause(fixture.take().await), "queue-timeout");
+    }
+
+    #[tokio::test]
+    async fn an_app_that_cannot_start_says_so_until_a_worker_is_ready() {
+        let fixture = Fixture::new();
+        let mut waiting = Box::pin(fixture.take());
+        assert!(futures_poll(waiting.as_mut()).await.is_none());
+        fixture.pool.fail("ImportError: no module");
+        assert_eq!(cause(waiting.await), "app-not-ready");
+        assert_eq!(cause(fixture.take().await), "app-not-ready");
+        fixture.add(1, 2);
+        assert_eq!(cause(fixture.take().await), "slot");
+    }
+
+    #[tokio::test]
+    async fn when_the_last_worker_of_a_failed_app_dies_nobody_goes_on_waiting() {
+        // They waited for `queue_timeout`, though nobody could come: only news of a failed start emptied the queue.
+        let fixture = Fixture::new();
+        let (name, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let _busy = (
+            fixture.take().await.expect("idle"),
+            fixture.take().await.expect("idle"),
+        );
+        let mut waiting = Box::pin(fixture.take());
+        assert!(futures_poll(waiting.as_mut()).await.is_none());
+        fixture.pool.fail("ImportError: no module");
+        assert!(
+            futures_poll(waiting.as_mut()).await.is_none(),
+            "a worker still serves"
+        );
+        fixture.pool.bury(&name, "exit code 3");
+        assert_eq!(cause(waiting.await), "app-not-ready");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_not_freed_is_greeted_again_before_it_is_used() {
+        let fixture = Fixture::new();
+        let (_, free) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let (one, _two) = (
+            fixture.take().await.expect("idle"),
+            fixture.take().await.expect("idle"),
+        );
+        drop(one);
+        let mut waiting = Box::pin(fixture.take());
+        assert!(
+            futures_poll(waiting.as_mut()).await.is_none(),
+            "the thread has not greeted yet"
+        );
+        free.add_permits(1);
+        assert_eq!(cause(waiting.await), "slot");
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_released_when_its_last_request_is_done() {
+        let mut fixture = Fixture::new();
+        let (name, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let busy = fixture.take().await.expect("idle");
+        fixture.pool.release(&name);
+        assert!(
+            fixture.reports.try_recv().is_err(),
+            "one request still runs"
+        );
+        busy.free();
+        assert_eq!(
+            fixture.reports.recv().await,
+            Some(Report::Released { worker: name })
+        );
+    }
+
+    #[tokio::test]
+    async fn the_dead_are_named() {
+        let fixture = Fixture::new();
+        let (name, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let slot = fixture.take().await.expect("idle");
+        let worker = Arc::clone(slot.worker());
+        fixture.pool.bury(&name, "killed by SIGSEGV");
+        assert_eq!(
+            worker.obituary().await.as_deref(),
+            Some("killed by SIGSEGV")
+        );
+        drop(slot);
+        let mut waiting = Box::pin(fixture.take());
+        assert!(
+            futures_poll(waiting.as_mut()).await.is_none(),
+            "nobody is left"
+        );
+    }
+
+    /// Polls a few times, so that what can happen at once happens.
+    async fn futures_poll<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+        for _ in 0..20 {
+            let polled = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(cx) {
+                    std::task::Poll::Ready(output) => Some(output),
+                    std::task::Poll::Pending => None,
+                })
+            });
+            if let Some(output) = polled.await {
+                return Some(output);
+            }
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+}

@@ -1,0 +1,319 @@
+//! A stream with what was read from it, its timer, and the knowledge of when to stop: what an HTTP/1.1 connection waits on.
+
+use std::{
+    fs::File,
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    ops::Range,
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use message::{
+    head::{Finder, Limits},
+    refusal::Refusal,
+};
+use rustix::net::SendFlags;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    time::Instant,
+};
+
+use super::Stream;
+use crate::{server::Stopping, timer::Timer};
+
+/// What is read at once: nearly every request whole.
+const READ: usize = 8 * 1024;
+
+/// How much a client may send ahead while its request is being answered (pipelining); past it we stop reading.
+const AHEAD: usize = 16 * 1024;
+
+/// A client's connection.
+pub(super) struct Wire<S> {
+    stream: S,
+    /// What was read and not yet used.
+    pub(super) buffer: BytesMut,
+    /// Where a response's head is put together; kept for its memory.
+    pub(super) out: Vec<u8>,
+    timer: Timer,
+    stop: Stopping,
+    stopped: bool,
+}
+
+/// What came of waiting for a request.
+pub(super) enum Next {
+    /// A request head.
+    Head(Bytes),
+    /// Something that is not one.
+    Refused(Refusal),
+    /// Part of one, and then too little.
+    Late,
+    /// Nothing: the client is done, was idle for too long, or we stop.
+    Closed,
+}
+
+/// What came of one read.
+enum Read {
+    More,
+    Ended,
+    Late,
+    Stopped,
+}
+
+/// The connection can no longer be written to.
+#[derive(Debug)]
+pub(super) struct Lost;
+
+impl<S: Stream> Wire<S> {
+    pub(super) fn new(stream: S, first: Duration, stop: Stopping) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            out: Vec::new(),
+            timer: Timer::new(first),
+            stop,
+            stopped: false,
+        }
+    }
+
+    /// Waits for the next request head: `idle` until its first byte, then `whole` until its last.
+    pub(super) async fn next_head(
+        &mut self,
+        limits: &Limits,
+        idle: Duration,
+        whole: Duration,
+    ) -> Next {
+        let mut finder = Finder::default();
+        let mut begun = !self.buffer.is_empty();
+        let mut deadline = Instant::now() + if begun { whole } else { idle };
+        loop {
+            if !self.buffer.is_empty() {
+                match finder.find(&self.buffer, limits) {
+                    Ok(Some(length)) => return Next::Head(self.buffer.split_to(length).freeze()),
+                    Ok(None) => {}
+                    Err(refusal) => return Next::Refused(refusal),
+                }
+            }
+            match self.read_until(deadline, !begun).await {
+                Read::More if begun => {}
+                Read::More => {
+                    begun = true;
+                    deadline = Instant::now() + whole;
+                }
+                Read::Late if begun => return Next::Late,
+                Read::Ended | Read::Late | Read::Stopped => return Next::Closed,
+            }
+        }
+    }
+
+    async fn read_until(&mut self, deadline: Instant, stoppable: bool) -> Read {
+        if stoppable && self.stopped {
+            return Read::Stopped;
+        }
+        self.buffer.reserve(READ);
+        let Self {
+            stream,
+            buffer,
+            timer,
+            stop,
+            stopped,
+            ..
+        } = self;
+        let mut read = std::pin::pin!(stream.read_buf(buffer));
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = read.as_mut().poll(cx) {
+                return Poll::Ready(if matches!(read, Ok(1..)) {
+                    Read::More
+                } else {
+                    Read::Ended
+                });
+            }
+            if stoppable && Pin::new(&mut *stop).poll(cx).is_ready() {
+                *stopped = true;
+                return Poll::Ready(Read::Stopped);
+            }
+            timer.poll(cx, deadline).map(|()| Read::Late)
+        })
+        .await
+    }
+
+    /// Reads more content; 0 is the end. Whoever awaits this bounds it.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.reserve(READ);
+        self.stream.read_buf(&mut self.buffer).await
+    }
+
+    /// Tells a client that waits to send its content.
+    pub(super) async fn go_on(&mut self) -> Result<(), Lost> {
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        self.write([go_on, b"", b""], GO_ON).await?;
+        self.flush(GO_ON).await
+    }
+
+    /// Resolves when the client has gone away; what it sends meanwhile is kept for later.
+    pub(super) async fn left(&mut self) {
+        while self.buffer.len() < AHEAD {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Writes all parts, in one call where the socket takes them. `patience` bounds each wait in which the client takes nothing.
+    async fn write(&mut self, parts: [&[u8]; 3], patience: Duration) -> Result<(), Lost> {
+        let mut parts = parts.map(IoSlice::new);
+        let mut left = &mut parts[..];
+        // Skips the empty ones at the front.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let Self { stream, timer, .. } = self;
+            let write = async {
+                if left[1..].iter().all(|part| part.is_empty()) {
+                    stream.write(&left[0]).await
+                } else {
+                    stream.write_vectored(left).await
+                }
+            };
+            let written = patiently(timer, patience, write).await?;
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(())
+    }
+
+    /// Writes `out` and then `content`.
+    pub(super) async fn write_out(
+        &mut self,
+        content: &[u8],
+        patience: Duration,
+    ) -> Result<(), Lost> {
+        self.write_out_and(content, b"", patience).await
+    }
+
+    /// Writes `out`, `content` and `end`.
+    pub(super) async fn write_out_and(
+        &mut self,
+        content: &[u8],
+        end: &[u8],
+        patience: Duration,
+    ) -> Result<(), Lost> {
+        let out = std::mem::take(&mut self.out);
+        let result = self.write([&out, content, end], patience).await;
+        self.out = out;
+        result
+    }
+
+    /// Whether files can be sent by the kernel ([`Self::send_file`]).
+    pub(super) fn is_plain(&self) -> bool {
+        self.stream.plain().is_some()
+    }
+
+    /// Writes `out`, and lets the kernel wait for what follows before it sends the last, incomplete packet.
+    pub(super) async fn write_out_and_more(&mut self, patience: Duration) -> Result<(), Lost> {
+        let out = std::mem::take(&mut self.out);
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            let Self { stream, timer, .. } = self;
+            let Some(socket) = stream.plain() else {
+                break;
+            };
+            let more = || {
+                Ok(rustix::net::send(
+                    socket,
+                    rest,
+                    SendFlags::MORE | SendFlags::NOSIGNAL,
+                )?)
+            };
+            let send = socket.async_io(Interest::WRITABLE, more);
+            let sent = patiently(timer, patience, send).await?;
+            rest = &rest[sent..];
+        }
+        self.out = out;
+        Ok(())
+    }
+
+    /// Sends a part of a file from the page cache to the socket, without a copy through this process. Nothing is sent past the
+    /// file's end: a file that has become shorter is [`Lost`], as its length was promised.
+    pub(super) async fn send_file(
+        &mut self,
+        file: &File,
+        range: Range<u64>,
+        patience: Duration,
+    ) -> Result<(), Lost> {
+        let mut offset = range.start;
+        while offset < range.end {
+            let Self { stream, timer, .. } = self;
+            let Some(socket) = stream.plain() else {
+                return Err(Lost);
+            };
+            let count = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
+            let send = socket.async_io(Interest::WRITABLE, || {
+                Ok(rustix::fs::sendfile(
+                    socket,
+                    file,
+                    Some(&mut offset),
+                    count,
+                )?)
+            });
+            patiently(timer, patience, send).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands what TLS still holds to the kernel.
+    pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
+        let Self { stream, timer, .. } = self;
+        patiently(timer, patience, async { stream.flush().await.map(|()| 1) })
+            .await
+            .map(drop)
+    }
+
+    /// Ends the connection. When the client may still be sending, what it sends is read and thrown away for a while first: a
+    /// close with unread input is a reset, which can destroy the response on its way (RFC 9112 §9.6).
+    pub(super) async fn close(mut self, still_sending: bool) {
+        let deadline = Instant::now() + LINGER;
+        let Self { stream, timer, .. } = &mut self;
+        if timer.bound(deadline, stream.shutdown()).await.is_err() || !still_sending {
+            return;
+        }
+        loop {
+            self.buffer.clear();
+            let silent = deadline.min(Instant::now() + LINGER_SILENCE);
+            match self.read_until(silent, false).await {
+                Read::More => {}
+                Read::Ended | Read::Late | Read::Stopped => return,
+            }
+        }
+    }
+}
+
+/// A client that waits for 100 (Continue) takes it; the bound is for one that has gone.
+const GO_ON: Duration = Duration::from_secs(10);
+
+/// How long a refused client is listened to before the connection is closed, and how long when it sends nothing. Many clients
+/// send all they have before they read the answer, and would find a reset instead; nginx waits as long.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+
+/// Waits for the client to take something, `patience` at most.
+async fn patiently(
+    timer: &mut Timer,
+    patience: Duration,
+    write: impl Future<Output = io::Result<usize>>,
+) -> Result<usize, Lost> {
+    let mut write = std::pin::pin!(write);
+    let mut deadline = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(written) = write.as_mut().poll(cx) {
+            return Poll::Ready(match written {
+                Ok(written @ 1..) => Ok(written),
+                _ => Err(Lost),
+            });
+        }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+        timer.poll(cx, deadline).map(|()| Err(Lost))
+    })
+    .await
+}

@@ -1,0 +1,134 @@
+//! What the master and the proxy say to each other, over one socketpair.
+//!
+//! A message is a length (u32, big endian) and that many bytes of JSON; descriptors travel beside the first byte
+//! (`SCM_RIGHTS`), in the order in which the message names them. Only these two processes hold the pair, so a broken
+//! message is a bug or a dead peer, and ends the channel.
+
+use std::path::PathBuf;
+
+use config::site::Site;
+use serde::{Deserialize, Serialize};
+
+/// From the master to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// The first message, and again at each new configuration. Descriptors: one for each listener, in order, then one for
+    /// the access log where `access_log` is true.
+    Serve {
+        /// The whole configuration.
+        site: Box<Site>,
+        /// The build id that connections to workers are greeted with.
+        build: String,
+        /// What the descriptors are.
+        listeners: Vec<Listener>,
+        /// PEM text of the certificates that the configuration names, opened by the master, and of those that an earlier
+        /// proxy made and reported.
+        certificates: Vec<Certificate>,
+        /// Whether a descriptor for the access log follows those of the listeners.
+        access_log: bool,
+    },
+    /// A worker listens and has imported its app: connect to it.
+    WorkerReady {
+        /// Which worker.
+        worker: WorkerName,
+        /// Its socket.
+        socket: PathBuf,
+        /// How many connections it can own at once.
+        threads: u16,
+    },
+    /// A worker is to leave: close its connections as they become idle, then answer [`Report::Released`].
+    ReleaseWorker {
+        /// Which worker.
+        worker: WorkerName,
+    },
+    /// A worker died; requests that were inside it want to know how.
+    WorkerDied {
+        /// Which worker.
+        worker: WorkerName,
+        /// For people: `killed by SIGSEGV`, `exit code 3`.
+        how: String,
+    },
+    /// No worker of this app could start; its routes answer 503 until one is ready.
+    AppFailed {
+        /// Which app.
+        app: String,
+        /// For people, one line; the traceback is in the log.
+        why: String,
+    },
+    /// Stop accepting, finish what runs within `limits.drain_timeout`, exit.
+    Drain,
+}
+
+/// From the proxy to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The configuration is being served.
+    Serving {
+        /// The self-signed certificates that were made for it, to be handed to the next proxy: a visitor's browser trusts the
+        /// one that it has seen.
+        made: Vec<Certificate>,
+    },
+    /// The configuration cannot be served; nothing has changed.
+    Refused {
+        /// For people.
+        why: String,
+    },
+    /// No connection to this worker is left.
+    Released {
+        /// Which worker.
+        worker: WorkerName,
+    },
+    /// The app did not answer within its `timeout`.
+    Overdue {
+        /// Which worker.
+        worker: WorkerName,
+        /// The request that it is busy with.
+        request_id: String,
+    },
+}
+
+/// A worker: the app's name and a number that this run of the master never uses again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WorkerName {
+    /// The app.
+    pub app: String,
+    /// Counted from 1 over the life of the master, for each app.
+    pub number: u32,
+}
+
+impl std::fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}·{}", self.app, self.number)
+    }
+}
+
+/// A listening socket that the master opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
+    /// What it is bound to, for people: `[::]:8080`, `unix:/run/stack.sock`.
+    pub name: String,
+    /// The port clients see; `None` for a Unix socket.
+    pub port: Option<u16>,
+}
+
+/// A certificate and its key, as PEM text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Which `[[site]]` it belongs to, counted from 0.
+    pub host: usize,
+    /// The chain, leaf first.
+    pub chain: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key never reaches a log.
+        f.debug_struct("Certificate")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,328 @@
+//! Every way an exchange can fail, and the one place where a failure becomes a response.
+//!
+//! A failure says who failed (the client, the files, the worker or us), has one status code and one cause: a token that
+//! operators find in the access log and in the documentation. What a visitor sees is the status, one sentence and the
+//! request id; what an operator sees says more.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use message::{field::Fields, refusal::Refusal, status};
+
+use crate::{
+    request::RequestId,
+    response::{Content, Response},
+};
+
+/// Who failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The request itself, or its sender.
+    Client,
+    /// A file that is not there or cannot be read.
+    Files,
+    /// The application or the process it runs in.
+    Worker,
+    /// stack, or the machine it runs on.
+    Us,
+}
+
+/// Why an exchange did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The request breaks a rule of the protocol.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No site answers for the host (RFC 9110 §15.5.20).
+    #[error("no site is configured for the host {0:?}")]
+    UnknownHost(String),
+    /// The site has no route for the path.
+    #[error("no route matches the path")]
+    NoRoute,
+    /// The route's folder has no such file.
+    #[error("no such file")]
+    NoFile,
+    /// The file is there but cannot be read.
+    #[error("the file cannot be read: {0}")]
+    FileUnreadable(#[source] io::Error),
+    /// The target does not take this method.
+    #[error("the method is not allowed here")]
+    Method {
+        /// The value of `Allow` (RFC 9110 §10.2.1).
+        allow: &'static str,
+    },
+    /// An `Expect` other than `100-continue` (RFC 9110 §10.1.1).
+    #[error("the expectation is not known")]
+    Expectation,
+    /// The content is longer than `limits.body`.
+    #[error("the content is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The content stopped coming, or came slower than `limits.body_rate`.
+    #[error("the content came too slowly")]
+    BodyTimeout,
+    /// The head did not arrive within `limits.head_timeout`.
+    #[error("the head of the request did not arrive in {0:?}")]
+    HeadTimeout(Duration),
+    /// The client went away before it had its answer.
+    #[error("the client went away")]
+    ClientLeft,
+    /// `limits.queue_length` requests wait already.
+    #[error("{length} requests of app {app} wait for a slot already")]
+    QueueFull {
+        /// Which app.
+        app: Arc<str>,
+        /// How many wait.
+        length: usize,
+    },
+    /// No slot became free within `limits.queue_timeout`.
+    #[error("no slot of app {app} became free in {waited:?}")]
+    QueueTimeout {
+        /// Which app.
+        app: Arc<str>,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The app has no worker, because none could start.
+    #[error("app {app} could not start: {why}")]
+    AppNotReady {
+        /// Which app.
+        app: Arc<str>,
+        /// One line; the traceback is in the log.
+        why: Arc<str>,
+    },
+    /// The worker died with the request inside it. It is never run again.
+    #[error("worker {worker} died while it ran the request: {how}")]
+    WorkerDied {
+        /// Which worker.
+        worker: String,
+        /// `killed by SIGSEGV`.
+        how: String,
+    },
+    /// The worker closed the connection inside a response, or before it, and lives on.
+    #[error("worker {worker} closed the connection before the response was complete")]
+    WorkerCut {
+        /// Which worker.
+        worker: String,
+    },
+    /// The worker's response breaks a rule of the protocol.
+    #[error("worker {worker} sent a broken response: {rule}")]
+    BadResponse {
+        /// Which worker.
+        worker: String,
+        /// Which rule.
+        #[source]
+        rule: Refusal,
+    },
+    /// No response head within the app's `timeout`.
+    #[error("worker {worker} did not answer within {timeout:?}")]
+    AppTimeout {
+        /// Which worker.
+        worker: String,
+        /// The app's `timeout`.
+        timeout: Duration,
+    },
+    /// The app raised, or broke WSGI, before its response began; the traceback is in the log.
+    #[error("the application failed in worker {worker} ({what}); its log has the traceback")]
+    AppFailed {
+        /// Which worker.
+        worker: String,
+        /// What the worker's runtime called it: `exception`, `protocol`.
+        what: String,
+    },
+    /// The temporary file of an upload could not be written.
+    #[error("the content could not be stored: {0}")]
+    Spool(#[source] io::Error),
+    /// The app answered with an open file, and what came of it is not one that can be sent.
+    #[error("the file that the app answered with could not be taken over: {0}")]
+    Handed(#[source] io::Error),
+}
+
+impl Failure {
+    /// The status code. A client that left gets none; 499 is what the log says, as nginx has it.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::UnknownHost(_) => 421,
+            Self::NoRoute | Self::NoFile => 404,
+            Self::FileUnreadable(_) => 403,
+            Self::Method { .. } => 405,
+            Self::Expectation => 417,
+            Self::BodyTooLarge { .. } => 413,
+            Self::BodyTimeout | Self::HeadTimeout(_) => 408,
+            Self::ClientLeft => 499,
+            Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::AppNotReady { .. }
+            | Self::Spool(_)
+            | Self::Handed(_) => 503,
+            Self::WorkerDied { .. } | Self::WorkerCut { .. } | Self::BadResponse { .. } => 502,
+            Self::AppTimeout { .. } => 504,
+            Self::AppFailed { .. } => 500,
+        }
+    }
+
+    /// The cause as the access log names it.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.cause(),
+            Self::UnknownHost(_) => "unknown-host",
+            Self::NoRoute => "no-route",
+            Self::NoFile => "no-file",
+            Self::FileUnreadable(_) => "file-unreadable",
+            Self::Method { .. } => "method-not-allowed",
+            Self::Expectation => "unknown-expectation",
+            Self::BodyTooLarge { .. } => "body-too-large",
+            Self::BodyTimeout => "body-timeout",
+            Self::HeadTimeout(_) => "head-timeout",
+            Self::ClientLeft => "client-left",
+            Self::QueueFull { .. } => "queue-full",
+            Self::QueueTimeout { .. } => "queue-timeout",
+            Self::AppNotReady { .. } => "app-not-ready",
+            Self::WorkerDied { .. } => "worker-died",
+            Self::WorkerCut { .. } => "worker-cut",
+            Self::BadResponse { .. } => "bad-response",
+            Self::AppTimeout { .. } => "app-timeout",
+            Self::AppFailed { .. } => "app-failed",
+            Self::Spool(_) => "spool-failed",
+            Self::Handed(_) => "file-lost",
+        }
+    }
+
+    /// Who failed.
+    pub(crate) fn who(&self) -> Who {
+        match self {
+            Self::NoRoute | Self::NoFile | Self::FileUnreadable(_) => Who::Files,
+            Self::AppNotReady { .. }
+            | Self::WorkerDied { .. }
+            | Self::WorkerCut { .. }
+            | Self::BadResponse { .. }
+            | Self::AppTimeout { .. }
+            | Self::AppFailed { .. } => Who::Worker,
+            Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Spool(_)
+            | Self::Handed(_) => Who::Us,
+            _ => Who::Client,
+        }
+    }
+
+    /// Whether the connection can no longer tell where the next request begins, or should not be trusted with one.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::BodyTooLarge { .. }
+                | Self::BodyTimeout
+                | Self::HeadTimeout(_)
+                | Self::ClientLeft
+                | Self::Expectation
+                | Self::Spool(_)
+        )
+    }
+
+    /// What a visitor can do about it.
+    fn advice(&self) -> &'static str {
+        match self.status() {
+            404 => "There is nothing at this address.",
+            405 => "This address does not take this kind of request.",
+            408 => "The request took too long to arrive.",
+            413 => "What was sent is larger than this site accepts.",
+            421 => "This server does not answer for the name that was asked for.",
+            500 => "The application failed while it worked on this request.",
+            502 => "The application stopped in the middle of this request.",
+            503 => "The application cannot take this request now. Please try again in a moment.",
+            504 => "The application took too long to answer.",
+            400..500 => "The request was not understood.",
+            _ => "Something failed while this request was answered.",
+        }
+    }
+
+    /// The one place where a failure becomes a response.
+    pub(crate) fn into_response(self, accept: Option<&Fields>, id: RequestId) -> Response {
+        let status = self.status();
+        let json = accept
+            .and_then(|fields| fields.get("accept"))
+            .is_some_and(prefers_json);
+        let (content_type, body) = if json {
+            ("application/json", page_json(status, &self, id))
+        } else {
+            ("text/html; charset=utf-8", page_html(status, &self, id))
+        };
+        let mut response = Response::new(status, Content::Bytes(Bytes::from(body)))
+            .with("Content-Type", content_type)
+            .with("Cache-Control", "no-store");
+        if let Self::Method { allow } = self {
+            response = response.with("Allow", allow);
+        }
+        if status == 503 {
+            response = response.with("Retry-After", RETRY_AFTER);
+        }
+        response
+    }
+}
+
+/// Seconds after which a refused client may come again: about what a queue needs to empty or a worker to start.
+const RETRY_AFTER: &str = "5";
+
+/// A client that names JSON and not HTML, as API clients do.
+fn prefers_json(accept: &[u8]) -> bool {
+    let has = |kind: &[u8]| memchr::memmem::find(accept, kind).is_some();
+    has(b"application/json") && !has(b"text/html")
+}
+
+fn page_json(status: u16, failure: &Failure, id: RequestId) -> String {
+    serde_json::json!({
+        "status": status,
+        "error": status::reason(status),
+        "cause": failure.cause(),
+        "request_id": id.as_str(),
+    })
+    .to_string()
+}
+
+fn page_html(status: u16, failure: &Failure, id: RequestId) -> String {
+    let reason = status::reason(status);
+    let advice = failure.advice();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{status} {reason}</title>\n\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:34em;margin:18vh auto;padding:0 1em;color:#222;\
+         background:#fff}}h1{{font-weight:600}}small{{color:#777}}@media(prefers-color-scheme:dark){{body{{color:#ddd;\
+         background:#181818}}}}</style>\n<h1>{status} {reason}</h1>\n<p>{advice}</p>\n<p><small>Request {id}</small></p>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_client_gets_json_and_a_browser_a_page() {
+        let fields = Fields::from_pairs([(&b"Accept"[..], &b"application/json"[..])]);
+        let id = RequestId::new();
+        let response = Failure::NoRoute.into_response(Some(&fields), id);
+        let Content::Bytes(body) = &response.content else {
+            panic!("{response:?}")
+        };
+        let value: serde_json::Value = serde_json::from_slice(body).expect("valid JSON");
+        assert_eq!(value["cause"], "no-route");
+        assert_eq!(value["request_id"], id.as_str());
+        let browser = Fields::from_pairs([(&b"Accept"[..], &b"text/html,application/json"[..])]);
+        let response = Failure::NoRoute.into_response(Some(&browser), id);
+        assert!(format!("{:?}", response.fields).contains("text/html"));
+    }
+
+    #[test]
+    fn overload_says_when_to_come_again() {
+        let failure = Failure::QueueFull {
+            app: "web".into(),
+            length: 512,
+        };
+        let response = failure.into_response(None, RequestId::new());
+        assert_eq!(response.status, 503);
+        assert!(format!("{:?}", response.fields).contains("Retry-After: 5"));
+    }
+}

@@ -1,0 +1,165 @@
+//! A file, or parts of one, on its way to a client.
+//!
+//! It goes on from the inode that was opened, whatever happens to the name. No reactor thread waits for a disk: what the page
+//! cache has is read or sent at once, and only what it lacks is fetched first, on a thread that may block.
+
+use std::{collections::VecDeque, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::blocking;
+
+/// How much of a file is read at once: large enough that a disk and a socket are used well, small enough that ten thousand
+/// slow readers stay within memory.
+const PIECE: usize = 128 * 1024;
+
+/// What of a file is sent, and what stands between its parts.
+#[derive(Debug)]
+pub(crate) struct FileContent {
+    file: Arc<File>,
+    length: u64,
+    segments: VecDeque<Segment>,
+}
+
+/// A part of the content.
+#[derive(Clone, Debug)]
+pub(crate) enum Segment {
+    /// Text of ours, as between the parts of `multipart/byteranges`.
+    Text(Bytes),
+    /// This range of the file.
+    File(Range<u64>),
+}
+
+impl Segment {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::File(range) => range.end - range.start,
+        }
+    }
+}
+
+impl FileContent {
+    /// These segments, one after the other.
+    pub(super) fn new(file: Arc<File>, segments: impl IntoIterator<Item = Segment>) -> Self {
+        let segments: VecDeque<Segment> = segments.into_iter().collect();
+        Self {
+            file,
+            length: segments.iter().map(Segment::length).sum(),
+            segments,
+        }
+    }
+
+    /// This range of a file that was opened elsewhere.
+    pub(crate) fn part(file: File, range: Range<u64>) -> Self {
+        Self::new(Arc::new(file), [Segment::File(range)])
+    }
+
+    /// How many bytes are promised.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The next segment, for who can send a file without reading it ([`Self::fetch`] first).
+    pub(crate) fn segment(&mut self) -> Option<Segment> {
+        self.segments.pop_front()
+    }
+
+    /// The file that the segments are of.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes sure that the page cache has the beginning and the end of a range, so that sending it does not wait for a disk.
+    /// Read-ahead covers what is between; what it does not is a wait that no call can rule out.
+    pub(crate) async fn fetch(&self, range: Range<u64>) -> io::Result<()> {
+        let last = range.end.saturating_sub(1);
+        if is_cached(&self.file, range.start) && is_cached(&self.file, last) {
+            return Ok(());
+        }
+        let file = Arc::clone(&self.file);
+        blocking(move || {
+            let mut piece = vec![0; PIECE];
+            let mut at = range.start;
+            while at < range.end {
+                let size = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
+                match file.read_at(&mut piece[..size], at)? {
+                    0 => return Ok(()),
+                    read => at += read as u64,
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The next piece, read; `None` at the end. A file that was truncated meanwhile is an error, since the promised length can
+    /// no longer be kept.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let range = match self.segments.pop_front() {
+            None => return Ok(None),
+            Some(Segment::Text(text)) => return Ok(Some(text)),
+            Some(Segment::File(range)) => range,
+        };
+        let size = usize::try_from(range.end - range.start)
+            .unwrap_or(PIECE)
+            .min(PIECE);
+        let piece = match read_cached(&self.file, range.start, size)? {
+            Some(piece) => piece,
+            None => {
+                let file = Arc::clone(&self.file);
+                blocking(move || read(&file, range.start, size)).await?
+            }
+        };
+        let next = range.start + piece.len() as u64;
+        if next < range.end {
+            self.segments.push_front(Segment::File(next..range.end));
+        }
+        Ok(Some(piece))
+    }
+}
+
+/// Whether the page cache has the byte; asked of the kernel, which does not wait for the disk.
+fn is_cached(file: &File, at: u64) -> bool {
+    let mut byte = [0];
+    let mut slices = [io::IoSliceMut::new(&mut byte)];
+    !matches!(
+        preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT),
+        Err(Errno::AGAIN)
+    )
+}
+
+/// What the page cache has of the piece; `None` if nothing, or if the file system cannot tell.
+fn read_cached(file: &File, at: u64, size: usize) -> io::Result<Option<Bytes>> {
+    let mut piece = BytesMut::zeroed(size);
+    let mut slices = [io::IoSliceMut::new(&mut piece)];
+    match preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT) {
+        Ok(0) => Err(truncated()),
+        Ok(read) => {
+            piece.truncate(read);
+            Ok(Some(piece.freeze()))
+        }
+        Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(file: &File, at: u64, size: usize) -> io::Result<Bytes> {
+    let mut piece = BytesMut::zeroed(size);
+    match file.read_at(&mut piece, at)? {
+        0 => Err(truncated()),
+        read => {
+            piece.truncate(read);
+            Ok(piece.freeze())
+        }
+    }
+}
+
+/// The file ends before what was promised.
+pub(crate) fn truncated() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file became shorter while it was sent",
+    )
+}

@@ -1,0 +1,179 @@
+//! What is remembered of an exchange while it goes on, and the one access record that comes of it.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use message::head::{RequestHead, Version};
+use telemetry::access::{Log, Record};
+
+use crate::{
+    app::slot::Place,
+    failure::{Failure, Who},
+    request::{Peer, RequestId},
+};
+
+/// An exchange's notes. Every exchange has one, from its first byte on, and ends it with one record.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// Its name.
+    pub(crate) id: RequestId,
+    /// What answered.
+    pub(crate) route: Route,
+    /// Who asked, once that is decided.
+    pub(crate) client: Option<IpAddr>,
+    /// Bytes of the request's content.
+    pub(crate) received: u64,
+    /// The slot that ran it.
+    pub(crate) slot: Option<Place>,
+    /// How long it waited for that slot.
+    pub(crate) queued: Option<Duration>,
+    /// How long the app took to its response head.
+    pub(crate) app_time: Option<Duration>,
+    time: SystemTime,
+    begun: Instant,
+    failed: Option<Cause>,
+}
+
+/// What answered.
+#[derive(Clone, Debug)]
+pub(crate) enum Route {
+    /// Nothing was found, or something of ours.
+    Fixed(&'static str),
+    /// An app, by its label.
+    App(Arc<str>),
+}
+
+#[derive(Debug)]
+struct Cause {
+    token: &'static str,
+    detail: String,
+    closes: bool,
+    /// The client went away.
+    left: bool,
+    /// Not the client's doing, nor a file's.
+    is_ours: bool,
+}
+
+impl Journal {
+    /// Begins now.
+    pub(crate) fn begin() -> Self {
+        Self {
+            id: RequestId::new(),
+            route: Route::Fixed("-"),
+            client: None,
+            received: 0,
+            slot: None,
+            queued: None,
+            app_time: None,
+            time: SystemTime::now(),
+            begun: Instant::now(),
+            failed: None,
+        }
+    }
+
+    /// Remembers why it failed. The first cause stands: what follows are its consequences.
+    pub(crate) fn fail(&mut self, failure: &Failure) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(Cause {
+            token: failure.cause(),
+            detail: failure.to_string(),
+            closes: failure.closes(),
+            left: matches!(failure, Failure::ClientLeft),
+            is_ours: matches!(failure.who(), Who::Worker | Who::Us),
+        });
+    }
+
+    /// Whether the client went away before there was a response. No status says so: an app may answer any.
+    pub(crate) fn client_left(&self) -> bool {
+        self.failed.as_ref().is_some_and(|cause| cause.left)
+    }
+
+    /// Whether what happened makes the connection unfit for another request.
+    pub(crate) fn closes(&self) -> bool {
+        self.failed.as_ref().is_some_and(|cause| cause.closes)
+    }
+
+    /// Writes the record. What is not the client's doing is also a line in the error log, since that is where an operator
+    /// looks first; it says what was asked, because the master's line about a dead worker, which it is read beside, cannot.
+    pub(crate) fn record(
+        &self,
+        log: &Log,
+        peer: &Peer,
+        head: Option<&RequestHead>,
+        status: u16,
+        sent: u64,
+    ) {
+        // On one terminal the record is enough: it says the same.
+        if !(log.is_on_terminal() && io::stderr().is_terminal()) {
+            self.complain(head, status);
+        }
+        let address = self
+            .client
+            .or_else(|| peer.address.map(|address| address.ip().to_canonical()));
+        let client = address.map(|address| address.to_string());
+        let field = |name| head.and_then(|head| head.fields.get(name));
+        log.record(&Record {
+            time: self.time,
+            duration: self.begun.elapsed(),
+            client: client.as_deref().unwrap_or("unix"),
+            user: "-",
+            method: head.map_or("", |head| head.method.as_str()),
+            target: head.map_or(b"", |head| &head.target),
+            protocol: head.map_or("", |head| protocol(head.version)),
+            host: field("host").unwrap_or_default(),
+            status,
+            bytes_in: self.received,
+            bytes_out: sent,
+            referer: field("referer"),
+            user_agent: field("user-agent"),
+            request_id: self.id.as_str(),
+            route: match &self.route {
+                Route::Fixed(name) => name,
+                Route::App(label) => label,
+            },
+            worker: self
+                .slot
+                .as_ref()
+                .map(|place| place as &(dyn Display + Sync)),
+            queue: self.queued,
+            app_time: self.app_time,
+            tls: peer.tls,
+            cause: self.failed.as_ref().map(|cause| cause.token),
+            detail: self.failed.as_ref().map(|cause| cause.detail.as_str()),
+        });
+    }
+
+    fn complain(&self, head: Option<&RequestHead>, status: u16) {
+        let Some(cause) = self.failed.as_ref().filter(|cause| cause.is_ours) else {
+            return;
+        };
+        let method = head.map_or("-", |head| head.method.as_str());
+        let target = head.map_or(&b""[..], |head| &head.target);
+        let target = &target[..target.len().min(TARGET_SHOWN)];
+        tracing::warn!(
+            "request {} ({method} {}): {status} {}: {}",
+            self.id,
+            String::from_utf8_lossy(target),
+            cause.token,
+            cause.detail
+        );
+    }
+}
+
+/// How much of a target the error log repeats; the access log has all of it.
+const TARGET_SHOWN: usize = 200;
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+        Version::Http2 => "HTTP/2.0",
+    }
+}

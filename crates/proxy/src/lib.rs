@@ -1,0 +1,30 @@
+//! The front: what the internet meets.
+//!
+//! One process, unprivileged, that accepts connections on sockets the master opened, speaks TLS, HTTP/1.1 and HTTP/2,
+//! reads each request whole, finds its route, and answers from files, from a fixed answer or from a slot of an app's pool.
+//! It starts no processes, opens no listening socket, reads no configuration file and never runs Python. What it knows of
+//! the Python side is a Unix socket and HTTP/1.1.
+//!
+//! One request's way, in order: [`server`] → `listener` → `tls` → `connection` → `exchange` (`admit`, `route`, then `files`
+//! or `app`) → `connection`; every error becomes a response in `failure`, once.
+
+mod admit;
+mod app;
+pub mod channel;
+mod connection;
+pub mod control;
+mod exchange;
+mod failure;
+mod files;
+mod framed;
+mod journal;
+mod listener;
+pub mod plan;
+mod request;
+mod response;
+mod route;
+mod server;
+mod timer;
+mod tls;
+
+pub use server::{Error, run};

@@ -1,0 +1,234 @@
+//! A [`Plan`] is a configuration that holds on this machine: certificates parsed, folders opened, tables built.
+//!
+//! It is made whole or not at all, and then never changes; a new configuration is a new plan.
+
+use std::{net::IpAddr, path::Path, sync::Arc};
+
+use config::{
+    error::{Problem, Span},
+    site::{self, Site, VirtualHost},
+};
+use ipnet::IpNet;
+use message::head;
+use telemetry::access::Log;
+
+use crate::{
+    app::{AppRoute, Settings, pool::Pool},
+    control::{Certificate, Listener},
+    files::Root,
+    route::{Hosts, Paths},
+    tls::{self, Certificates},
+};
+
+/// What the server does with every request.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The limits of the table.
+    pub(crate) limits: site::Limits,
+    /// The part of the limits that the head parser knows.
+    pub(crate) head_limits: head::Limits,
+    /// Where access records go.
+    pub(crate) log: Log,
+    /// Peers that are believed about clients.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Whether responses say `Server: stack`.
+    pub(crate) server_header: bool,
+    /// What TLS listeners speak; `None` when no site has a certificate.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    hosts: Hosts<Arc<Host>>,
+}
+
+/// One `[[site]]`.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Where a plain request is sent instead, when the site has a certificate: the port of `https`.
+    pub(crate) https_port: Option<u16>,
+    routes: Paths<Action>,
+}
+
+/// What answers a route.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// A slot of this app.
+    App(AppRoute),
+    /// A file below this folder.
+    Files(Root),
+    /// Another place.
+    Redirect {
+        /// The location.
+        to: Arc<str>,
+        /// 3xx.
+        status: u16,
+    },
+    /// A fixed answer.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// The content.
+        body: bytes::Bytes,
+        /// Its type.
+        content_type: Arc<str>,
+    },
+}
+
+/// Why a configuration cannot be served here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// A folder that cannot be opened.
+    #[error("cannot open the folder {path}: {source}")]
+    Root {
+        /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::CertificateError),
+    /// A route to an app without a pool; the configuration forbids it.
+    #[error("there is no app {0:?}")]
+    NoApp(String),
+}
+
+impl Plan {
+    /// Makes the plan. `pool` gives the pool of an app by name.
+    pub(crate) fn new(
+        site: &Site,
+        listeners: &[Listener],
+        certificates: &[Certificate],
+        self_signed: &tls::SelfSigned,
+        log: Log,
+        pool: impl Fn(&site::App) -> Arc<Pool>,
+    ) -> Result<Self, PlanError> {
+        let https_port = listeners
+            .iter()
+            .find(|listener| listener.tls)
+            .and_then(|tls| tls.port);
+        let mut hosts = Hosts::default();
+        for virtual_host in &site.hosts {
+            let host = Arc::new(host(site, virtual_host, https_port, &pool)?);
+            for name in &virtual_host.names {
+                hosts.insert(name, Arc::clone(&host));
+            }
+        }
+        Ok(Self {
+            head_limits: head_limits(&site.limits),
+            log,
+            trusted_proxies: site.server.trusted_proxies.clone(),
+            server_header: site.server.server_header,
+            tls: Certificates::load(site, certificates, self_signed)?.map(tls::server_config),
+            limits: site.limits.clone(),
+            hosts,
+        })
+    }
+
+    /// The site that answers for a host.
+    pub(crate) fn host(&self, host: &[u8]) -> Option<&Arc<Host>> {
+        self.hosts.find(host)
+    }
+
+    /// Whether this peer is believed about its clients.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|range| range.contains(&address))
+    }
+}
+
+impl Host {
+    /// What answers a decoded path, and how long the part of it is that the route names.
+    pub(crate) fn route(&self, path: &[u8]) -> Option<(&Action, usize)> {
+        self.routes.find(path)
+    }
+}
+
+fn host(
+    site: &Site,
+    host: &VirtualHost,
+    https_port: Option<u16>,
+    pool: impl Fn(&site::App) -> Arc<Pool>,
+) -> Result<Host, PlanError> {
+    let mut routes = Paths::default();
+    for route in &host.routes {
+        routes.insert(&route.path, action(site, &route.action, &pool)?);
+    }
+    let redirects = host.tls.value != site::Tls::Off;
+    Ok(Host {
+        https_port: https_port.filter(|_| redirects),
+        routes,
+    })
+}
+
+fn action(
+    site: &Site,
+    action: &site::Action,
+    pool: impl Fn(&site::App) -> Arc<Pool>,
+) -> Result<Action, PlanError> {
+    Ok(match action {
+        site::Action::App { app } => {
+            let app = site.app(app).ok_or_else(|| PlanError::NoApp(app.clone()))?;
+            Action::App(AppRoute {
+                pool: pool(app),
+                settings: Settings::new(app, &site.limits),
+            })
+        }
+        site::Action::Files { root, cache } => Action::Files(open_root(&root.value, *cache)?),
+        site::Action::Redirect { to, status } => Action::Redirect {
+            to: to.as_str().into(),
+            status: *status,
+        },
+        site::Action::Respond {
+            status,
+            body,
+            content_type,
+        } => Action::Respond {
+            status: *status,
+            body: body.clone().into(),
+            content_type: content_type.as_str().into(),
+        },
+    })
+}
+
+fn open_root(path: &Path, cache: Option<std::time::Duration>) -> Result<Root, PlanError> {
+    Root::open(path, cache).map_err(|source| PlanError::Root {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn head_limits(limits: &site::Limits) -> head::Limits {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    head::Limits {
+        line: size(limits.request_line),
+        head: size(limits.head),
+        fields: size(limits.fields),
+    }
+}
+
+/// What is wrong with the certificates that a configuration names. Files that are missing are somebody else's to report
+/// (`config::machine`); what is found here is what they hold.
+#[must_use]
+pub fn check(site: &Site) -> Vec<Problem> {
+    site.hosts.iter().filter_map(check_certificate).collect()
+}
+
+fn check_certificate(host: &VirtualHost) -> Option<Problem> {
+    let site::Tls::Files { cert, key } = &host.tls.value else {
+        return None;
+    };
+    let chain = std::fs::read_to_string(&cert.value).ok()?;
+    let pem = std::fs::read_to_string(&key.value).ok()?;
+    let error = tls::certified_key(&chain, &pem).err()?;
+    let span: Option<Span> = if error.is_about_key() {
+        key.span
+    } else {
+        cert.span
+    };
+    Some(Problem {
+        span,
+        message: error.to_string(),
+        hint: Some(error.hint().to_owned()),
+    })
+}

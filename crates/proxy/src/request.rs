@@ -1,0 +1,125 @@
+//! A request on its way through the exchange: what was asked, by whom, and the content that may still be arriving.
+
+use std::{
+    fmt,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use message::{framing::Body, head::RequestHead, target::Target};
+
+use crate::failure::Failure;
+
+/// What is known of a connection before any request came on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// The other end; `None` for a Unix socket.
+    pub(crate) address: Option<SocketAddr>,
+    /// The TLS version, if the connection is encrypted.
+    pub(crate) tls: Option<&'static str>,
+    /// The port that was connected to, for `SERVER_PORT` when the request names none.
+    pub(crate) local_port: Option<u16>,
+}
+
+/// A request that has been let in: every rule that can be checked without its content holds.
+#[derive(Debug)]
+pub(crate) struct Request<'head> {
+    /// The head as it came.
+    pub(crate) head: &'head RequestHead,
+    /// What is asked for.
+    pub(crate) target: Target,
+    /// Who asks.
+    pub(crate) client: Client,
+    /// Its name in every log.
+    pub(crate) id: RequestId,
+}
+
+/// Who asks, once trusted proxies have been believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// `None`: a Unix socket whose peer told no address.
+    pub(crate) address: Option<IpAddr>,
+    /// 0 when unknown.
+    pub(crate) port: u16,
+    /// Whether the client speaks TLS, to us or to a trusted proxy before us.
+    pub(crate) https: bool,
+}
+
+/// The content of a request, wherever it arrives.
+pub(crate) trait Upload: Send {
+    /// How its length is known.
+    fn framing(&self) -> Body;
+
+    /// The next piece; `None` at the end. The first call tells a client that waits (`Expect: 100-continue`) to go on.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
+
+    /// Resolves when the client has gone away. Cancel-safe.
+    fn left(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// Names one request in logs, in `X-Request-ID` and in the application's `environ`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// A new one: unique in this process, and unlike those of any other.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static KEY: OnceLock<u64> = OnceLock::new();
+        let key = *KEY.get_or_init(random);
+        let number = mix(key.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+        let mut text = [0; 16];
+        for (index, digit) in text.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (60 - 4 * index)) as usize & 15];
+        }
+        Self(text)
+    }
+
+    /// The sixteen digits.
+    pub(crate) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A bijection (SplitMix64's finaliser): different numbers stay different, neighbours look unlike each other.
+fn mix(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// The standard library's own per-process randomness; ids need to be distinct, not secret.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_distinct() {
+        let ids: HashSet<String> = (0..10_000).map(|_| RequestId::new().to_string()).collect();
+        assert_eq!(ids.len(), 10_000);
+    }
+}

@@ -1,0 +1,306 @@
+//! The proxy process: it takes orders from the master, owns the plan and the pools, and ends when it is told to.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io::{self, IsTerminal},
+    os::fd::OwnedFd,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use config::site::{LogFormat, LogTarget, Site};
+use telemetry::{
+    access::{Format, Log},
+    text::Elapsed,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::{
+    app::pool::Pool,
+    channel::{Channel, Receiver, Sender},
+    control::{Certificate, Listener, Order, Report},
+    listener::Listening,
+    plan::Plan,
+    tls::SelfSigned,
+};
+
+/// Reports that wait for the master to read them; it reads at once, so more than a few means that it is gone.
+const REPORTS: usize = 1024;
+
+/// Resolves when the server stops accepting.
+pub(crate) type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Why the proxy process ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime could not be started.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    /// The channel to the master broke.
+    #[error("the channel to the master broke: {0}")]
+    Channel(#[source] io::Error),
+    /// The master is gone.
+    #[error("the master is gone")]
+    Orphaned,
+    /// The master did not say what it must, or not when it must.
+    #[error("the master gave an order that is out of place")]
+    Protocol,
+    /// The configuration cannot be served.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Runs the proxy until the master tells it to drain, or is gone. Blocks.
+///
+/// # Errors
+/// When it cannot begin to serve, or has lost its master.
+pub fn run(control: OwnedFd) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("proxy")
+        .build()
+        .map_err(Error::Runtime)?;
+    let result = runtime.block_on(async {
+        let (sender, receiver) = Channel::new(control).map_err(Error::Channel)?.split();
+        obey(sender, receiver).await
+    });
+    // Connections that outlived the grace end here.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    plan: ArcSwap<Plan>,
+    permits: Arc<Semaphore>,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// What is being served now.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// A place for one more connection, as soon as there is one.
+    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// Resolves when the server stops. To be polled until it is ready, and no more.
+    pub(crate) fn stopping(&self) -> Stopping {
+        let mut stop = self.stop.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as the server, which outlives its connections; its end means stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+    }
+
+    /// Whether the server is stopping.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// What an order leaves to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Serve,
+    Drain,
+}
+
+/// What outlives a configuration.
+#[derive(Debug)]
+struct Kept {
+    build: OnceLock<Arc<str>>,
+    pools: Mutex<HashMap<String, Arc<Pool>>>,
+    self_signed: SelfSigned,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Kept {
+    /// The pool of an app, made when it is first named.
+    fn pool(&self, app: &str) -> Arc<Pool> {
+        let mut pools = self.pools.lock().expect("no holder of this lock panics");
+        let pool = pools.entry(app.to_owned()).or_insert_with(|| {
+            let build = self.build.get().cloned().unwrap_or_default();
+            Pool::new(app, build, self.reports.clone())
+        });
+        Arc::clone(pool)
+    }
+
+    /// Does what the master says of workers.
+    fn follow(&self, order: Order) -> Result<Then, Error> {
+        match order {
+            Order::Drain => return Ok(Then::Drain),
+            // Another configuration is another process, beside this one.
+            Order::Serve { .. } => return Err(Error::Protocol),
+            Order::WorkerReady {
+                worker,
+                socket,
+                threads,
+            } => self.pool(&worker.app).add(worker, socket, threads),
+            Order::ReleaseWorker { worker } => self.pool(&worker.app).release(&worker),
+            Order::WorkerDied { worker, how } => self.pool(&worker.app).bury(&worker, &how),
+            Order::AppFailed { app, why } => self.pool(&app).fail(&why),
+        }
+        Ok(Then::Serve)
+    }
+
+    fn plan(
+        &self,
+        site: &Site,
+        listeners: &[Listener],
+        certificates: &[Certificate],
+        log: Log,
+    ) -> Result<Plan, String> {
+        let pool = |app: &config::site::App| self.pool(&app.name);
+        Plan::new(site, listeners, certificates, &self.self_signed, log, pool)
+            .map_err(|error| error.to_string())
+    }
+}
+
+async fn obey(sender: Sender, mut orders: Receiver) -> Result<(), Error> {
+    let (reports, outbox) = mpsc::channel(REPORTS);
+    tokio::spawn(tell(sender, outbox));
+    let kept = Kept {
+        build: OnceLock::new(),
+        pools: Mutex::default(),
+        self_signed: SelfSigned::default(),
+        reports,
+    };
+    let first = next(&mut orders).await?;
+    let server = begin(&kept, first).await?;
+    while kept.follow(next(&mut orders).await?.0)? == Then::Serve {}
+    // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.
+    let listen = async {
+        loop {
+            kept.follow(next(&mut orders).await?.0)?;
+        }
+    };
+    tokio::select! {
+        () = drain(&server) => Ok(()),
+        broken = listen => broken,
+    }
+}
+
+async fn next(orders: &mut Receiver) -> Result<(Order, Vec<OwnedFd>), Error> {
+    orders
+        .receive()
+        .await
+        .map_err(Error::Channel)?
+        .ok_or(Error::Orphaned)
+}
+
+async fn tell(mut sender: Sender, mut outbox: mpsc::Receiver<Report>) {
+    while let Some(report) = outbox.recv().await {
+        if let Err(error) = sender.send(&report, &[]).await {
+            tracing::error!("cannot tell the master: {error}");
+            return;
+        }
+    }
+}
+
+/// Serves the first configuration.
+async fn begin(
+    kept: &Kept,
+    (order, descriptors): (Order, Vec<OwnedFd>),
+) -> Result<Arc<Server>, Error> {
+    let Order::Serve {
+        site,
+        build,
+        listeners,
+        certificates,
+        access_log,
+    } = order
+    else {
+        return Err(Error::Protocol);
+    };
+    kept.build.get_or_init(|| build.into());
+    let mut descriptors = descriptors.into_iter();
+    let listening = listeners
+        .iter()
+        .map(|what| {
+            let socket = descriptors.next().ok_or(Error::Protocol)?;
+            Listening::new(socket, what.clone()).map_err(Error::Channel)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let log_file = if access_log {
+        Some(descriptors.next().ok_or(Error::Protocol)?)
+    } else {
+        None
+    };
+    let log = open_log(&site, log_file).map_err(Error::Channel)?;
+    let plan = match kept.plan(&site, &listeners, &certificates, log) {
+        Ok(plan) => plan,
+        Err(why) => {
+            let refused = Report::Refused { why: why.clone() };
+            // The master may be gone; the error says the same.
+            let _ = kept.reports.send(refused).await;
+            return Err(Error::Refused(why));
+        }
+    };
+    let connections = usize::try_from(site.limits.connections).unwrap_or(usize::MAX);
+    let server = Arc::new(Server {
+        plan: ArcSwap::from_pointee(plan),
+        permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+        stop: watch::Sender::new(false),
+    });
+    for listening in listening {
+        tokio::spawn(listening.run(Arc::clone(&server)));
+    }
+    let made = kept.self_signed.made();
+    kept.reports
+        .send(Report::Serving { made })
+        .await
+        .map_err(|_| Error::Orphaned)?;
+    Ok(server)
+}
+
+/// The sink of access records: the file that the master opened, or standard output.
+fn open_log(site: &Site, file: Option<OwnedFd>) -> io::Result<Log> {
+    let settings = &site.server.access_log;
+    let stdout = io::stdout();
+    let terminal = file.is_none() && stdout.is_terminal();
+    let colour = terminal && telemetry::log::colour(&stdout);
+    let format = match settings.format {
+        Some(LogFormat::Pretty) => Format::Pretty { colour },
+        None if terminal => Format::Pretty { colour },
+        Some(LogFormat::Combined) | None => Format::Combined,
+        Some(LogFormat::Json) => Format::Json,
+    };
+    match (&settings.to, file) {
+        (LogTarget::Off, _) => Ok(Log::off()),
+        (_, Some(file)) => Log::new(file, format),
+        (_, None) => Log::new(rustix::io::dup(stdout)?, format),
+    }
+}
+
+/// Stops accepting and waits for what runs, within the grace.
+async fn drain(server: &Server) {
+    server.stop.send_replace(true);
+    let plan = server.plan();
+    let all = u32::try_from(plan.limits.connections).unwrap_or(u32::MAX);
+    let done = server.permits.acquire_many(all);
+    if tokio::time::timeout(plan.limits.drain_timeout, done)
+        .await
+        .is_err()
+    {
+        let left = plan.limits.connections - server.permits.available_permits() as u64;
+        let whose = if left == 1 {
+            "connection"
+        } else {
+            "connections"
+        };
+        tracing::warn!(
+            "{left} {whose} cut: not finished within {}",
+            Elapsed(plan.limits.drain_timeout)
+        );
+    }
+    plan.log.flush();
+}

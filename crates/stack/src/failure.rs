@@ -1,0 +1,64 @@
+//! Why a command failed, and what it exits with.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use config::error::Report;
+
+/// Why a command failed; who must act decides the exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The user: the configuration is wrong.
+    Config(Report),
+    /// The user: something else in their hands, in one line that says what to do.
+    User(String),
+    /// We, or the machine.
+    Ours(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+impl Failure {
+    /// Says it on standard error.
+    pub(crate) fn tell(&self) -> ExitCode {
+        let mut stderr = io::stderr().lock();
+        // When standard error is gone, the exit code still says it.
+        let _ = match self {
+            Self::Config(report) => {
+                let colour = telemetry::log::colour(&io::stderr());
+                writeln!(stderr, "{}", report.render(colour))
+            }
+            Self::User(message) => writeln!(stderr, "stack: {message}"),
+            Self::Ours(error) => writeln!(stderr, "stack: {error:#}"),
+        };
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::User(_) => 1,
+            Self::Ours(_) => 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn who_must_act_decides_the_exit_code() {
+        let config = Failure::Config(Report::new(Path::new("site.toml"), ""));
+        assert_eq!(config.code(), 1);
+        assert_eq!(Failure::User("the port is taken".to_owned()).code(), 1);
+        assert_eq!(Failure::from(io::Error::other("no memory")).code(), 3);
+    }
+}

@@ -1,0 +1,28 @@
+//! `stack`: nginx and gunicorn as one binary. This file picks the command and turns its end into an exit code.
+
+mod args;
+mod check;
+mod failure;
+mod load;
+mod proxy;
+mod up;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+
+// The proxy allocates for each request on several threads; glibc's arenas cost both time and memory there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let result = match args::parse().command {
+        Command::Up(file) => up::run(&file),
+        Command::Check(file) => check::run(&file),
+        Command::Proxy => proxy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}

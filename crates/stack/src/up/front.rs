@@ -1,0 +1,146 @@
+//! One proxy process, as the master sees it: orders go in, reports and at last its end come out.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use ::proxy::{
+    channel::{Channel, Receiver, Sender},
+    control::{Order, Report},
+};
+use anyhow::Context;
+use supervisor::{
+    child::{Child, Command, Exit, Signal, Stdio},
+    fds, notify,
+};
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use crate::proxy::CONTROL_FD;
+
+/// What a proxy tells the master.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// By itself.
+    Report(Report),
+    /// By its death; the last one.
+    Exited(Exit),
+}
+
+/// A proxy process. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// Its process id.
+    pub(crate) pid: i32,
+    orders: mpsc::UnboundedSender<(Order, Vec<OwnedFd>)>,
+    kill: mpsc::UnboundedSender<()>,
+}
+
+impl Front {
+    /// Starts one and tells it what to serve. Must be called on the main thread: see [`Command::spawn`].
+    pub(crate) fn start(
+        serve: (Order, Vec<OwnedFd>),
+        told: mpsc::UnboundedSender<Told>,
+    ) -> anyhow::Result<Self> {
+        let (ours, theirs) = fds::socket_pair().context("cannot make a channel to the proxy")?;
+        // The same file as this process, even when another has taken its name since.
+        let child = Command::new("/proc/self/exe")
+            .name("stack")
+            .arg("proxy")
+            .stdin(Stdio::Null)
+            .env_remove(notify::VARIABLE)
+            .descriptor(theirs, CONTROL_FD)
+            .own_group()
+            .spawn()
+            .context("cannot start the proxy")?;
+        let pid = child.pid();
+        let (sender, receiver) = Channel::new(ours)
+            .context("cannot talk to the proxy")?
+            .split();
+        let (orders, outbox) = mpsc::unbounded_channel();
+        let (kill, killed) = mpsc::unbounded_channel();
+        tokio::spawn(send(sender, outbox));
+        tokio::spawn(live(child, receiver, killed, told));
+        let front = Self { pid, orders, kill };
+        front.order(serve);
+        Ok(front)
+    }
+
+    /// Tells it something; what it no longer hears its end will say.
+    pub(crate) fn tell(&self, order: Order) {
+        self.order((order, Vec::new()));
+    }
+
+    fn order(&self, order: (Order, Vec<OwnedFd>)) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&self) {
+        let _ = self.kill.send(());
+    }
+}
+
+/// A proxy that does not listen must not keep the master from its other work, so sending is a task of its own.
+async fn send(mut sender: Sender, mut outbox: mpsc::UnboundedReceiver<(Order, Vec<OwnedFd>)>) {
+    while let Some((order, descriptors)) = outbox.recv().await {
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = sender.send(&order, &descriptors).await {
+            // The proxy is dead or about to be; its death is reported by the other task.
+            tracing::debug!("cannot tell the proxy: {error}");
+            return;
+        }
+    }
+}
+
+async fn live(
+    mut child: Child,
+    mut receiver: Receiver,
+    mut killed: mpsc::UnboundedReceiver<()>,
+    told: mpsc::UnboundedSender<Told>,
+) {
+    let mut hears = true;
+    let mut condemned = false;
+    let exit = loop {
+        tokio::select! {
+            exit = child.wait() => break exit,
+            report = receiver.receive(), if hears => hears = pass_on(report, &told),
+            // Told to, or its owner is gone.
+            _ = killed.recv(), if !condemned => {
+                condemned = true;
+                kill(&child);
+            }
+        }
+    };
+    // What it said last. Only it held the other end, so the stream ends.
+    while hears {
+        hears = pass_on(receiver.receive().await, &told);
+    }
+    let exit = exit.unwrap_or_else(|error| {
+        error!("cannot learn how the proxy ended: {error}");
+        Exit::Unknown
+    });
+    let _ = told.send(Told::Exited(exit));
+}
+
+/// Returns whether there can be more.
+fn pass_on(
+    report: std::io::Result<Option<(Report, Vec<OwnedFd>)>>,
+    told: &mpsc::UnboundedSender<Told>,
+) -> bool {
+    match report {
+        Ok(Some((report, _))) => told.send(Told::Report(report)).is_ok(),
+        Ok(None) => false,
+        Err(error) => {
+            // A proxy that was killed leaves unread orders behind, which resets the channel.
+            if error.kind() != std::io::ErrorKind::ConnectionReset {
+                warn!("the proxy cannot be understood: {error}");
+            }
+            false
+        }
+    }
+}
+
+fn kill(child: &Child) {
+    if let Err(error) = child.signal(Signal::KILL) {
+        error!("cannot kill the proxy: {error}");
+    }
+}

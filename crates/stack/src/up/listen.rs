@@ -1,0 +1,320 @@
+//! The sockets that visitors connect to. The master opens them, keeps them while proxies come and go, and never accepts.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::UnixStream,
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use ::proxy::control::Listener;
+use config::{
+    error::Problem,
+    site::{Listen, Located, Server},
+};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
+
+/// How many connections may wait to be accepted; the kernel takes less if `net.core.somaxconn` is less.
+const BACKLOG: i32 = 4096;
+
+/// Whoever may enter the folder may connect, as with nginx.
+const SOCKET_MODE: u32 = 0o666;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// The socket.
+    pub(crate) socket: OwnedFd,
+    /// What it is.
+    pub(crate) what: Listener,
+    /// Removed with it.
+    _path: Option<SocketPath>,
+}
+
+impl Listening {
+    /// A socket that is no path.
+    pub(crate) fn of(socket: OwnedFd, what: Listener) -> Self {
+        Self {
+            socket,
+            what,
+            _path: None,
+        }
+    }
+}
+
+/// The path of a Unix socket that we made.
+#[derive(Debug)]
+struct SocketPath(PathBuf);
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Opens all of them, or says all that is wrong with them.
+pub(crate) fn open_all(server: &Server) -> Result<Vec<Listening>, Vec<Problem>> {
+    let plain = server.http.iter().map(|listen| (listen, false));
+    let secure = server.https.iter().map(|listen| (listen, true));
+    let mut listening = Vec::new();
+    let mut problems = Vec::new();
+    for (listen, tls) in plain.chain(secure) {
+        match open(listen, tls) {
+            Ok(socket) => listening.push(socket),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        Ok(listening)
+    } else {
+        Err(problems)
+    }
+}
+
+fn open(listen: &Located<Listen>, tls: bool) -> Result<Listening, Problem> {
+    let refused = |(message, hint): (String, &str)| Problem::new(listen.span, message).hint(hint);
+    match &listen.value {
+        Listen::Any { port } => {
+            let everywhere = SocketAddr::new([0u16; 8].into(), *port);
+            // A machine without IPv6 has no such socket, or no such address.
+            let result = match open_tcp(everywhere) {
+                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                    open_tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port))
+                }
+                result => result,
+            };
+            let socket = result.map_err(|error| refused(explain(everywhere, error)))?;
+            describe(socket, tls).map_err(|error| refused(explain(everywhere, error)))
+        }
+        Listen::Address(address) => {
+            let socket = open_tcp(*address).map_err(|error| refused(explain(*address, error)))?;
+            describe(socket, tls).map_err(|error| refused(explain(*address, error)))
+        }
+        Listen::Unix(path) => open_unix(path, tls).map_err(refused),
+    }
+}
+
+fn open_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of the last run that linger in TIME_WAIT do not keep the next one from starting.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // `[::]` is both; any other IPv6 address is only itself.
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn describe(socket: OwnedFd, tls: bool) -> Result<Listening, Errno> {
+    let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    let what = Listener {
+        tls,
+        name: bound.to_string(),
+        port: Some(bound.port()),
+    };
+    Ok(Listening::of(socket, what))
+}
+
+/// What went wrong and what to do.
+fn explain(address: SocketAddr, error: Errno) -> (String, &'static str) {
+    let port = address.port();
+    match error {
+        Errno::ADDRINUSE => (
+            format!("port {port} is taken by another process"),
+            "`ss -ltnp` shows by which; stop that, or take another port",
+        ),
+        Errno::ACCESS => (
+            format!("only root may listen on port {port}"),
+            "take a port from 1024 on, or run as root, or give the right: setcap cap_net_bind_service=+ep",
+        ),
+        Errno::ADDRNOTAVAIL => (
+            format!("this machine does not have the address {}", address.ip()),
+            "`ip address` shows those it has; \":80\" means all of them",
+        ),
+        error => (
+            format!("cannot listen on {address}: {}", io::Error::from(error)),
+            "take another address",
+        ),
+    }
+}
+
+fn open_unix(path: &Path, tls: bool) -> Result<Listening, (String, &'static str)> {
+    let shown = path.display();
+    let failed = |error: io::Error| {
+        (
+            format!("cannot listen on {shown}: {error}"),
+            "take a path in a folder that we may write to",
+        )
+    };
+    if let Some(taken) = occupant(path) {
+        return Err(taken);
+    }
+    let socket = bind_unix(path).map_err(failed)?;
+    let what = Listener {
+        tls,
+        name: format!("unix:{shown}"),
+        port: None,
+    };
+    Ok(Listening {
+        socket,
+        what,
+        _path: Some(SocketPath(path.to_owned())),
+    })
+}
+
+/// Who keeps us from this path; the socket of a dead process does not, and is removed.
+fn occupant(path: &Path) -> Option<(String, &'static str)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let shown = path.display();
+    if !metadata.file_type().is_socket() {
+        return Some((
+            format!("{shown} is there already, and is no socket"),
+            "take another path",
+        ));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).err().map(|error| {
+                (
+                    format!("cannot remove the dead socket {shown}: {error}"),
+                    "remove it",
+                )
+            })
+        }
+        // Even one that may not be asked is somebody's.
+        _ => Some((
+            format!("another process listens on {shown}"),
+            "`ss -lxp` shows which; stop that, or take another path",
+        )),
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::bind(&socket, &address)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpStream, os::unix::net::UnixListener};
+
+    use super::*;
+
+    fn located(value: Listen) -> Located<Listen> {
+        Located { value, span: None }
+    }
+
+    fn local(port: u16) -> Located<Listen> {
+        located(Listen::Address(SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            port,
+        )))
+    }
+
+    #[test]
+    fn port_zero_is_told_as_the_port_it_became() {
+        let listening = open(&local(0), true).unwrap();
+        let port = listening.what.port.unwrap();
+        assert_ne!(port, 0);
+        assert_eq!(listening.what.name, format!("127.0.0.1:{port}"));
+        assert!(listening.what.tls);
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn any_is_both_families() {
+        let listening = open(&located(Listen::Any { port: 0 }), false).unwrap();
+        let port = listening.what.port.unwrap();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        if listening.what.name.starts_with('[') {
+            TcpStream::connect(("::1", port)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_with_what_to_do() {
+        let first = open(&local(0), false).unwrap();
+        let port = first.what.port.unwrap();
+        let problem = open(&local(port), false).unwrap_err();
+        assert_eq!(
+            problem.message,
+            format!("port {port} is taken by another process")
+        );
+        assert!(problem.hint.unwrap().contains("ss -ltnp"));
+    }
+
+    #[test]
+    fn each_error_says_what_to_do() {
+        let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let cases = [
+            (Errno::ADDRINUSE, "port 80 is taken by another process"),
+            (Errno::ACCESS, "only root may listen on port 80"),
+            (
+                Errno::ADDRNOTAVAIL,
+                "this machine does not have the address 192.0.2.1",
+            ),
+            (
+                Errno::NOBUFS,
+                "cannot listen on 192.0.2.1:80: No buffer space available (os error 105)",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(explain(address, error).0, message);
+        }
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_and_a_file_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.sock");
+        let listen = located(Listen::Unix(path.clone()));
+
+        drop(UnixListener::bind(&path).unwrap());
+        let ours = open(&listen, false).unwrap();
+        assert_eq!(ours.what.name, format!("unix:{}", path.display()));
+        UnixStream::connect(&path).unwrap();
+
+        let second = open(&listen, false).unwrap_err();
+        assert_eq!(
+            second.message,
+            format!("another process listens on {}", path.display())
+        );
+        drop(ours);
+        assert!(!path.exists(), "removed at the end");
+
+        fs::write(&path, "precious").unwrap();
+        let file = open(&listen, false).unwrap_err();
+        assert_eq!(
+            file.message,
+            format!("{} is there already, and is no socket", path.display())
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,177 @@
+//! Everything that the master opens for its children before any of them is started: sockets, certificates, the log, the
+//! interpreters and the module.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ::proxy::control::{Certificate, Order};
+use anyhow::Context;
+use appserver::{
+    assignment::BUILD_ID,
+    worker::{Module, Template},
+};
+use config::{
+    Loaded,
+    error::Problem,
+    site::{App, Located, LogTarget, Site, Tls},
+};
+
+use super::listen::{self, Listening};
+use crate::failure::Failure;
+
+/// Access records name visitors; they are for the administrator and their group.
+const LOG_MODE: u32 = 0o640;
+
+/// What is open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The configuration that all of it is for.
+    pub(crate) loaded: Loaded,
+    /// In the order of the file: `http`, then `https`.
+    pub(crate) listening: Vec<Listening>,
+    /// What workers are made of, for each app.
+    pub(crate) templates: Vec<Template>,
+    /// Those of the configuration, and those that a proxy has made.
+    certificates: Vec<Certificate>,
+    access_log: Option<OwnedFd>,
+}
+
+impl Opened {
+    /// Opens it, or says all that cannot be.
+    pub(crate) fn open(loaded: Loaded, run_directory: &Path) -> Result<Self, Failure> {
+        let module = Arc::new(module()?);
+        let mut problems = Vec::new();
+        let site = &loaded.site;
+        let listening = keep(listen::open_all(&site.server), &mut problems);
+        let certificates = keep(certificates(site), &mut problems);
+        let access_log = keep(
+            access_log(site).map_err(|problem| vec![problem]),
+            &mut problems,
+        );
+        let templates = keep(templates(site, &module, run_directory), &mut problems);
+        match (listening, certificates, access_log, templates) {
+            (Some(listening), Some(certificates), Some(access_log), Some(templates)) => Ok(Self {
+                loaded,
+                listening,
+                templates,
+                certificates,
+                access_log,
+            }),
+            _ => Err(Failure::Config(loaded.report(problems))),
+        }
+    }
+
+    /// Keeps self-signed certificates for the next proxy.
+    pub(crate) fn keep(&mut self, made: Vec<Certificate>) {
+        self.certificates.extend(made);
+    }
+
+    /// The first message to a proxy, and the descriptors that go with it.
+    pub(crate) fn serve(&self) -> io::Result<(Order, Vec<OwnedFd>)> {
+        let order = Order::Serve {
+            site: Box::new(self.loaded.site.clone()),
+            build: BUILD_ID.to_owned(),
+            listeners: self
+                .listening
+                .iter()
+                .map(|listening| listening.what.clone())
+                .collect(),
+            certificates: self.certificates.clone(),
+            access_log: self.access_log.is_some(),
+        };
+        let sockets = self.listening.iter().map(|listening| &listening.socket);
+        let descriptors = sockets.chain(&self.access_log).map(OwnedFd::try_clone);
+        Ok((order, descriptors.collect::<io::Result<_>>()?))
+    }
+}
+
+fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|found| problems.extend(found)).ok()
+}
+
+fn module() -> Result<Module, Failure> {
+    let executable = std::env::current_exe().context("cannot find out where this program is")?;
+    Ok(Module::beside(&executable)?)
+}
+
+fn certificates(site: &Site) -> Result<Vec<Certificate>, Vec<Problem>> {
+    let mut certificates = Vec::new();
+    let mut problems = Vec::new();
+    for (host, virtual_host) in site.hosts.iter().enumerate() {
+        let Tls::Files { cert, key } = &virtual_host.tls.value else {
+            continue;
+        };
+        match (read(cert), read(key)) {
+            (Ok(chain), Ok(key)) => certificates.push(Certificate { host, chain, key }),
+            (chain, key) => problems.extend([chain.err(), key.err()].into_iter().flatten()),
+        }
+    }
+    if problems.is_empty() {
+        Ok(certificates)
+    } else {
+        Err(problems)
+    }
+}
+
+fn read(path: &Located<PathBuf>) -> Result<String, Problem> {
+    fs::read_to_string(&path.value).map_err(|error| {
+        Problem::new(
+            path.span,
+            format!("cannot read {}: {error}", path.value.display()),
+        )
+    })
+}
+
+fn access_log(site: &Site) -> Result<Option<OwnedFd>, Problem> {
+    let LogTarget::File(path) = &site.server.access_log.to else {
+        return Ok(None);
+    };
+    let file = File::options()
+        .append(true)
+        .create(true)
+        .mode(LOG_MODE)
+        .open(&path.value);
+    match file {
+        Ok(file) => Ok(Some(file.into())),
+        Err(error) => {
+            let message = format!("cannot write to {}: {error}", path.value.display());
+            Err(Problem::new(path.span, message))
+        }
+    }
+}
+
+fn templates(
+    site: &Site,
+    module: &Arc<Module>,
+    run_directory: &Path,
+) -> Result<Vec<Template>, Vec<Problem>> {
+    let mut templates = Vec::new();
+    let mut problems = Vec::new();
+    for app in &site.apps {
+        match template(app, module, run_directory) {
+            Ok(template) => templates.push(template),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        Ok(templates)
+    } else {
+        Err(problems)
+    }
+}
+
+fn template(app: &App, module: &Arc<Module>, run_directory: &Path) -> Result<Template, Problem> {
+    Ok(Template {
+        app: app.clone(),
+        interpreter: config::machine::interpreter(app)?,
+        run_directory: run_directory.to_owned(),
+        module: Arc::clone(module),
+        // The proxy is started as the user that we are.
+        proxy_uid: rustix::process::geteuid().as_raw(),
+    })
+}

@@ -1,0 +1,312 @@
+//! The run directory: where the workers' sockets are, and which only we can enter.
+//!
+//! It is `$RUNTIME_DIRECTORY` (systemd), else a folder of this configuration in `$XDG_RUNTIME_DIR`, else a fresh one in
+//! the place for temporary files. A lock in it keeps a second run out and ends with the process that holds it, however it
+//! ends, so what a dead run left behind is known as such.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read, Seek, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use rustix::{fs::FlockOperation, io::Errno};
+use tracing::warn;
+
+use crate::failure::Failure;
+
+/// Nobody but us.
+const PRIVATE: u32 = 0o700;
+
+/// How fresh folders are called.
+const FRESH: &str = "stack-";
+
+/// The lock, which also says who holds it.
+const LOCK: &str = "lock";
+
+/// A run directory that is ours; emptied when dropped, and removed where we made it.
+#[derive(Debug)]
+pub(crate) struct RunDirectory {
+    path: PathBuf,
+    origin: Origin,
+    /// Held as long as we live.
+    _lock: File,
+}
+
+/// Who made the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// systemd, which also removes it.
+    Given,
+    /// We.
+    Made,
+}
+
+impl RunDirectory {
+    /// Takes the run directory for this configuration.
+    pub(crate) fn open(config: &Path) -> Result<Self, Failure> {
+        let (path, origin) = place(config)?;
+        Self::take(path, origin)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn take(path: PathBuf, origin: Origin) -> Result<Self, Failure> {
+        let lock = lock(&path)?;
+        remove_sockets(&path).with_context(|| format!("cannot clean {}", path.display()))?;
+        Ok(Self {
+            path,
+            origin,
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        let emptied =
+            remove_sockets(&self.path).and_then(|()| fs::remove_file(self.path.join(LOCK)));
+        let removed = match self.origin {
+            Origin::Given => emptied,
+            Origin::Made => emptied.and_then(|()| fs::remove_dir(&self.path)),
+        };
+        if let Err(error) = removed {
+            warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn place(config: &Path) -> anyhow::Result<(PathBuf, Origin)> {
+    if let Some(given) = variable("RUNTIME_DIRECTORY") {
+        // Several are separated by colons (systemd.exec(5)); the first is as good as any.
+        let first = given
+            .as_bytes()
+            .split(|byte| *byte == b':')
+            .next()
+            .unwrap_or_default();
+        return Ok((PathBuf::from(OsStr::from_bytes(first)), Origin::Given));
+    }
+    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
+        let path = PathBuf::from(runtime).join(name_for(config));
+        make_private(&path).with_context(|| format!("cannot use {}", path.display()))?;
+        return Ok((path, Origin::Made));
+    }
+    sweep(&env::temp_dir());
+    let fresh = tempfile::Builder::new()
+        .prefix(FRESH)
+        .permissions(fs::Permissions::from_mode(PRIVATE))
+        .tempdir()
+        .context("cannot make a folder for sockets")?;
+    Ok((fresh.keep(), Origin::Made))
+}
+
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Removes what runs that were killed left behind: nobody else will, as the next run has a folder of its own.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let ours = path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(FRESH.as_bytes()));
+        if ours && is_dead(&path) {
+            // Whatever is in the way stays in the way; it is only litter.
+            let _ = remove_sockets(&path)
+                .and_then(|()| fs::remove_file(path.join(LOCK)))
+                .and_then(|()| fs::remove_dir(&path));
+        }
+    }
+}
+
+/// Whether a run of ours signed this lock and holds it no more. One that is just starting has not signed yet.
+fn is_dead(folder: &Path) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    let is_ours = |path: &Path| {
+        fs::symlink_metadata(path)
+            .is_ok_and(|metadata| metadata.uid() == user && !metadata.is_symlink())
+    };
+    let path = folder.join(LOCK);
+    if !is_ours(folder) || !is_ours(&path) {
+        return false;
+    }
+    let Ok(lock) = File::open(path) else {
+        return false;
+    };
+    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
+        && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+/// The same for each run of the same file, so that the lock means "this configuration runs already".
+fn name_for(config: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    config.hash(&mut hasher);
+    format!("stack-{:016x}", hasher.finish())
+}
+
+fn make_private(path: &Path) -> anyhow::Result<()> {
+    match fs::DirBuilder::new().mode(PRIVATE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => return Ok(result?),
+    }
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        bail!("it is not a folder of ours; remove it");
+    }
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(PRIVATE),
+    )?)
+}
+
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(LOCK);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            sign(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(file)
+        }
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            // Who it is helps, but is not needed to refuse.
+            let _ = file.read_to_string(&mut holder);
+            let message = format!(
+                "this configuration is being served already, by process {}: stop that first (its run directory is {})",
+                holder.trim(),
+                folder.display()
+            );
+            Err(Failure::User(message))
+        }
+        Err(error) => Err(anyhow::Error::from(error)
+            .context(format!("cannot lock {}", path.display()))
+            .into()),
+    }
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn remove_sockets(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("sock")) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(parent: &Path) -> PathBuf {
+        let path = parent.join(name_for(Path::new("/etc/stack/site.toml")));
+        make_private(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_second_run_is_refused_by_name_and_the_next_one_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = RunDirectory::take(made(parent.path()), Origin::Made).unwrap();
+        let second = RunDirectory::take(made(parent.path()), Origin::Made).unwrap_err();
+        let Failure::User(message) = second else {
+            panic!("not the user's: {second:?}")
+        };
+        assert!(
+            message.contains(&format!("by process {}:", std::process::id())),
+            "{message}"
+        );
+        let path = first.path().to_owned();
+        drop(first);
+        assert!(!path.exists(), "what we made we remove");
+        RunDirectory::take(made(parent.path()), Origin::Made).unwrap();
+    }
+
+    #[test]
+    fn leftovers_of_a_dead_run_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path());
+        fs::write(path.join("web.1.sock"), "").unwrap();
+        fs::write(path.join(LOCK), "4711\n").unwrap();
+        let ours = RunDirectory::take(path.clone(), Origin::Made).unwrap();
+        assert!(!path.join("web.1.sock").exists());
+        let holder = fs::read_to_string(path.join(LOCK)).unwrap();
+        assert_eq!(holder, format!("{}\n", std::process::id()));
+        drop(ours);
+    }
+
+    #[test]
+    fn a_given_directory_is_emptied_but_stays() {
+        let given = tempfile::tempdir().unwrap();
+        let ours = RunDirectory::take(given.path().to_owned(), Origin::Given).unwrap();
+        fs::write(given.path().join("web.1.sock"), "").unwrap();
+        drop(ours);
+        assert_eq!(fs::read_dir(given.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn dead_runs_are_swept_and_others_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = |name: &str, lock: Option<&str>| {
+            let path = parent.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("web.1.sock"), "").unwrap();
+            if let Some(lock) = lock {
+                fs::write(path.join(LOCK), lock).unwrap();
+            }
+            path
+        };
+        let dead = folder("stack-dead", Some("4711\n"));
+        let starting = folder("stack-starting", Some(""));
+        let unknown = folder("stack-unknown", None);
+        let other = folder("other", Some("4711\n"));
+        let living = folder("stack-living", None);
+        let run = RunDirectory::take(living.clone(), Origin::Made).unwrap();
+        sweep(parent.path());
+        assert!(!dead.exists());
+        assert!(
+            [&starting, &unknown, &other, &living]
+                .into_iter()
+                .all(|path| path.exists())
+        );
+        drop(run);
+    }
+
+    #[test]
+    fn only_we_can_enter() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, PRIVATE);
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(make_private(&link).is_err(), "a link may lead anywhere");
+    }
+}

@@ -1,0 +1,146 @@
+//! The combined format, byte for byte as nginx writes it:
+//! `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"`.
+
+use std::io::Write as _;
+
+use super::Record;
+use crate::clock;
+
+pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
+    // nginx's name for the other end of a Unix socket.
+    let client = if record.client == "unix" {
+        "unix:"
+    } else {
+        record.client
+    };
+    escape(client.as_bytes(), out);
+    out.extend_from_slice(b" - ");
+    escape(record.user.as_bytes(), out);
+    out.extend_from_slice(b" [");
+    clock::at(record.end(), |second, _| {
+        out.extend_from_slice(second.common.as_bytes())
+    });
+    out.extend_from_slice(b"] \"");
+    request(record, out);
+    write!(out, "\" {:03} {} \"", record.status, record.bytes_out).expect("a Vec takes everything");
+    field(record.referer, out);
+    out.extend_from_slice(b"\" \"");
+    field(record.user_agent, out);
+    out.push(b'"');
+}
+
+fn request(record: &Record<'_>, out: &mut Vec<u8>) {
+    if record.is_understood() {
+        escape(record.method.as_bytes(), out);
+        out.push(b' ');
+        escape(record.target, out);
+        out.push(b' ');
+        escape(record.protocol.as_bytes(), out);
+    } else if record.target.is_empty() {
+        out.push(b'-');
+    } else {
+        escape(record.target, out);
+    }
+}
+
+/// nginx writes `-` for a field that was not sent, and nothing for one that was sent empty.
+fn field(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => escape(value, out),
+        None => out.push(b'-'),
+    }
+}
+
+/// `ngx_http_log_escape`: `"`, `\`, controls, DEL and everything from 0x80 become `\xHH`, in capitals.
+fn escape(value: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in value {
+        if matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff) {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]);
+            out.extend_from_slice(&[b'\\', b'x', high, low]);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Format,
+            tests::{example, written},
+        },
+        *,
+    };
+
+    #[test]
+    fn lines_as_nginx_writes_them() {
+        let base = example();
+        let rows = [
+            (
+                base,
+                r#"192.0.2.7 - - [T] "GET /path?q=1 HTTP/1.1" 200 1434 "-" "curl/8.14.1""#,
+            ),
+            (
+                Record {
+                    protocol: "HTTP/2.0",
+                    user: "ann",
+                    referer: Some(b"https://a/"),
+                    user_agent: None,
+                    ..base
+                },
+                r#"192.0.2.7 - ann [T] "GET /path?q=1 HTTP/2.0" 200 1434 "https://a/" "-""#,
+            ),
+            (
+                Record {
+                    client: "unix",
+                    referer: Some(b""),
+                    user_agent: Some(b""),
+                    status: 499,
+                    bytes_out: 0,
+                    ..base
+                },
+                r#"unix: - - [T] "GET /path?q=1 HTTP/1.1" 499 0 "" """#,
+            ),
+            (
+                Record {
+                    target: b"/\"\\\xc3\xa9",
+                    user_agent: Some(b"a\x00\t\x1b\x7f\xff~ "),
+                    ..base
+                },
+                r#"192.0.2.7 - - [T] "GET /\x22\x5C\xC3\xA9 HTTP/1.1" 200 1434 "-" "a\x00\x09\x1B\x7F\xFF~ ""#,
+            ),
+            (
+                Record {
+                    method: "",
+                    target: b"\x16\x03\x01",
+                    protocol: "",
+                    status: 400,
+                    bytes_out: 9,
+                    ..base
+                },
+                r#"192.0.2.7 - - [T] "\x16\x03\x01" 400 9 "-" "curl/8.14.1""#,
+            ),
+            (
+                Record {
+                    method: "",
+                    target: b"",
+                    protocol: "",
+                    status: 408,
+                    bytes_out: 0,
+                    user_agent: None,
+                    ..base
+                },
+                r#"192.0.2.7 - - [T] "-" 408 0 "-" "-""#,
+            ),
+        ];
+        for (record, expected) in rows {
+            let time = clock::at(record.end(), |second, _| second.common.clone());
+            assert_eq!(
+                written(Format::Combined, &record),
+                expected.replacen('T', &time, 1)
+            );
+        }
+    }
+}

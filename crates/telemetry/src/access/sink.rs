@@ -1,0 +1,572 @@
+//! The sink of access records: a bounded buffer in memory, and a thread of its own that writes it out.
+//!
+//! Whoever served an exchange appends a line and goes on; only the thread ever waits for the disk, the pipe or the
+//! terminal. When the reader stalls until the buffer is full, further lines are dropped and counted, and the log says
+//! how many as soon as the reader takes again. It refuses to block, to grow, and to lose a line silently.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Format, Record};
+
+/// Where access records go. Share it by reference or in an `Arc`; the last one dropped writes out what is left.
+#[derive(Debug)]
+pub struct Log {
+    /// `None`: records are not wanted.
+    sink: Option<Sink>,
+}
+
+#[derive(Debug)]
+struct Sink {
+    format: Format,
+    terminal: bool,
+    shared: Arc<Shared>,
+    /// Taken by `Drop`.
+    writer: Option<JoinHandle<()>>,
+}
+
+thread_local! {
+    /// A line is formatted here, so that the lock is held for a copy only.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Log {
+    /// Writes to `to`, from a thread of its own.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn new(to: impl Into<OwnedFd>, format: Format) -> io::Result<Self> {
+        let to = File::from(to.into());
+        let terminal = to.is_terminal();
+        let shared = Arc::new(Shared::default());
+        let writer = Writer {
+            linger: linger(&to),
+            to,
+            shared: Arc::clone(&shared),
+            torn: false,
+            failing: false,
+            lost: 0,
+        };
+        let writer = thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            sink: Some(Sink {
+                format,
+                terminal,
+                shared,
+                writer: Some(writer),
+            }),
+        })
+    }
+
+    /// Records are not wanted.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self { sink: None }
+    }
+
+    /// Whether records are written at all: a caller may save itself the work of building one.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    /// Whether a person reads the records as they come.
+    #[must_use]
+    pub fn is_on_terminal(&self) -> bool {
+        self.sink.as_ref().is_some_and(|sink| sink.terminal)
+    }
+
+    /// Takes one record. Never waits for the reader.
+    pub fn record(&self, record: &Record<'_>) {
+        let Some(sink) = &self.sink else { return };
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            sink.format.write(record, line);
+            sink.shared.append(line);
+        });
+    }
+
+    /// How many lines were lost so far because the reader stalled or failed.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.sink
+            .as_ref()
+            .map_or(0, |sink| sink.shared.lock().dropped_ever)
+    }
+
+    /// Writes out what was recorded before this call. Gives up after two seconds and says so with `false`.
+    pub fn flush(&self) -> bool {
+        self.sink
+            .as_ref()
+            .is_none_or(|sink| sink.shared.flush(|state| state.hurry = true))
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let all_written = self.shared.flush(|state| state.closed = true);
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        if !all_written {
+            // The thread sits in a write that may never return; it ends with the process.
+            tracing::warn!("the access log's reader does not take the last lines; they are lost");
+        } else if writer.join().is_err() {
+            tracing::error!("the access log's writer panicked");
+        }
+    }
+}
+
+/// How long the writer waits for more lines after the first: a person at a terminal wants them now, a file does not.
+fn linger(to: &File) -> Duration {
+    Duration::from_millis(if to.is_terminal() { 20 } else { 100 })
+}
+
+/// What recorders and the writer share.
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The writer waits here for lines.
+    filled: Condvar,
+    /// Flushers wait here for the writer.
+    written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Lines dropped since the writer last looked.
+    dropped: u64,
+    dropped_ever: u64,
+    /// Bytes ever appended, and bytes that the writer is done with.
+    appended: u64,
+    done: u64,
+    /// Somebody waits for the writer.
+    hurry: bool,
+    /// No line will follow.
+    closed: bool,
+}
+
+impl Shared {
+    /// Some thousand lines; with the batch that is being written, twice this is held.
+    const CAPACITY: usize = 1 << 20;
+    /// Waiting for more lines stops here: a batch this large is worth its write.
+    const PLENTY: usize = 128 << 10;
+    /// How long a flush waits for a reader that does not read.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, line: &[u8]) {
+        let mut state = self.lock();
+        let before = state.waiting.len();
+        let after = before + line.len();
+        if after > Self::CAPACITY {
+            state.dropped += 1;
+            state.dropped_ever += 1;
+            return;
+        }
+        state.waiting.extend_from_slice(line);
+        state.appended += line.len() as u64;
+        drop(state);
+        // One wake for a batch: at its first line, and when it need not wait for more.
+        if before == 0 || (before < Self::PLENTY && after >= Self::PLENTY) {
+            self.filled.notify_one();
+        }
+    }
+
+    fn flush(&self, ask: impl FnOnce(&mut State)) -> bool {
+        let mut state = self.lock();
+        ask(&mut state);
+        let goal = state.appended;
+        self.filled.notify_one();
+        let waited = self
+            .written
+            .wait_timeout_while(state, Self::PATIENCE, |state| state.done < goal);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.done >= goal
+    }
+
+    /// Waits for lines and swaps them with the empty `batch`; returns how many were dropped behind them, or `None` when
+    /// all is written and none will follow.
+    fn take(&self, batch: &mut Vec<u8>, linger: Duration) -> Option<u64> {
+        let empty = |state: &mut State| state.waiting.is_empty() && !state.closed;
+        let state = self
+            .filled
+            .wait_while(self.lock(), empty)
+            .unwrap_or_else(PoisonError::into_inner);
+        let few =
+            |state: &mut State| !state.hurry && !state.closed && state.waiting.len() < Self::PLENTY;
+        let (mut state, _) = self
+            .filled
+            .wait_timeout_while(state, linger, few)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut state.waiting, batch);
+        state.hurry = false;
+        Some(std::mem::take(&mut state.dropped))
+    }
+
+    fn done(&self, bytes: usize, lost: u64) {
+        let mut state = self.lock();
+        state.done += bytes as u64;
+        state.dropped_ever += lost;
+        drop(state);
+        self.written.notify_all();
+    }
+}
+
+/// The thread that waits for the reader, so that nobody else has to.
+struct Writer {
+    to: File,
+    linger: Duration,
+    shared: Arc<Shared>,
+    /// A failed write ended within a line, which must not swallow the next one.
+    torn: bool,
+    /// The last write failed, and that has been said.
+    failing: bool,
+    /// Lines lost and not yet spoken of.
+    lost: u64,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        while let Some(dropped) = self.shared.take(&mut batch, self.linger) {
+            self.lost += dropped;
+            let lost = self.write(&batch);
+            self.shared.done(batch.len(), lost);
+            batch.clear();
+            // What a stalled reader made grow is given back; the two buffers of ordinary days are kept.
+            batch.shrink_to(4 * Shared::PLENTY);
+        }
+    }
+
+    /// Writes the batch and speaks of trouble once; returns how many lines of the batch were lost.
+    fn write(&mut self, batch: &[u8]) -> u64 {
+        match self.attempt(batch) {
+            Ok(()) => {
+                self.failing = false;
+                self.say_lost();
+                0
+            }
+            Err(Broken { rest, error }) => {
+                let lines = rest.iter().filter(|&&byte| byte == b'\n').count() as u64;
+                self.lost += lines;
+                if !self.failing {
+                    tracing::warn!(
+                        "the access log cannot be written, its lines are dropped: {error}"
+                    );
+                }
+                self.failing = true;
+                lines
+            }
+        }
+    }
+
+    fn say_lost(&mut self) {
+        match std::mem::take(&mut self.lost) {
+            0 => {}
+            1 => tracing::warn!("access log: 1 line dropped while its reader did not take more"),
+            lines => tracing::warn!(
+                "access log: {lines} lines dropped while its reader did not take more"
+            ),
+        }
+    }
+
+    fn attempt<'b>(&mut self, batch: &'b [u8]) -> Result<(), Broken<'b>> {
+        if self.torn {
+            self.push(b"\n").map_err(|broken| Broken {
+                rest: batch,
+                ..broken
+            })?;
+            self.torn = false;
+        }
+        self.push(batch).inspect_err(|broken| {
+            let taken = &batch[..batch.len() - broken.rest.len()];
+            self.torn = taken.last().is_some_and(|&byte| byte != b'\n');
+        })
+    }
+
+    /// One write for all, as long as the kernel takes all.
+    fn push<'b>(&self, mut rest: &'b [u8]) -> Result<(), Broken<'b>> {
+        while !rest.is_empty() {
+            match (&self.to).write(rest) {
+                Ok(0) => {
+                    return Err(Broken {
+                        rest,
+                        error: io::ErrorKind::WriteZero.into(),
+                    });
+                }
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait().map_err(|error| Broken { rest, error })?;
+                }
+                Err(error) => return Err(Broken { rest, error }),
+            }
+        }
+        Ok(())
+    }
+
+    /// A terminal that another program made non-blocking.
+    fn wait(&self) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A write that failed, and what it left.
+struct Broken<'b> {
+    rest: &'b [u8],
+    error: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read},
+        sync::OnceLock,
+        time::Instant,
+    };
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::{
+        super::tests::{example, written},
+        *,
+    };
+
+    /// What the log said, by anyone in this process: the writer's thread has no subscriber of its own.
+    fn heard() -> String {
+        String::from_utf8(Ear.heard().clone()).unwrap()
+    }
+
+    #[derive(Clone, Copy)]
+    struct Ear;
+
+    impl Ear {
+        fn heard(self) -> MutexGuard<'static, Vec<u8>> {
+            static HEARD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+            HEARD.lock().unwrap()
+        }
+
+        fn listen() {
+            static LISTENING: OnceLock<()> = OnceLock::new();
+            LISTENING.get_or_init(|| tracing_subscriber::fmt().with_writer(Self).init());
+        }
+    }
+
+    impl io::Write for Ear {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.heard().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Ear {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            *self
+        }
+    }
+
+    fn pipe(flags: PipeFlags) -> (File, OwnedFd) {
+        let (read, write) = pipe_with(flags | PipeFlags::CLOEXEC).unwrap();
+        (File::from(read), write)
+    }
+
+    fn lines(read: File) -> Vec<String> {
+        BufReader::new(read).lines().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn lines_arrive_in_order_and_flush_waits_for_them() {
+        let (read, write) = pipe(PipeFlags::empty());
+        let log = Log::new(write, Format::Combined).unwrap();
+        for status in 200..230 {
+            log.record(&Record {
+                status,
+                ..example()
+            });
+        }
+        assert!(log.flush());
+        let mut first = vec![0; 30 * (written(Format::Combined, &example()).len() + 1)];
+        (&read).read_exact(&mut first).unwrap();
+        log.record(&Record {
+            status: 230,
+            ..example()
+        });
+        drop(log);
+        let first = String::from_utf8(first).unwrap();
+        let all: Vec<String> = first
+            .lines()
+            .map(str::to_owned)
+            .chain(lines(read))
+            .collect();
+        let expected: Vec<String> = (200..=230)
+            .map(|status| {
+                written(
+                    Format::Combined,
+                    &Record {
+                        status,
+                        ..example()
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn without_a_flush_the_writer_takes_a_line_by_itself() {
+        let (read, write) = pipe(PipeFlags::empty());
+        let log = Log::new(write, Format::Combined).unwrap();
+        for _ in 0..3 {
+            log.record(&example());
+            let mut line = String::new();
+            BufReader::new(&read).read_line(&mut line).unwrap();
+            assert_eq!(line.trim_end(), written(Format::Combined, &example()));
+        }
+    }
+
+    #[test]
+    fn a_stalled_reader_blocks_nobody_and_its_lost_lines_are_counted_and_said() {
+        Ear::listen();
+        let (read, write) = pipe(PipeFlags::empty());
+        let log = Log::new(write, Format::Combined).unwrap();
+        let mut slowest = Duration::ZERO;
+        let mut recorded: u64 = 0;
+        // More than the pipe, a batch in flight and the buffer hold, and an odd number that no other test drops.
+        while log.dropped() < 1234 {
+            let start = Instant::now();
+            log.record(&example());
+            slowest = slowest.max(start.elapsed());
+            recorded += 1;
+        }
+        assert!(
+            slowest < Duration::from_secs(1),
+            "record() took {slowest:?}"
+        );
+        let reader = thread::spawn(|| lines(read));
+        assert!(log.flush());
+        let dropped = log.dropped();
+        assert_eq!(dropped, 1234);
+        drop(log);
+        let read = reader.join().unwrap();
+        assert_eq!(read.len() as u64 + dropped, recorded);
+        assert!(
+            read.iter()
+                .all(|line| *line == written(Format::Combined, &example()))
+        );
+        assert!(heard().contains("1234 lines dropped"), "{}", heard());
+    }
+
+    #[test]
+    fn dropping_the_log_does_not_wait_for_ever() {
+        let (read, write) = pipe(PipeFlags::empty());
+        let log = Log::new(write, Format::Combined).unwrap();
+        while log.dropped() == 0 {
+            log.record(&example());
+        }
+        let start = Instant::now();
+        assert!(!log.flush());
+        drop(log);
+        assert!(start.elapsed() < Shared::PATIENCE * 3);
+        drop(read);
+    }
+
+    #[test]
+    fn a_full_disk_is_said_once_and_its_lines_are_counted() {
+        Ear::listen();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let log = Log::new(full, Format::Combined).unwrap();
+        for _ in 0..3 {
+            log.record(&example());
+            assert!(log.flush());
+        }
+        assert_eq!(log.dropped(), 3);
+        let said = heard();
+        assert_eq!(said.matches("No space left on device").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn a_nonblocking_stream_is_waited_for() {
+        let (read, write) = pipe(PipeFlags::NONBLOCK);
+        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::empty()).unwrap();
+        let log = Log::new(write, Format::Combined).unwrap();
+        // More than a pipe holds.
+        for _ in 0..3000 {
+            log.record(&example());
+        }
+        let reader = thread::spawn(|| lines(read));
+        drop(log);
+        assert_eq!(reader.join().unwrap().len(), 3000);
+    }
+
+    #[test]
+    fn a_torn_line_does_not_swallow_the_next() {
+        let (read, write) = pipe(PipeFlags::empty());
+        let shared = Arc::new(Shared::default());
+        let mut writer = Writer {
+            to: write.into(),
+            linger: Duration::ZERO,
+            shared,
+            torn: true,
+            failing: true,
+            lost: 0,
+        };
+        assert_eq!(writer.write(b"next\n"), 0);
+        assert!(!writer.torn && !writer.failing);
+        drop(writer);
+        assert_eq!(lines(read), ["", "next"]);
+    }
+
+    #[test]
+    fn threads_do_not_mix_their_lines() {
+        let (read, write) = pipe(PipeFlags::empty());
+        let log = Log::new(write, Format::Json).unwrap();
+        let reader = thread::spawn(|| lines(read));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..200).for_each(|_| log.record(&example())));
+            }
+        });
+        drop(log);
+        let expected = written(Format::Json, &example());
+        let read = reader.join().unwrap();
+        assert_eq!(read.len(), 800);
+        assert!(read.iter().all(|line| *line == expected));
+    }
+
+    #[test]
+    fn off_takes_nothing() {
+        let log = Log::off();
+        log.record(&example());
+        assert!(!log.is_on() && log.flush() && log.dropped() == 0);
+    }
+}

@@ -1,0 +1,457 @@
+//! The log: what happens besides exchanges, on stderr.
+//!
+//! On a terminal a line is short and coloured; under journald it has a priority and no time, which journald knows
+//! better; elsewhere it begins with an RFC 3339 time. Each event is one write, so that lines of the master, the proxy
+//! and the workers, which share stderr, never mix. Text of others (a traceback, a name a client sent) cannot act on
+//! the terminal, and cannot forge a line: what follows a line break is indented.
+//!
+//! Spans are not shown: a line says by itself what it is about.
+
+use std::{
+    env, fmt,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    time::SystemTime,
+};
+
+use anstyle::{AnsiColor, Style};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    subscriber::SetGlobalDefaultError,
+};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::ParseError,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+};
+
+use crate::{clock, text::visible};
+
+/// The environment variable that says what is logged: `debug`, or `warn,proxy=debug`.
+pub const FILTER_VARIABLE: &str = "STACK_LOG";
+
+/// What [`init`] needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Who speaks.
+    pub process: Process,
+}
+
+/// Which of our processes speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// `stack up`, and every command that people start.
+    Master,
+    /// `stack proxy`.
+    Proxy,
+}
+
+impl Process {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// `STACK_LOG` makes no sense.
+    #[error(
+        "{FILTER_VARIABLE}={text:?} is not a log filter; write a level like debug, or target=level, separated by commas"
+    )]
+    Filter {
+        /// What it says.
+        text: String,
+        /// Why not.
+        #[source]
+        source: ParseError,
+    },
+    /// `STACK_LOG` is not text.
+    #[error("{FILTER_VARIABLE} is not UTF-8")]
+    NotUtf8,
+    /// It was set up before.
+    #[error("the log was set up twice")]
+    Twice(#[from] SetGlobalDefaultError),
+}
+
+/// Sends everything that `tracing` is told to stderr, from here on. The level comes from `STACK_LOG`, else `info`.
+///
+/// # Errors
+/// `STACK_LOG` makes no sense, or the log was set up before.
+pub fn init(settings: Settings) -> Result<(), InitError> {
+    let filter = match env::var(FILTER_VARIABLE) {
+        Ok(text) => {
+            EnvFilter::try_new(&text).map_err(|source| InitError::Filter { text, source })?
+        }
+        Err(env::VarError::NotPresent) => EnvFilter::new("info"),
+        Err(env::VarError::NotUnicode(_)) => return Err(InitError::NotUtf8),
+    };
+    let lines = Lines {
+        process: settings.process,
+        look: Look::of(&io::stderr()),
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(lines)
+        .with_writer(io::stderr)
+        .with_filter(filter);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
+    Ok(())
+}
+
+/// Whether to colour what is written to `stream`: a terminal that is not dumb, and no `NO_COLOR`.
+#[must_use]
+pub fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|value| value != "dumb")
+}
+
+/// How lines look, by where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Terminal {
+        colour: bool,
+    },
+    /// `<4>` in front (sd-daemon(3)), no time.
+    Journal,
+    Plain,
+}
+
+impl Look {
+    fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
+        if stream.is_terminal() {
+            Self::Terminal {
+                colour: colour(stream),
+            }
+        } else if is_journal(stream, env::var("JOURNAL_STREAM").ok().as_deref()) {
+            Self::Journal
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// `JOURNAL_STREAM` is `device:inode` of the stream (systemd.exec(5)); it is inherited by those whose stderr is
+/// something else by now, so it must be compared.
+fn is_journal(stream: &impl AsFd, journal_stream: Option<&str>) -> bool {
+    let Some((device, inode)) = journal_stream.and_then(|text| text.split_once(':')) else {
+        return false;
+    };
+    rustix::fs::fstat(stream)
+        .is_ok_and(|stat| device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino))
+}
+
+/// Formats one event as one line, or as several that visibly belong together.
+struct Lines {
+    process: Process,
+    look: Look,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut words = Words::default();
+        event.record(&mut words);
+        let line = self.line(*event.metadata().level(), SystemTime::now(), &words);
+        writer.write_str(&line)
+    }
+}
+
+impl Lines {
+    fn line(&self, level: Level, now: SystemTime, words: &Words) -> String {
+        let text = format!("{}{}", words.message, words.fields);
+        let mut lines = text.trim_end().split('\n');
+        let mut out = self.head(level, now).into_bytes();
+        visible(lines.next().unwrap_or_default().as_bytes(), &mut out);
+        out.push(b'\n');
+        for line in lines {
+            self.continuation(level, line, &mut out);
+        }
+        String::from_utf8(out).expect("`visible` writes UTF-8")
+    }
+
+    fn head(&self, level: Level, now: SystemTime) -> String {
+        let process = self.process.name();
+        match self.look {
+            Look::Terminal { colour } => clock::at(now, |second, _| {
+                let style = |style| if colour { style } else { Style::new() };
+                let (dim, bold) = (style(Style::new().dimmed()), style(level_style(level)));
+                // A level is padded outside its colour, and only as far as the longest usual one.
+                let gap = 5 - level.as_str().len();
+                // The master needs no name: it is who the person started.
+                let who = match self.process {
+                    Process::Master => String::new(),
+                    Process::Proxy => format!("{dim}{process}:{dim:#} "),
+                };
+                format!(
+                    "{dim}{}{dim:#} {bold}{level}{bold:#}{:gap$} {who}",
+                    second.clock, ""
+                )
+            }),
+            Look::Journal => format!("<{}>{process}: ", priority(level)),
+            Look::Plain => clock::at(now, |second, micros| {
+                let millis = micros / 1000;
+                format!(
+                    "{}.{millis:03}{} {level} {process}: ",
+                    second.date_time, second.offset
+                )
+            }),
+        }
+    }
+
+    /// Journald makes each line an entry of its own, so each needs the priority.
+    fn continuation(&self, level: Level, line: &str, out: &mut Vec<u8>) {
+        if self.look == Look::Journal {
+            out.extend_from_slice(format!("<{}>", priority(level)).as_bytes());
+        }
+        out.extend_from_slice(b"    ");
+        visible(line.replace('\t', "    ").as_bytes(), out);
+        out.push(b'\n');
+    }
+}
+
+fn level_style(level: Level) -> Style {
+    match level {
+        Level::ERROR => AnsiColor::Red.on_default().bold(),
+        Level::WARN => AnsiColor::Yellow.on_default().bold(),
+        Level::INFO => AnsiColor::Green.on_default(),
+        Level::DEBUG => AnsiColor::Blue.on_default(),
+        Level::TRACE => AnsiColor::Magenta.on_default(),
+    }
+}
+
+/// syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// The message of an event, and its other fields as ` name=value`.
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Words {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record(field, format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record(field, format_args!("{value}"));
+        let mut source = value.source();
+        while let Some(error) = source {
+            self.fields.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record(field, format_args!("{value:?}"));
+    }
+}
+
+impl Words {
+    fn record(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if field.name() == "message" {
+            self.message = value.to_string();
+        } else {
+            self.fields.push_str(&format!(" {}={value}", field.name()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write as _, sync::Arc, sync::Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    /// Each write by itself, so that a test sees whether a line was one.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<String>>>);
+
+    impl io::Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .unwrap()
+                .push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Writes {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn said(process: Process, look: Look, speak: impl FnOnce()) -> Vec<String> {
+        let writes = Writes::default();
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(Lines { process, look })
+            .with_writer(writes.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), speak);
+        writes.0.lock().unwrap().clone()
+    }
+
+    fn line(process: Process, look: Look, level: Level, message: &str) -> String {
+        let words = Words {
+            message: message.to_owned(),
+            fields: String::new(),
+        };
+        Lines { process, look }.line(level, SystemTime::UNIX_EPOCH, &words)
+    }
+
+    #[test]
+    fn each_place_has_its_look() {
+        let (clock, stamp) = clock::at(SystemTime::UNIX_EPOCH, |second, _| {
+            (
+                second.clock.clone(),
+                format!("{}.000{}", second.date_time, second.offset),
+            )
+        });
+        let grey = Look::Terminal { colour: false };
+        let rows = [
+            (
+                Process::Master,
+                grey,
+                format!("{clock} WARN  web·1 died: killed by SIGKILL\n"),
+            ),
+            (
+                Process::Proxy,
+                grey,
+                format!("{clock} WARN  proxy: web·1 died: killed by SIGKILL\n"),
+            ),
+            (
+                Process::Master,
+                Look::Terminal { colour: true },
+                format!(
+                    "\x1b[2m{clock}\x1b[0m \x1b[1m\x1b[33mWARN\x1b[0m  web·1 died: killed by SIGKILL\n"
+                ),
+            ),
+            (
+                Process::Proxy,
+                Look::Journal,
+                "<4>proxy: web·1 died: killed by SIGKILL\n".to_owned(),
+            ),
+            (
+                Process::Master,
+                Look::Plain,
+                format!("{stamp} WARN master: web·1 died: killed by SIGKILL\n"),
+            ),
+        ];
+        for (process, look, expected) in rows {
+            assert_eq!(
+                line(process, look, Level::WARN, "web·1 died: killed by SIGKILL"),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn foreign_text_forges_no_line_and_moves_no_cursor() {
+        let message = "failed:\n\tFile \"x\"\n<2>kernel: \x1b[2Jpanic\r";
+        assert_eq!(
+            line(Process::Master, Look::Journal, Level::ERROR, message),
+            "<3>master: failed:\n<3>        File \"x\"\n<3>    <2>kernel: \\x1B[2Jpanic\n"
+        );
+        let grey = line(
+            Process::Master,
+            Look::Terminal { colour: false },
+            Level::ERROR,
+            message,
+        );
+        assert!(
+            grey.ends_with("failed:\n        File \"x\"\n    <2>kernel: \\x1B[2Jpanic\n"),
+            "{grey:?}"
+        );
+    }
+
+    #[test]
+    fn an_event_is_one_write_with_its_fields() {
+        let error = io::Error::from_raw_os_error(not_found());
+        let writes = said(Process::Master, Look::Journal, || {
+            tracing::info!(
+                pid = 7,
+                name = "web·1",
+                error = &error as &dyn std::error::Error,
+                "started\nwell"
+            );
+            tracing::error!("done");
+        });
+        assert_eq!(
+            writes,
+            [
+                "<6>master: started\n<6>    well pid=7 name=web·1 error=No such file or directory (os error 2)\n",
+                "<3>master: done\n",
+            ]
+        );
+    }
+
+    fn not_found() -> i32 {
+        rustix::io::Errno::NOENT.raw_os_error()
+    }
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        let file = File::open("/dev/null").unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        let own = format!("{}:{}", stat.st_dev, stat.st_ino);
+        let other = format!("{}:{}", stat.st_dev, stat.st_ino + 1);
+        for (variable, expected) in [
+            (Some(&*own), true),
+            (Some(&*other), false),
+            (None, false),
+            (Some("x:y"), false),
+            (Some(""), false),
+        ] {
+            assert_eq!(is_journal(&file, variable), expected, "{variable:?}");
+        }
+        assert_eq!(Look::of(&file), Look::Plain);
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named() {
+        let source = EnvFilter::try_new("proxy=loud").unwrap_err();
+        let error = InitError::Filter {
+            text: "proxy=loud".to_owned(),
+            source,
+        };
+        let mut out = Vec::new();
+        write!(out, "{error}").unwrap();
+        assert!(
+            String::from_utf8(out)
+                .unwrap()
+                .starts_with("STACK_LOG=\"proxy=loud\" is not a log filter")
+        );
+    }
+}

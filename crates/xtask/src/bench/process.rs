@@ -1,0 +1,87 @@
+//! What the kernel says of processes: CPU time and memory of a tree, by the part each process plays.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context, Result};
+
+/// CPU time, by part.
+pub(crate) struct Cpu(BTreeMap<&'static str, Duration>);
+
+impl Cpu {
+    /// What the processes of one part have used.
+    pub(crate) fn of(&self, part: &str) -> Duration {
+        self.0.get(part).copied().unwrap_or_default()
+    }
+}
+
+/// A process and the part it plays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// Its id.
+    pub(crate) pid: u32,
+    /// `proxy`, `worker`, `master`.
+    pub(crate) part: &'static str,
+}
+
+/// All descendants of `root`, itself first.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = all.get(next) {
+        next += 1;
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
+        }
+    }
+    all
+}
+
+/// The command line, its arguments joined by spaces.
+pub(crate) fn command_line(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).replace('\0', " ")
+}
+
+/// User and system time of the members, by part (`/proc/PID/schedstat` counts nanoseconds, `stat` only ticks).
+pub(crate) fn cpu(members: &[Member]) -> Result<Cpu> {
+    let mut sums = BTreeMap::new();
+    for member in members {
+        let mut nanoseconds = 0;
+        for task in
+            fs::read_dir(format!("/proc/{}/task", member.pid)).context("a server has ended")?
+        {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let first = text
+                .split_whitespace()
+                .next()
+                .context("schedstat is empty")?;
+            nanoseconds += first.parse::<u64>()?;
+        }
+        *sums.entry(member.part).or_default() += Duration::from_nanos(nanoseconds);
+    }
+    Ok(Cpu(sums))
+}
+
+/// Proportional set size of each part, in KiB (`/proc/PID/smaps_rollup`).
+pub(crate) fn memory(members: &[Member]) -> Result<BTreeMap<&'static str, u64>> {
+    let mut sums = BTreeMap::new();
+    for member in members {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", member.pid))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:"))
+            .context("no Pss line")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        *sums.entry(member.part).or_default() += kib;
+    }
+    Ok(sums)
+}

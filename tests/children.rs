@@ -1,0 +1,329 @@
+//! Whoever dies, the rest goes on: a worker, the proxy, the master. And whoever lives has what it needs, nothing more.
+
+use std::{collections::BTreeSet, fs, net::TcpStream};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Client, Site, Stack, children, client::certificate, command_line, descriptors, is_alive, kill,
+};
+
+/// Does what its path says; `/wait` touches `inside` and returns when there is `go`.
+const APP: &str = r#"
+import ctypes, json, os, pathlib, subprocess, time
+
+pathlib.Path("imported").open("a").write("x")
+
+def app(environ, start_response):
+    body = b"ok"
+    path = environ["PATH_INFO"]
+    if path == "/wait":
+        pathlib.Path("inside").touch()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    elif path == "/exit":
+        os._exit(3)
+    elif path == "/crash":
+        ctypes.string_at(0)
+    elif path == "/pid":
+        body = str(os.getpid()).encode()
+    elif path == "/environment":
+        body = json.dumps(dict(os.environ)).encode()
+    elif path == "/child":
+        # The worst case: nothing is closed for it.
+        list_all = "ls -l /proc/self/fd"
+        body = subprocess.run(["sh", "-c", list_all], close_fds=False, capture_output=True).stdout
+    elif path == "/daemon":
+        body = str(subprocess.Popen(["sleep", "600"]).pid).encode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body]
+"#;
+
+/// Asks for `/wait` and returns when the app is inside.
+fn busy(stack: &Stack) -> Client {
+    let mut client = stack.client();
+    client.ask("/wait");
+    let inside = stack.path().join("inside");
+    stack.until("a request is inside", || inside.exists());
+    client
+}
+
+fn only_worker(stack: &Stack) -> u32 {
+    let workers = stack.workers();
+    assert_eq!(workers.len(), 1, "{}", stack.logged());
+    workers[0]
+}
+
+#[test]
+fn nobody_notices_the_death_of_an_idle_worker() {
+    let stack = Site::with_app(APP).start();
+    let mut client = stack.client();
+    assert_eq!(client.get("/").status, 200);
+    let worker = only_worker(&stack);
+    kill(worker, Signal::KILL);
+    // While it dies it can still take a request, and then that one is lost.
+    stack.until("it is dead", || !is_alive(worker));
+    assert_eq!(client.get("/").status, 200);
+    stack.until_logged(&format!("web·1 (pid {worker}) died: killed by SIGKILL"));
+    stack.until_logged("web·2");
+}
+
+#[test]
+fn a_worker_that_is_killed_takes_its_own_request_along_and_no_other() {
+    let stack = Site::with_app(APP)
+        .edit("workers = 1", "workers = 2")
+        .start();
+    let mut client = busy(&stack);
+    let worker: BTreeSet<u32> = stack.workers().into_iter().collect();
+    // Which of the two has it, the other one answers.
+    let other: u32 = stack.get("/pid").text().parse().expect("a process id");
+    let worker = *worker.iter().find(|pid| **pid != other).expect("two");
+    kill(worker, Signal::KILL);
+    let answer = client.answer(false);
+    assert_eq!(answer.status, 502);
+    let id = answer.field("x-request-id").expect("it has an id");
+    assert!(answer.text().contains(id), "the page says the id");
+    stack.until_logged(&format!("(pid {worker}) died: killed by SIGKILL"));
+    stack.until_logged(&format!("request {id} (GET /wait): 502 worker-died"));
+    stack.until("a new worker", || stack.workers().len() == 2);
+    assert_eq!(stack.get("/").status, 200);
+}
+
+/// What it was doing used to be an id, to be looked for in another log; the two lines now join by the worker's name.
+#[test]
+fn the_log_says_what_a_dead_worker_was_doing() {
+    let stack = Site::with_app(APP).start();
+    let mut client = busy(&stack);
+    let pid = only_worker(&stack);
+    kill(pid, Signal::SEGV);
+    let answer = client.answer(false);
+    let id = answer.field("x-request-id").expect("it has an id");
+    stack.until_logged(&format!("web·1 (pid {pid}) died: killed by SIGSEGV"));
+    stack.until_logged(&format!(
+        "request {id} (GET /wait): 502 worker-died: worker web·1 died while it ran the request: killed by SIGSEGV"
+    ));
+}
+
+#[test]
+fn a_worker_that_leaves_by_itself_has_died() {
+    let stack = Site::with_app(APP).start();
+    for (path, how) in [("/exit", "exit code 3"), ("/crash", "killed by SIGSEGV")] {
+        let answer = stack.get(path);
+        assert_eq!(answer.status, 502, "{path}");
+        stack.until_logged(&format!("died: {how}"));
+        stack.until("another one", || stack.get("/").status == 200);
+    }
+    let log = stack.logged();
+    // faulthandler's last words.
+    assert!(
+        log.contains("Fatal Python error: Segmentation fault"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_crashing_app_is_started_less_and_less_often() {
+    let stack = Site::with_app("import os\nos._exit(3)\n").start();
+    stack.until_logged("exit code 3 before it was ready; next try in 800 ms");
+    assert_eq!(stack.get("/").status, 503);
+}
+
+#[test]
+fn the_death_of_the_proxy_is_one_broken_connection() {
+    let stack = Site::with_app(APP).start();
+    let workers = stack.workers();
+    let mut open = stack.client();
+    assert_eq!(open.get("/").status, 200);
+    let proxy = stack.proxy().expect("it runs");
+    kill(proxy, Signal::KILL);
+    // Never refused: the socket is the master's.
+    assert_eq!(stack.get("/").status, 200);
+    assert!(open.is_closed());
+    assert_eq!(stack.workers(), workers, "workers live on");
+    assert_ne!(stack.proxy(), Some(proxy));
+    stack.until_logged(&format!("the proxy (pid {proxy}) died: killed by SIGKILL"));
+}
+
+/// It used to be made anew by each proxy, so that a browser that had been told to trust it warned again after a crash.
+#[test]
+fn a_new_proxy_shows_the_same_self_signed_certificate() {
+    let stack = Site::with_app(APP)
+        .edit("[app.web]", "https = [\"127.0.0.1:0\"]\n[app.web]")
+        .edit("hosts = [\"*\"]", "hosts = [\"*\"]\ntls = \"self-signed\"")
+        .start();
+    let shown = || certificate(stack.https());
+    let before = shown();
+    let proxy = stack.proxy().expect("it runs");
+    kill(proxy, Signal::KILL);
+    assert_eq!(shown(), before);
+    assert_ne!(stack.proxy(), Some(proxy));
+    let made = stack.logged().matches("self-signed certificate").count();
+    assert_eq!(made, 1, "made once, said once");
+}
+
+/// A request that is inside when the proxy dies holds its slot until it is done, and then the slot is free for the new proxy.
+#[test]
+fn a_new_proxy_gets_the_slots_back() {
+    let stack = Site::with_app(APP).start();
+    let _lost = busy(&stack);
+    kill(stack.proxy().expect("it runs"), Signal::KILL);
+    assert_eq!(stack.get("/").status, 200, "the other slot");
+    fs::write(stack.path().join("go"), "").expect("the folder is ours");
+    let mut clients = [busy(&stack), busy(&stack)];
+    for client in &mut clients {
+        assert_eq!(client.answer(false).status, 200);
+    }
+}
+
+#[test]
+fn nothing_outlives_the_master() {
+    let run = tempfile::tempdir().expect("a temporary folder");
+    let stack = Site::with_app(APP)
+        .env("XDG_RUNTIME_DIR", &run.path().display().to_string())
+        .start();
+    let address = stack.http();
+    let mut family = stack.workers();
+    family.extend(stack.proxy());
+    assert_eq!(family.len(), 2);
+    kill(stack.pid(), Signal::KILL);
+    stack.wait();
+    // The kernel kills them in the moment of its death; they need a moment for theirs.
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    while family.iter().any(|pid| is_alive(*pid)) {
+        assert!(std::time::Instant::now() < deadline, "orphans are left");
+        std::thread::yield_now();
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens");
+    let again = stack
+        .site()
+        .edit("127.0.0.1:0", &address.to_string())
+        .start();
+    assert_eq!(again.http(), address);
+    assert_eq!(again.get("/").status, 200);
+    assert_eq!(fs::read_dir(run.path()).expect("ours").count(), 1);
+}
+
+#[test]
+fn what_an_app_starts_ends_with_its_worker() {
+    let stack = Site::with_app(APP).start();
+    let daemon: u32 = stack.get("/daemon").text().parse().expect("a process id");
+    assert!(command_line(daemon).contains("sleep"));
+    kill(only_worker(&stack), Signal::KILL);
+    stack.until("it is gone", || !is_alive(daemon));
+}
+
+#[test]
+fn what_an_app_starts_inherits_none_of_our_descriptors() {
+    let stack = Site::with_app(APP).start();
+    let listing = stack.get("/child").text();
+    let numbers: Vec<&str> = listing
+        .lines()
+        .filter_map(|line| line.split_once(" -> ")?.0.rsplit(' ').next())
+        .collect();
+    // Standard streams, and the folder that `ls` itself has open.
+    assert_eq!(numbers, ["0", "1", "2", "3"], "{listing}");
+    assert!(listing.contains(" 3 -> /proc/"), "{listing}");
+}
+
+#[test]
+fn an_app_sees_no_variable_that_was_meant_for_us() {
+    let ours = [
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "STACK_LOG",
+        "JOURNAL_STREAM",
+        "INVOCATION_ID",
+        "MAINPID",
+    ];
+    let mut site = Site::with_app(APP).env("FOR_THE_APP", "yes");
+    for name in &ours[1..] {
+        site = site.env(name, if *name == "STACK_LOG" { "info" } else { "1" });
+    }
+    let stack = site.start();
+    let seen = stack.get("/environment").text();
+    for name in ours {
+        assert!(!seen.contains(&format!("\"{name}\"")), "{name}: {seen}");
+    }
+    assert!(seen.contains("\"FOR_THE_APP\": \"yes\""), "{seen}");
+}
+
+#[test]
+fn each_process_has_what_it_needs_open_and_nothing_else() {
+    let stack = Site::with_app(APP).start();
+    assert_eq!(stack.get("/").status, 200);
+    let worker: Vec<String> = described(only_worker(&stack));
+    // Its listener, its end of the conversation, a connection of each of two slots.
+    let expected = [
+        "/dev/null",
+        "pipe",
+        "pipe",
+        "pipe",
+        "pipe",
+        "socket",
+        "socket",
+        "socket",
+        "socket",
+    ];
+    assert_eq!(worker, expected);
+    let proxy = stack.proxy().expect("it runs");
+    // The clock's time zone is read now and then. Sockets: the channel, the listener, two slots, tokio's own.
+    stack.until("the proxy has only pipes, sockets and events", || {
+        let open = described(proxy);
+        let sockets = open.iter().filter(|what| *what == "socket").count();
+        let kinds: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+        sockets <= 8 && kinds == BTreeSet::from(["/dev/null", "anon_inode", "pipe", "socket"])
+    });
+}
+
+/// What a process has open, without numbers.
+fn described(pid: u32) -> Vec<String> {
+    let mut all: Vec<String> = descriptors(pid)
+        .into_iter()
+        .map(|(_, what)| what.split(':').next().unwrap_or_default().to_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+/// Each worker costs the master a socket pair, two pipes and a pidfd, and the proxy its connections: all of it must come back.
+#[test]
+fn two_hundred_workers_later_nothing_has_leaked() {
+    let stack = Site::with_app(APP)
+        .edit("workers = 1", "workers = 40")
+        .edit("threads = 2", "threads = 1")
+        .start();
+    let proxy = stack.proxy().expect("it runs");
+    let open = |pid| descriptors(pid).len();
+    let connected = |ready: usize| {
+        stack.until("as many workers as there should be", || {
+            stack.logged().matches(" is ready after ").count() == ready
+        });
+        // A slot each, the listener, the channel, and tokio's own.
+        let sockets = |pid| {
+            descriptors(pid)
+                .iter()
+                .filter(|(_, what)| what.starts_with("socket"))
+                .count()
+        };
+        stack.until("one connection to each", || {
+            (40..50).contains(&sockets(proxy))
+        });
+    };
+    connected(40);
+    let before = open(stack.pid());
+    for round in 2..=6 {
+        for worker in stack.workers() {
+            kill(worker, Signal::KILL);
+        }
+        connected(round * 40);
+    }
+    stack.until("the master has let go", || open(stack.pid()) <= before);
+    let zombies = children(stack.pid())
+        .into_iter()
+        .filter(|pid| !is_alive(*pid));
+    assert_eq!(zombies.count(), 0);
+}

@@ -1,0 +1,359 @@
+//! A client that hides nothing: raw bytes out, and the answer as it came.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+use super::PATIENCE;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// In order, names as sent.
+    pub fields: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The first field of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let found = self
+            .fields
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// What a connection runs over.
+trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
+/// One connection.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    tcp: Option<TcpStream>,
+    host: String,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub fn plain(address: SocketAddr) -> Self {
+        let tcp = connect(address);
+        let stream = tcp.try_clone().expect("a descriptor is left");
+        Self {
+            stream: Box::new(stream),
+            tcp: Some(tcp),
+            host: address.to_string(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// HTTP/1.1 over a Unix socket.
+    pub fn unix(stream: UnixStream) -> Self {
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a valid time");
+        Self {
+            stream: Box::new(stream),
+            tcp: None,
+            host: "localhost".to_owned(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// HTTP/1.1 over TLS; any certificate will do.
+    pub fn tls(address: SocketAddr, name: &str) -> Self {
+        let tcp = connect(address);
+        let config = Arc::new(tls_config(&[b"http/1.1"]));
+        let name_or_address = ServerName::try_from(name.to_owned()).expect("a valid name");
+        let session =
+            ClientConnection::new(config, name_or_address).expect("a valid configuration");
+        let stream = StreamOwned::new(session, tcp.try_clone().expect("a descriptor is left"));
+        let host = format!("{name}:{}", address.port());
+        Self {
+            stream: Box::new(stream),
+            tcp: Some(tcp),
+            host,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the server takes it");
+        self.stream.flush().expect("the server takes it");
+        self
+    }
+
+    /// Our own port.
+    pub fn local_port(&self) -> u16 {
+        let tcp = self.tcp.as_ref().expect("over TCP");
+        tcp.local_addr().expect("connected").port()
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// Asks and does not wait: the answer is read with [`Client::answer`].
+    pub fn ask(&mut self, path: &str) -> &mut Self {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.send(head)
+    }
+
+    pub fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        self.request("POST", path, &[("Content-Type", content_type)], body)
+    }
+
+    /// One request and its answer.
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !fields
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
+            head.push_str(&format!("Host: {}\r\n", self.host));
+        }
+        for (name, value) in fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(bytes);
+        self.answer(method == "HEAD")
+    }
+
+    /// Reads one final answer.
+    pub fn answer(&mut self, to_head: bool) -> Answer {
+        loop {
+            let mut answer = self.answer_head();
+            if (100..200).contains(&answer.status) && answer.status != 101 {
+                continue;
+            }
+            if !to_head && !matches!(answer.status, 204 | 304) {
+                answer.body = self.body(&answer);
+            }
+            return answer;
+        }
+    }
+
+    /// Reads one head, interim or final.
+    pub fn answer_head(&mut self) -> Answer {
+        let end = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break end;
+            }
+            assert!(
+                self.more(),
+                "closed inside a head: {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
+        };
+        let head = String::from_utf8(self.buffer[..end].to_vec()).expect("heads are text");
+        self.buffer.drain(..end + 4);
+        let mut lines = head.split("\r\n");
+        let line = lines.next().expect("split gives one at least");
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let fields = lines.map(|line| {
+            line.split_once(": ")
+                .unwrap_or_else(|| panic!("{line:?} is no field"))
+        });
+        Answer {
+            status: status.unwrap_or_else(|| panic!("{line:?} is no status line")),
+            fields: fields
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: Vec::new(),
+        }
+    }
+
+    fn body(&mut self, answer: &Answer) -> Vec<u8> {
+        if answer.field("transfer-encoding") == Some("chunked") {
+            return self.chunks();
+        }
+        match answer.field("content-length") {
+            Some(length) => self.exactly(length.parse().expect("a length")),
+            None => self.rest(),
+        }
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(&self.line(), 16).expect("a chunk size");
+            body.extend(self.exactly(size));
+            assert_eq!(self.line(), "", "a chunk ends with CRLF");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
+    fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n") {
+                let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+                self.buffer.drain(..end + 2);
+                return line;
+            }
+            assert!(self.more(), "closed inside a line");
+        }
+    }
+
+    /// Reads so many bytes.
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert!(
+                self.more(),
+                "closed after {} of {length} bytes",
+                self.buffer.len()
+            );
+        }
+        self.buffer.drain(..length).collect()
+    }
+
+    /// Reads until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.more() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether the server closes now, without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && !self.more()
+    }
+
+    /// Reads more; false at the end, a reset included.
+    fn more(&mut self) -> bool {
+        let mut piece = [0; 64 * 1024];
+        match self.stream.read(&mut piece) {
+            Ok(length) => {
+                self.buffer.extend_from_slice(&piece[..length]);
+                length > 0
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("no answer in {PATIENCE:?}")
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect_timeout(&address, PATIENCE).expect("the stack listens");
+    tcp.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+    tcp.set_write_timeout(Some(PATIENCE)).expect("a valid time");
+    tcp
+}
+
+/// The certificate that is shown to a client that names no host, as DER.
+pub fn certificate(address: SocketAddr) -> Vec<u8> {
+    let name = ServerName::try_from(address.ip().to_string()).expect("an address");
+    let mut session = ClientConnection::new(Arc::new(tls_config(&[])), name).expect("valid");
+    let mut tcp = connect(address);
+    while session.is_handshaking() {
+        session.complete_io(&mut tcp).expect("a handshake");
+    }
+    let shown = session.peer_certificates().expect("servers show one");
+    shown[0].to_vec()
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+/// A client's TLS, with these protocols offered; any certificate will do.
+pub fn tls_config(protocols: &[&[u8]]) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for them")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+/// Trusts every certificate, but checks that the server has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

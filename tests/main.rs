@@ -1,0 +1,24 @@
+//! What stack promises, one file each, tried on the real binary with a real Python, real TLS and real sockets.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test binary has no users; its names are its documentation"
+)]
+
+mod harness;
+
+mod browser;
+mod children;
+mod config;
+mod environ;
+mod frameworks;
+mod http1;
+mod interpreters;
+mod ranges;
+mod serving;
+mod shutdown;
+mod startup;
+mod wsgi;
