@@ -5,7 +5,7 @@
 //! It starts no processes, opens no listening socket, reads no configuration file and never runs Python. What it knows of
 //! the Python side is a Unix socket and HTTP/1.1.
 //!
-//! One request's way, in order: [`server`] → `listener` → `tls` → `connection` → `exchange` (`admit`, `route`, then `files`
+//! One request's way, in order: `server` → `listener` → `tls` → `connection` → `exchange` (`admit`, `route`, then `files`
 //! or `app`) → `connection`; every error becomes a response in `failure`, once.
 
 mod admit;

@@ -1,4 +1,4 @@
-//! A [`Plan`] is a configuration that holds on this machine: certificates parsed, folders opened, tables built.
+//! A `Plan` is a configuration that holds on this machine: certificates parsed, folders opened, tables built.
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
