@@ -19,6 +19,7 @@ mod files;
 mod framed;
 mod journal;
 mod listener;
+mod origin;
 pub mod plan;
 mod request;
 mod response;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::{app::relay::Relay, files::FileContent};
+use crate::{files::FileContent, origin::relay::Relay};
 
 /// What a connection writes. Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`) are not in `fields`: the
 /// connection makes them from [`Content`], so they cannot disagree with what follows.

@@ -1,14 +1,13 @@
 //! `app` routes: from a request to a slot of a Python worker and back.
 //!
-//! [`spool`] reads the request's content whole, at the client's speed; [`pool`] keeps greeted connections and the queue for
-//! them; [`slot`] is one such connection; [`relay`] writes the request to it and takes the response at the slot's speed. A
-//! client never holds a slot: it is asked for after the last byte of the request, and freed by the last of the response.
+//! [`pool`] keeps greeted connections and the queue for them; [`slot`] is one such connection; [`run`] is a request in it,
+//! with `origin` to read the request whole first and to take the response at the slot's speed. A client never holds a slot:
+//! it is asked for after the last byte of the request, and freed by the last of the response.
 
 mod outbound;
 pub(crate) mod pool;
-pub(crate) mod relay;
+mod run;
 pub(crate) mod slot;
-pub(crate) mod spool;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +16,16 @@ use config::site;
 use crate::{
     failure::Failure,
     journal::Journal,
+    origin::{
+        Origin,
+        relay::{self, Written},
+        spool::{self, Spooled, Spooling},
+    },
     request::{Peer, Request, Upload},
     response::Response,
 };
 use pool::Pool;
-use relay::Written;
 use slot::Slot;
-use spool::{Spooled, Spooling};
 
 /// What a route knows of its app.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ pub(crate) async fn respond(
     journal.slot = Some(slot.place());
     tokio::select! {
         biased;
-        response = relay::run(slot, app, request, body, written, journal) => response,
+        response = run::run(slot, app, request, body, written, journal) => response,
         () = upload.left() => Err(Failure::ClientLeft),
     }
 }
@@ -97,7 +99,9 @@ async fn begin(
 ) -> Result<(Slot, Written), Failure> {
     loop {
         let mut slot = app.pool.take(&app.settings, journal).await?;
-        if let Some(written) = relay::begin(slot.connection(), request, peer, body) {
+        let connection = slot.connection();
+        outbound::write_head(&mut connection.out, request, peer, body);
+        if let Some(written) = relay::begin(connection, body) {
             return Ok((slot, written));
         }
     }

@@ -11,8 +11,8 @@ use message::{
     target::Form,
 };
 
-use super::spool::Spooled;
 use crate::{
+    origin::spool::Spooled,
     request::{Peer, Request},
     response::FieldLines,
 };

@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Settings,
-    slot::{Connection, Life, Slot, Worker},
+    slot::{Greeted, Life, Slot, Worker},
 };
 use crate::{
     control::{Report, WorkerName},
     failure::Failure,
     journal::Journal,
+    origin::Origin,
 };
 
 /// First pause before a connection to a worker is tried again; doubles up to [`RETRY_MAX`]. A worker that listens accepts
@@ -53,7 +54,7 @@ struct Inner {
 struct Member {
     worker: Arc<Worker>,
     /// Last in, first out: the thread that ran last has the warmest caches.
-    idle: Vec<Connection>,
+    idle: Vec<Greeted>,
     /// How many connections run a request.
     busy: usize,
     /// How many are being made.
@@ -178,11 +179,7 @@ impl Pool {
     }
 
     /// A slot is free again, or (`None`) its connection is gone.
-    pub(super) fn give_back(
-        self: &Arc<Self>,
-        connection: Option<Connection>,
-        worker: &Arc<Worker>,
-    ) {
+    pub(super) fn give_back(self: &Arc<Self>, connection: Option<Greeted>, worker: &Arc<Worker>) {
         let mut unwanted = None;
         {
             let mut inner = self.lock();
@@ -207,9 +204,9 @@ impl Pool {
     fn offer(
         self: &Arc<Self>,
         inner: &mut Inner,
-        connection: Connection,
+        connection: Greeted,
         worker: &Arc<Worker>,
-    ) -> Option<Connection> {
+    ) -> Option<Greeted> {
         let Inner {
             members, waiting, ..
         } = inner;
@@ -331,10 +328,10 @@ impl Pool {
         });
     }
 
-    async fn open(&self, worker: &Worker) -> Connection {
+    async fn open(&self, worker: &Worker) -> Greeted {
         let mut pause = RETRY_FIRST;
         loop {
-            match Connection::open(&worker.socket, &self.build).await {
+            match Greeted::open(&worker.socket, &self.build).await {
                 Ok(connection) => return connection,
                 Err(error) => tracing::debug!("{}: {error}", worker.label),
             }
@@ -343,7 +340,7 @@ impl Pool {
         }
     }
 
-    fn opened(self: &Arc<Self>, connection: Option<Connection>, worker: &Arc<Worker>) {
+    fn opened(self: &Arc<Self>, connection: Option<Greeted>, worker: &Arc<Worker>) {
         let mut unwanted = None;
         {
             let mut inner = self.lock();
@@ -393,7 +390,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::app::spool::Spooling;
+    use crate::origin::spool::Spooling;
 
     /// A worker whose slots greet as soon as the semaphore lets them, and then hold their connections.
     fn worker(socket: &Path, number: u32, free: Arc<Semaphore>) {

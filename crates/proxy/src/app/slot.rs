@@ -4,43 +4,28 @@
 //! free slot, and a request written to it is being read by Python's thread at that moment, not waiting in a backlog.
 
 use std::{
-    fmt,
-    io::{self, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::BytesMut;
 use message::{
     handoff::{self, Greeting},
-    head::{Finder, Limits, ResponseHead},
     refusal::Refusal,
 };
-use rustix::{
-    io::retry_on_intr,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::UnixStream,
-    sync::watch,
-};
+use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
 use super::pool::Pool;
-use crate::{control::WorkerName, timer::Timer};
-
-/// The head of a response: as large as any framework's cookies and policies need, far below what hurts.
-const HEAD_LIMITS: Limits = Limits {
-    line: 8 * 1024,
-    head: 64 * 1024,
-    fields: 256,
+use crate::{
+    control::WorkerName,
+    failure::Failure,
+    origin::{
+        Connection, Origin,
+        wire::{HeadError, Inbox, Socket, Wire},
+    },
+    timer::Timer,
 };
-
-/// What is read at once: a small response whole, a large one in few calls.
-const READ: usize = 16 * 1024;
 
 /// How long we wait for the master to tell how a worker died, once its connection broke. The master learns of a death by
 /// pidfd within a millisecond or two; a worker that merely closed a connection costs its client this much.
@@ -87,221 +72,52 @@ impl Worker {
 
 /// A greeted connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    /// The socket, and what was read from it.
-    pub(crate) wire: Wire,
-    /// Where a request's head is put together; kept for its memory.
-    pub(crate) out: Vec<u8>,
-    /// One timer for all waits.
-    pub(crate) timer: Timer,
+pub(super) struct Greeted {
+    connection: Connection,
     /// The number the worker gave it.
     number: u16,
 }
 
-/// A socket and what was read from it and not yet used.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) stream: UnixStream,
-    pub(crate) buffer: BytesMut,
-    pub(crate) inbox: Inbox,
-}
-
-/// What reads of a head need beside the socket.
-pub(crate) struct Inbox {
-    /// What came beside the last head ([`handoff::FILE`]).
-    pub(crate) descriptor: Option<OwnedFd>,
-    /// Where a read puts what it finds. `recvmsg` takes no memory that is not initialised, and to clear some for each head
-    /// costs more than to copy the head.
-    space: Box<[u8]>,
-}
-
-impl Inbox {
-    fn new() -> Self {
-        Self {
-            descriptor: None,
-            space: vec![0; READ].into(),
-        }
-    }
-}
-
-impl fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("descriptor", &self.descriptor)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a response head could not be read.
-#[derive(Debug)]
-pub(crate) enum HeadError {
-    /// The connection ended.
-    Ended,
-    /// What came is not HTTP.
-    Broken(Refusal),
-}
-
-impl From<io::Error> for HeadError {
-    fn from(_: io::Error) -> Self {
-        // Whatever the kernel calls it (reset, broken pipe), the worker's end is gone.
-        Self::Ended
-    }
-}
-
-impl From<Refusal> for HeadError {
-    fn from(rule: Refusal) -> Self {
-        Self::Broken(rule)
-    }
-}
-
-impl Connection {
+impl Greeted {
     /// Connects and greets. Resolves when a slot of the worker is free, however long that takes.
     pub(super) async fn open(socket: &Path, build: &str) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket).await?;
-        let mut wire = Wire {
-            stream,
-            buffer: BytesMut::with_capacity(READ),
-            inbox: Inbox::new(),
-        };
+        let mut stream = UnixStream::connect(socket).await?;
         let greeting = handoff::GREETING;
         let greeting = format!("OPTIONS * HTTP/1.1\r\nHost: stack\r\n{greeting}: {build}\r\n\r\n");
-        wire.stream.write_all(greeting.as_bytes()).await?;
+        stream.write_all(greeting.as_bytes()).await?;
+        let mut connection = Connection::over(stream);
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let head = wire.head().await.map_err(|error| match error {
+        let head = connection.wire.head().await.map_err(|error| match error {
             HeadError::Ended => io::ErrorKind::UnexpectedEof.into(),
             HeadError::Broken(rule) => invalid(&rule.to_string()),
         })?;
         let greeting = head.fields.get(handoff::GREETING).and_then(Greeting::parse);
         let number = greeting.ok_or_else(|| invalid("no greeting"))?.slot;
-        let timer = Timer::new(Duration::from_secs(30));
-        Ok(Self {
-            wire,
-            out: Vec::with_capacity(1024),
-            timer,
-            number,
-        })
+        Ok(Self { connection, number })
     }
 
-    /// One that nobody has greeted.
-    #[cfg(test)]
-    pub(super) fn for_tests(stream: UnixStream) -> Self {
-        Self {
-            wire: Wire {
-                stream,
-                buffer: BytesMut::new(),
-                inbox: Inbox::new(),
-            },
-            out: Vec::new(),
-            timer: Timer::new(Duration::from_secs(30)),
-            number: 0,
-        }
-    }
-
-    /// Whether the worker still holds its end: an idle connection has nothing to say, so anything read is its end. Costs a
-    /// system call only when the kernel has announced something.
+    /// Whether the worker still holds its end.
     pub(super) fn is_open(&self) -> bool {
-        let read = self.wire.stream.try_read(&mut [0]);
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.connection.wire.socket.is_open()
     }
 }
 
-impl Wire {
-    /// Reads one final response head; interim ones (RFC 9110 §15.2) are not the answer.
-    pub(crate) async fn head(&mut self) -> Result<ResponseHead, HeadError> {
-        read_head(&self.stream, &mut self.buffer, &mut self.inbox).await
-    }
-
-    /// Reads more; 0 is the end.
-    pub(crate) async fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(READ);
-        self.stream.read_buf(&mut self.buffer).await
-    }
-
-    /// Reads what is there already, up to `more` bytes, without waiting; `None` when nothing is.
-    pub(crate) fn fill_now(&mut self, more: usize) -> io::Result<Option<usize>> {
-        self.buffer.reserve(more);
-        match self.stream.try_read_buf(&mut self.buffer) {
-            Ok(read) => Ok(Some(read)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+impl Connection {
+    /// Over a socket of a worker of ours.
+    pub(super) fn over(stream: UnixStream) -> Self {
+        Self {
+            wire: Wire::new(Socket::Unix(stream), Some(Inbox::default())),
+            out: Vec::with_capacity(1024),
+            timer: Timer::new(Duration::from_secs(30)),
         }
     }
-}
-
-/// Reads heads until a final one, and the descriptor that may come with it. One that came with anything else is closed: by
-/// the kernel where no room is made for it, else here.
-pub(super) async fn read_head(
-    stream: &UnixStream,
-    buffer: &mut BytesMut,
-    inbox: &mut Inbox,
-) -> Result<ResponseHead, HeadError> {
-    inbox.descriptor = None;
-    let mut finder = Finder::default();
-    loop {
-        if let Some(length) = finder.find_response(buffer, &HEAD_LIMITS)? {
-            let head = ResponseHead::parse(buffer.split_to(length).freeze(), &HEAD_LIMITS)?;
-            if head.status >= 200 {
-                return Ok(head);
-            }
-            continue;
-        }
-        match inbox.receive(stream).await? {
-            0 => return Err(HeadError::Ended),
-            count => buffer.extend_from_slice(&inbox.space[..count]),
-        }
-    }
-}
-
-impl Inbox {
-    /// Reads what there is, as tokio's own read does it, and a descriptor if one comes; 0 is the end.
-    async fn receive(&mut self, stream: &UnixStream) -> io::Result<usize> {
-        loop {
-            stream.readable().await?;
-            let mut drained = None;
-            let received = stream.try_io(Interest::READABLE, || {
-                let (count, beside) = receive_now(stream, &mut self.space)?;
-                if beside.is_some() {
-                    // A read ends at a descriptor, whatever follows it.
-                    self.descriptor = beside;
-                } else if (1..self.space.len()).contains(&count) {
-                    // The socket is empty. Said so here, the next wait needs no call that finds nothing.
-                    drained = Some(count);
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Ok(count)
-            });
-            match (drained, received) {
-                (Some(count), _) | (None, Ok(count)) => return Ok(count),
-                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                (None, Err(error)) => return Err(error),
-            }
-        }
-    }
-}
-
-fn receive_now(stream: &UnixStream, space: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut control = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut control);
-    let received = retry_on_intr(|| {
-        recvmsg(
-            stream,
-            &mut [IoSliceMut::new(space)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-    })?;
-    let descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
-        _ => None,
-    });
-    Ok((received.bytes, descriptors.flatten().last()))
 }
 
 /// A slot that belongs to one request. Unless it is [freed](Self::free), dropping it closes the connection: the worker's
 /// thread then ends what it does, finds that nobody listens, and is greeted again.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    connection: Option<Connection>,
+    greeted: Option<Greeted>,
     worker: Arc<Worker>,
     pool: Arc<Pool>,
 }
@@ -320,19 +136,12 @@ impl fmt::Display for Place {
 }
 
 impl Slot {
-    pub(super) fn new(connection: Connection, worker: Arc<Worker>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(greeted: Greeted, worker: Arc<Worker>, pool: Arc<Pool>) -> Self {
         Self {
-            connection: Some(connection),
+            greeted: Some(greeted),
             worker,
             pool,
         }
-    }
-
-    /// The connection.
-    pub(crate) fn connection(&mut self) -> &mut Connection {
-        self.connection
-            .as_mut()
-            .expect("a slot has its connection until it is freed")
     }
 
     /// The worker it belongs to.
@@ -342,31 +151,56 @@ impl Slot {
 
     /// Which slot this is.
     pub(crate) fn place(&self) -> Place {
-        let number = self
-            .connection
-            .as_ref()
-            .map_or(0, |connection| connection.number);
+        let number = self.greeted.as_ref().map_or(0, |greeted| greeted.number);
         Place {
             worker: Arc::clone(&self.worker.label),
             number,
         }
     }
+}
 
-    /// The response has been read to its last byte: the next request may have the slot.
-    pub(crate) fn free(mut self) {
-        if let Some(connection) = self.connection.take() {
+impl Origin for Slot {
+    fn connection(&mut self) -> &mut Connection {
+        let greeted = self.greeted.as_mut();
+        &mut greeted
+            .expect("a slot has its connection until it is freed")
+            .connection
+    }
+
+    fn free(mut self) {
+        if let Some(greeted) = self.greeted.take() {
             // Bytes behind the response would be read as the next one's; such a connection is not used again.
-            let spent = connection.wire.buffer.is_empty();
-            self.pool
-                .give_back(spent.then_some(connection), &self.worker);
+            let spent = greeted.connection.wire.buffer.is_empty();
+            self.pool.give_back(spent.then_some(greeted), &self.worker);
+        }
+    }
+
+    fn broke(&self, rule: Refusal) -> Failure {
+        Failure::BadResponse {
+            worker: self.worker.label.to_string(),
+            rule,
+        }
+    }
+
+    /// The worker's thread ends what it does, finds that nobody listens, and is greeted again; or the worker died.
+    async fn ended(self) -> Failure {
+        let worker = Arc::clone(&self.worker);
+        drop(self);
+        let label = worker.label.to_string();
+        match worker.obituary().await {
+            Some(how) => Failure::WorkerDied {
+                worker: label,
+                how: how.to_string(),
+            },
+            None => Failure::WorkerCut { worker: label },
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(connection);
+        if let Some(greeted) = self.greeted.take() {
+            drop(greeted);
             self.pool.give_back(None, &self.worker);
         }
     }

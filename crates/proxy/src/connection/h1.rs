@@ -15,12 +15,12 @@ use super::{
     wire::{Lost, Next, Wire},
 };
 use crate::{
-    app::relay::Relay,
     exchange,
     failure::Failure,
     files::{FileContent, Segment, truncated},
     framed::Framed,
     journal::Journal,
+    origin::relay::Relay,
     plan::Plan,
     request::{Peer, Upload},
     response::{Content, Response},

@@ -52,7 +52,7 @@ impl Spooling {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests() -> Self {
+    pub(crate) fn for_tests() -> Self {
         Self {
             limit: 100,
             memory: 10,
