@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod admin;
 mod browser;
 mod children;
 mod config;

@@ -29,6 +29,9 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     if let LogTarget::File(path) = &site.server.access_log.to {
         problems.extend(log_file(path));
     }
+    if let Some(admin) = &site.server.admin {
+        problems.extend(parent(&admin.value, admin.span, "the admin socket"));
+    }
     for app in &site.apps {
         problems.extend(root(app).or_else(|| module(app)));
         problems.extend(interpreter(app).err());

@@ -60,6 +60,8 @@ pub struct Server {
     pub access_log: AccessLog,
     /// Whether responses carry `Server: stack`.
     pub server_header: bool,
+    /// The admin socket; `None` means in the run directory.
+    pub admin: Option<Located<PathBuf>>,
 }
 
 /// One address to listen on.

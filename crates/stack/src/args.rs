@@ -47,6 +47,12 @@ Examples:
 Example:
   stack check --config config/site.toml && systemctl restart stack")]
     Check(ConfigFile),
+    /// Say how the whole that serves a configuration is.
+    #[command(after_help = "\
+Examples:
+  stack status
+  stack status --json | jq .apps")]
+    Status(Status),
     /// What `up` starts: the process that the internet meets. Not for people.
     #[command(hide = true)]
     Proxy,
@@ -58,6 +64,17 @@ pub(crate) struct ConfigFile {
     /// The configuration [default: the first of ./site.toml, ./config/site.toml, /etc/stack/site.toml]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// `stack status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// For programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 impl ConfigFile {

@@ -1,10 +1,12 @@
 //! `stack`: nginx and gunicorn as one binary. This file picks the command and turns its end into an exit code.
 
+mod admin;
 mod args;
 mod check;
 mod failure;
 mod load;
 mod proxy;
+mod status;
 mod up;
 
 use std::process::ExitCode;
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let result = match args::parse().command {
         Command::Up(file) => up::run(&file),
         Command::Check(file) => check::run(&file),
+        Command::Status(asked) => status::run(&asked),
         Command::Proxy => proxy::run(),
     };
     match result {

@@ -3,13 +3,14 @@
 //! This module opens what only the master may open and then hands over to [`master`], which lives until it is told to
 //! stop. The order matters: whatever the user can have got wrong comes before anything is started.
 
+mod admin;
 mod banner;
 mod front;
 mod listen;
 mod master;
 mod opened;
 mod roster;
-mod rundir;
+pub(crate) mod rundir;
 
 use std::time::Instant;
 
@@ -32,14 +33,19 @@ pub(crate) fn run(file: &ConfigFile) -> Result<(), Failure> {
         process: Process::Master,
     })?;
     raise_open_files()?;
-    let run_directory = RunDirectory::open(&loaded.site.file)?;
+    let mut run_directory = RunDirectory::open(&loaded.site.file)?;
     let opened = Opened::open(loaded, run_directory.path())?;
+    let site = &opened.loaded.site;
+    let admin = admin::place(site, run_directory.path());
+    run_directory
+        .sign(&site.file, &admin)
+        .context("cannot write into the run directory")?;
     // One thread: children must be started by the thread that lives as long as we do (`PR_SET_PDEATHSIG`).
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async { Master::start(opened, started)?.run().await })
+    runtime.block_on(async { Master::start(opened, started, admin)?.run().await })
 }
 
 /// The usual soft limit of 1024 is for programs that call `select`; each connection of a visitor needs a descriptor.

@@ -30,6 +30,7 @@ pub(crate) static SERVER: Keys = Keys {
         "trusted_proxies",
         "access_log",
         "server_header",
+        "admin",
     ],
     foreign: &[
         ("listen", "http"),
@@ -38,7 +39,7 @@ pub(crate) static SERVER: Keys = Keys {
         ("accesslog", "access_log"),
         ("server_tokens", "server_header"),
     ],
-    later: &["user", "admin"],
+    later: &["user"],
 };
 
 pub(crate) static ACCESS_LOG: Keys = Keys {
@@ -277,7 +278,7 @@ mod tests {
             (
                 &SERVER,
                 "a\nb",
-                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log` and `server_header`",
+                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log`, `server_header` and `admin`",
             ),
         ] {
             let mistake = unknown(keys, name);

@@ -1,5 +1,7 @@
 //! `[server]`.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 
 use super::{Context, keys};
@@ -40,6 +42,7 @@ pub(super) fn read(
         server_header: get("server_header")
             .and_then(|value| value.boolean())
             .unwrap_or(defaults::SERVER_HEADER),
+        admin: get("admin").and_then(|value| admin(context, &value)),
     };
     if server.http.is_empty() && says_https.is_none() && http.is_some_and(|list| list.is_some()) {
         let span = get("http").map(|value| value.span);
@@ -82,6 +85,20 @@ fn listeners(
         list.push(listen);
     }
     (list.len() == count).then_some(list)
+}
+
+/// Whoever opens it may reload and look into everything, so it is never a port.
+fn admin(context: &Context, value: &Value<'_>) -> Option<Located<PathBuf>> {
+    value.parsed("a Unix socket such as `\"unix:/run/stack/admin.sock\"`", |text| {
+        let listen: Listen = text.parse()?;
+        let listen = listen.resolved(|path| context.folder.resolve(path));
+        check_socket_path(&listen)?;
+        match listen {
+            Listen::Unix(path) => Ok(path),
+            _ => Err(Mistake::new("the admin socket is a Unix socket, not a port")
+                .hint("write `\"unix:/run/stack/admin.sock\"`, or nothing for one in the run directory")),
+        }
+    })
 }
 
 fn listen_integer(value: &Value<'_>, example: &str) -> Option<Vec<Located<Listen>>> {

@@ -11,7 +11,10 @@ use std::{
 
 use ::proxy::control::{Order, Report, WorkerName};
 use anyhow::Context;
-use appserver::pool::keeper::{self, Keeper};
+use appserver::{
+    assignment::BUILD_ID,
+    pool::keeper::{self, Keeper},
+};
 use supervisor::{
     backoff::Backoff,
     child::Exit,
@@ -23,12 +26,16 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{
+    admin::{Admin, Answer, Asked, Question},
     banner::Banner,
     front::{self, Front},
     opened::Opened,
     roster::Roster,
 };
-use crate::failure::Failure;
+use crate::{
+    admin::{AppStatus, ListenerStatus, ProxyStatus, Status, WorkerStatus},
+    failure::Failure,
+};
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -50,6 +57,8 @@ pub(crate) struct Master {
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
     inbox: Inbox,
+    /// Closed when the master ends.
+    _admin: Admin,
 }
 
 /// Where everything that happens arrives.
@@ -58,7 +67,11 @@ struct Inbox {
     requests: Requests,
     front: mpsc::UnboundedReceiver<front::Told>,
     pools: mpsc::UnboundedReceiver<(String, keeper::Told)>,
+    admin: mpsc::Receiver<Asked>,
 }
+
+/// Questions that wait for the master, which answers at once or notes them down.
+const QUESTIONS: usize = 32;
 
 /// How far the master's life has come.
 #[derive(Debug)]
@@ -92,7 +105,27 @@ enum FrontState {
     Gone,
 }
 
+impl Phase {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Serving => "serving",
+            Self::Draining { .. } => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 impl FrontState {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Starting(_) => "starting",
+            Self::Serving(_) => "serving",
+            Self::Waiting(_) => "waiting",
+            Self::Gone => "gone",
+        }
+    }
+
     fn front(&self) -> Option<&Front> {
         match self {
             Self::Starting(front) | Self::Serving(front) => Some(front),
@@ -103,11 +136,19 @@ impl FrontState {
 
 impl Master {
     /// Starts the proxy and, at the same time, the workers. Must be called on the main thread, in a runtime of one thread.
-    pub(crate) fn start(opened: Opened, started: Instant) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        opened: Opened,
+        started: Instant,
+        admin_socket: PathBuf,
+    ) -> Result<Self, Failure> {
         let requests = Requests::new().context("cannot listen for signals")?;
         let notifier = Notifier::from_env().context("cannot reach the service manager")?;
         let (front_reports, front) = mpsc::unbounded_channel();
         let (pool_reports, pools) = mpsc::unbounded_channel();
+        let (ask, asked) = mpsc::channel(QUESTIONS);
+        let shown = admin_socket.display().to_string();
+        let admin =
+            Admin::open(admin_socket, ask).with_context(|| format!("cannot listen on {shown}"))?;
         let apps = opened
             .templates
             .iter()
@@ -127,7 +168,9 @@ impl Master {
                 requests,
                 front,
                 pools,
+                admin: asked,
             },
+            _admin: admin,
             opened,
             started,
         };
@@ -144,6 +187,7 @@ impl Master {
                 request = self.inbox.requests.next() => self.asked(request),
                 Some(told) = self.inbox.front.recv() => self.front_told(told)?,
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told),
+                Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = sleep_until(wake) => self.tick(),
             }
         }
@@ -237,6 +281,53 @@ impl Master {
                 );
             }
         }
+    }
+
+    fn questioned(&self, Asked { question, answer }: Asked) {
+        let answered = match question {
+            Question::Status => Answer::json(&self.status()),
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(answered);
+    }
+
+    fn status(&self) -> Status {
+        let listening = self.opened.listening.iter();
+        Status {
+            version: BUILD_ID.to_owned(),
+            pid: std::process::id(),
+            config: self.opened.loaded.site.file.clone(),
+            phase: self.phase.name().to_owned(),
+            uptime: self.started.elapsed().as_secs(),
+            proxy: ProxyStatus {
+                pid: self.front.front().map(|front| front.pid),
+                state: self.front.name().to_owned(),
+            },
+            listeners: listening
+                .map(|listening| ListenerStatus {
+                    name: listening.what.name.clone(),
+                    tls: listening.what.tls,
+                })
+                .collect(),
+            apps: self.apps_status(),
+        }
+    }
+
+    fn apps_status(&self) -> Vec<AppStatus> {
+        let apps = self.opened.loaded.site.apps.iter();
+        let status = |app: &config::site::App| AppStatus {
+            name: app.name.clone(),
+            failed: self.roster.failures().get(&app.name).cloned(),
+            workers: self
+                .roster
+                .workers(&app.name)
+                .map(|(worker, threads)| WorkerStatus {
+                    name: worker.to_string(),
+                    threads,
+                })
+                .collect(),
+        };
+        apps.map(status).collect()
     }
 
     /// Stops from the outside in.

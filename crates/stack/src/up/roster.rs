@@ -41,6 +41,15 @@ impl Roster {
         &self.failed
     }
 
+    /// The workers of an app that are ready, and how many slots each has.
+    pub(crate) fn workers(&self, app: &str) -> impl Iterator<Item = (&WorkerName, u16)> {
+        let of_app = move |(worker, (_, threads)): (_, &(PathBuf, u16))| {
+            let worker: &WorkerName = worker;
+            (worker.app == app).then_some((worker, *threads))
+        };
+        self.ready.iter().filter_map(of_app)
+    }
+
     /// All of it, for a proxy that knows nothing.
     pub(crate) fn orders(&self) -> Vec<Order> {
         let ready = self

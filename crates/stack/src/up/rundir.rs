@@ -2,7 +2,8 @@
 //!
 //! It is `$RUNTIME_DIRECTORY` (systemd), else a folder of this configuration in `$XDG_RUNTIME_DIR`, else a fresh one in
 //! the place for temporary files. A lock in it keeps a second run out and ends with the process that holds it, however it
-//! ends, so what a dead run left behind is known as such.
+//! ends, so what a dead run left behind is known as such. The lock also names the configuration and its admin socket:
+//! that is how commands find their master.
 
 use std::{
     env,
@@ -38,7 +39,7 @@ pub(crate) struct RunDirectory {
     path: PathBuf,
     origin: Origin,
     /// Held as long as we live.
-    _lock: File,
+    lock: File,
 }
 
 /// Who made the directory.
@@ -62,15 +63,78 @@ impl RunDirectory {
         &self.path
     }
 
+    /// Writes down whose it is, for [`admin_sockets`].
+    pub(crate) fn sign(&mut self, config: &Path, admin: &Path) -> io::Result<()> {
+        let mut text = format!("{}\n", std::process::id()).into_bytes();
+        for path in [config, admin] {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(b'\n');
+        }
+        self.lock.rewind()?;
+        self.lock.write_all(&text)?;
+        self.lock.set_len(text.len() as u64)
+    }
+
     fn take(path: PathBuf, origin: Origin) -> Result<Self, Failure> {
         let lock = lock(&path)?;
         remove_sockets(&path).with_context(|| format!("cannot clean {}", path.display()))?;
-        Ok(Self {
-            path,
-            origin,
-            _lock: lock,
-        })
+        Ok(Self { path, origin, lock })
     }
+}
+
+/// The admin sockets of whoever may be serving this configuration; those of dead runs among them refuse connections.
+pub(crate) fn admin_sockets(config: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if let Some(given) = variable("RUNTIME_DIRECTORY") {
+        folders.push(first_of(&given));
+    }
+    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
+        folders.extend(ours_in(Path::new(&runtime)));
+    }
+    // Of a service: its `RuntimeDirectory=`. Only root makes folders there.
+    folders.extend(named_in(Path::new("/run")));
+    folders.extend(ours_in(&env::temp_dir()));
+    let mut sockets = Vec::new();
+    for folder in folders {
+        let socket = admin_socket(&folder, config);
+        sockets.extend(socket.filter(|socket| !sockets.contains(socket)));
+    }
+    sockets
+}
+
+/// The admin socket that the lock of this folder names, if it names this configuration.
+fn admin_socket(folder: &Path, config: &Path) -> Option<PathBuf> {
+    let text = fs::read(folder.join(LOCK)).ok()?;
+    let mut lines = text.split(|byte| *byte == b'\n').skip(1);
+    let mut path = || Some(PathBuf::from(OsStr::from_bytes(lines.next()?)));
+    let (served, socket) = (path()?, path()?);
+    (is_same(&served, config) && socket.is_absolute()).then_some(socket)
+}
+
+/// Whether two names mean the same file, be it by links.
+fn is_same(one: &Path, two: &Path) -> bool {
+    let absolute = std::path::absolute(two);
+    let real = |path: &Path| path.canonicalize().ok();
+    absolute.is_ok_and(|absolute| absolute == one)
+        || (real(one).is_some() && real(one) == real(two))
+}
+
+fn named_in(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.as_bytes() == b"stack" || name.as_bytes().starts_with(FRESH.as_bytes())
+    });
+    named.map(|entry| entry.path()).collect()
+}
+
+/// Others may make folders with such names as well.
+fn ours_in(parent: &Path) -> Vec<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let is_ours = |path: &PathBuf| {
+        fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == user)
+    };
+    named_in(parent).into_iter().filter(is_ours).collect()
 }
 
 impl Drop for RunDirectory {
@@ -89,13 +153,7 @@ impl Drop for RunDirectory {
 
 fn place(config: &Path) -> anyhow::Result<(PathBuf, Origin)> {
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
-        // Several are separated by colons (systemd.exec(5)); the first is as good as any.
-        let first = given
-            .as_bytes()
-            .split(|byte| *byte == b':')
-            .next()
-            .unwrap_or_default();
-        return Ok((PathBuf::from(OsStr::from_bytes(first)), Origin::Given));
+        return Ok((first_of(&given), Origin::Given));
     }
     if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
         let path = PathBuf::from(runtime).join(name_for(config));
@@ -109,6 +167,12 @@ fn place(config: &Path) -> anyhow::Result<(PathBuf, Origin)> {
         .tempdir()
         .context("cannot make a folder for sockets")?;
     Ok((fresh.keep(), Origin::Made))
+}
+
+/// Several are separated by colons (systemd.exec(5)); the first is as good as any.
+fn first_of(given: &OsStr) -> PathBuf {
+    let first = given.as_bytes().split(|byte| *byte == b':').next();
+    PathBuf::from(OsStr::from_bytes(first.unwrap_or_default()))
 }
 
 fn variable(name: &str) -> Option<std::ffi::OsString> {
@@ -193,7 +257,7 @@ fn lock(folder: &Path) -> Result<File, Failure> {
             let _ = file.read_to_string(&mut holder);
             let message = format!(
                 "this configuration is being served already, by process {}: stop that first (its run directory is {})",
-                holder.trim(),
+                holder.lines().next().unwrap_or_default(),
                 folder.display()
             );
             Err(Failure::User(message))
@@ -259,6 +323,25 @@ mod tests {
         let holder = fs::read_to_string(path.join(LOCK)).unwrap();
         assert_eq!(holder, format!("{}\n", std::process::id()));
         drop(ours);
+    }
+
+    #[test]
+    fn a_run_is_found_by_its_configuration_under_any_name() {
+        let parent = tempfile::tempdir().unwrap();
+        let config = parent.path().join("site.toml");
+        let link = parent.path().join("link.toml");
+        fs::write(&config, "").unwrap();
+        std::os::unix::fs::symlink(&config, &link).unwrap();
+        let mut run = RunDirectory::take(made(parent.path()), Origin::Made).unwrap();
+        assert_eq!(admin_socket(run.path(), &config), None, "not signed yet");
+        let socket = run.path().join("admin.sock");
+        run.sign(&config, &socket).unwrap();
+        for name in [&config, &link] {
+            assert_eq!(admin_socket(run.path(), name), Some(socket.clone()));
+        }
+        let other = parent.path().join("other.toml");
+        assert_eq!(admin_socket(run.path(), &other), None);
+        assert_eq!(ours_in(parent.path()), [run.path()]);
     }
 
     #[test]

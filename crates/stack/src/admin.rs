@@ -1,0 +1,189 @@
+//! The admin socket: what a command asks of a running master, and how it finds it.
+//!
+//! HTTP/1.1 with JSON over a Unix socket that only the master's user may open, one question to a connection, so `curl
+//! --unix-socket` and any library can ask as well. The master's end is `up::admin`. A command never reads the
+//! configuration to find its master: one that reloads a file with a mistake in it must still get there.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use message::head::{Finder, Limits, ResponseHead};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{failure::Failure, up::rundir};
+
+/// The name of the socket in the run directory.
+pub(crate) const SOCKET: &str = "admin.sock";
+
+/// How the whole is: the answer to `GET /status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The master's build.
+    pub(crate) version: String,
+    /// The master's process id.
+    pub(crate) pid: u32,
+    /// The configuration that is served.
+    pub(crate) config: PathBuf,
+    /// `starting`, `serving`, `draining` or `stopping`.
+    pub(crate) phase: String,
+    /// Since when the master lives, in seconds.
+    pub(crate) uptime: u64,
+    /// The proxy.
+    pub(crate) proxy: ProxyStatus,
+    /// What is listened on.
+    pub(crate) listeners: Vec<ListenerStatus>,
+    /// The apps, in order of name.
+    pub(crate) apps: Vec<AppStatus>,
+}
+
+/// How the proxy is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProxyStatus {
+    /// Its process id; `None` while there is none.
+    pub(crate) pid: Option<i32>,
+    /// `starting`, `serving`, `waiting` (it died and is started again soon) or `gone`.
+    pub(crate) state: String,
+}
+
+/// What is listened on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerStatus {
+    /// `127.0.0.1:8080`.
+    pub(crate) name: String,
+    /// Whether TLS is spoken on it.
+    pub(crate) tls: bool,
+}
+
+/// How an app is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppStatus {
+    /// Its name.
+    pub(crate) name: String,
+    /// Why it has no worker, when the last one could not start.
+    pub(crate) failed: Option<String>,
+    /// Those that serve.
+    pub(crate) workers: Vec<WorkerStatus>,
+}
+
+/// How a worker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerStatus {
+    /// `web·3`.
+    pub(crate) name: String,
+    /// Its slots.
+    pub(crate) threads: u16,
+}
+
+/// Whatever a question has no better answer to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    /// For people; may have several lines.
+    pub(crate) error: String,
+}
+
+/// A way to the master of a configuration.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: UnixStream,
+}
+
+/// An answer is never this large, unless it is no answer.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// The head is our own.
+const HEAD: Limits = Limits {
+    line: 1024,
+    head: 8 * 1024,
+    fields: 64,
+};
+
+impl Client {
+    /// Connects to the master that serves this configuration.
+    pub(crate) fn connect(config: &Path) -> Result<Self, Failure> {
+        let mut refused = None;
+        for socket in rundir::admin_sockets(config) {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => return Ok(Self { stream }),
+                // What a run that was killed has left behind.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => refused = Some((socket, error)),
+            }
+        }
+        let shown = config.display();
+        Err(Failure::User(match refused {
+            Some((socket, error)) => format!(
+                "{shown} is being served, but we may not ask its master: {}: {error}; do it as the user that it runs as",
+                socket.display()
+            ),
+            None => format!(
+                "{shown} is not being served here; start it with `stack up --config {shown}`"
+            ),
+        }))
+    }
+
+    /// Asks for something.
+    pub(crate) fn get<T: DeserializeOwned>(self, path: &str) -> Result<T, Failure> {
+        self.ask("GET", path, b"")
+    }
+
+    fn ask<T: DeserializeOwned>(
+        mut self,
+        method: &str,
+        path: &str,
+        content: &[u8],
+    ) -> Result<T, Failure> {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: stack\r\nContent-Length: {}\r\n\r\n",
+            content.len()
+        );
+        let answer = self
+            .exchange(&[head.as_bytes(), content].concat())
+            .context("the master does not answer")?;
+        let (status, content) = understand(&answer)
+            .ok_or_else(|| Failure::User("the master ended before it had answered".to_owned()))?;
+        if (200..300).contains(&status) {
+            return Ok(serde_json::from_slice(content)?);
+        }
+        let trouble: Trouble = serde_json::from_slice(content)?;
+        Err(Failure::User(trouble.error))
+    }
+}
+
+impl Client {
+    fn exchange(&mut self, question: &[u8]) -> io::Result<Vec<u8>> {
+        self.stream.write_all(question)?;
+        let mut answer = Vec::new();
+        (&self.stream).take(ANSWER_MAX).read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+/// The status and the content of a whole answer.
+fn understand(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let end = Finder::default().find_response(answer, &HEAD).ok()??;
+    let head = ResponseHead::parse(Bytes::copy_from_slice(&answer[..end]), &HEAD).ok()?;
+    let length = head.fields.get("content-length")?;
+    let length: usize = str::from_utf8(length).ok()?.parse().ok()?;
+    let content = answer.get(end..end.checked_add(length)?)?;
+    Some((head.status, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_or_none() {
+        let whole = b"HTTP/1.1 409 Conflict\r\nContent-Length: 3\r\n\r\n{}\n";
+        assert_eq!(understand(whole), Some((409, &b"{}\n"[..])));
+        for cut in 0..whole.len() {
+            assert_eq!(understand(&whole[..cut]), None, "{cut}");
+        }
+    }
+}
