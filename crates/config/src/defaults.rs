@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Limits, Listen};
+use crate::site::{Limits, Listen, Queue};
 
 /// A key that holds a figure: what it is when nothing is written, and what may be written.
 #[derive(Clone, Copy, Debug)]
@@ -75,10 +75,21 @@ pub(crate) const KEEPALIVE_AGE: Figure<Duration> = time("keepalive_age", 3600);
 pub(crate) const QUEUE_TIMEOUT: Figure<Duration> = time("queue_timeout", 15);
 // At 30 ms each and 4 workers of 4 slots, about a second's work.
 pub(crate) const QUEUE_LENGTH: Figure<u64> = figure("queue_length", 512, 0, 1_000_000);
+// A quarter of the queue: who is behind one address with many others still gets in, and nobody takes all places.
+pub(crate) const QUEUE_PER_CLIENT: Figure<u64> = figure("queue_per_client", 128, 1, 1_000_000);
+// A page that comes half a second later is slow; one that comes after the whole queue is too late.
+pub(crate) const QUEUE_TARGET: Figure<Duration> = Figure {
+    default: Duration::from_millis(500),
+    least: Duration::ZERO,
+    ..time("queue_target", 0)
+};
 // The least that RFC 9113 §6.5.2 recommends.
 pub(crate) const H2_STREAMS: Figure<u64> = figure("h2_streams", 100, 1, 10_000);
 // Some 200 MiB if all of them are at work with TLS.
 pub(crate) const CONNECTIONS: Figure<u64> = figure("connections", 16_384, 1, 1_000_000);
+// 0, no limit: a company or a mobile network may stand behind one address.
+pub(crate) const CONNECTIONS_PER_CLIENT: Figure<u64> =
+    figure("connections_per_client", 0, 0, 1_000_000);
 // As long as a request may take, and less than what systemd waits (90 s).
 pub(crate) const DRAIN_TIMEOUT: Figure<Duration> = Figure {
     least: Duration::ZERO,
@@ -101,6 +112,8 @@ pub(crate) const CACHE: Figure<Duration> = Figure {
     least: Duration::ZERO,
     most: seconds(10 * 365 * 86_400),
 };
+// Nobody goes before others who does not say why.
+pub(crate) const QUEUE: Queue = Queue::Last;
 // A browser never forgets a 301: that a move is for good has to be said.
 pub(crate) const REDIRECT_STATUS: u16 = 302;
 // What a text is when nothing else is said.
@@ -149,8 +162,11 @@ impl Default for Limits {
             keepalive_age: KEEPALIVE_AGE.default,
             queue_timeout: QUEUE_TIMEOUT.default,
             queue_length: QUEUE_LENGTH.default,
+            queue_per_client: QUEUE_PER_CLIENT.default,
+            queue_target: QUEUE_TARGET.default,
             h2_streams: H2_STREAMS.default,
             connections: CONNECTIONS.default,
+            connections_per_client: CONNECTIONS_PER_CLIENT.default,
             drain_timeout: DRAIN_TIMEOUT.default,
         }
     }

@@ -145,10 +145,16 @@ pub struct Limits {
     pub queue_timeout: Duration,
     /// Most requests that wait for a slot of one app (503).
     pub queue_length: u64,
+    /// Most requests of one client that wait for a slot of one app (503).
+    pub queue_per_client: u64,
+    /// How long requests should wait at most while there are lastingly more than the app can do (503); zero: no matter.
+    pub queue_target: Duration,
     /// Most streams at once of an HTTP/2 connection.
     pub h2_streams: u64,
     /// Most connections at once; further ones wait in the backlog.
     pub connections: u64,
+    /// Most connections of one client at once (close); 0: any number.
+    pub connections_per_client: u64,
     /// How long running requests may take to finish when we stop.
     pub drain_timeout: Duration,
 }
@@ -265,6 +271,8 @@ pub enum Action {
     App {
         /// The app's name; it exists in [`Site::apps`].
         app: String,
+        /// `queue = "first"`: where its requests wait for a slot.
+        queue: Queue,
     },
     /// `files = "public"`.
     Files {
@@ -289,6 +297,16 @@ pub enum Action {
         /// Its type.
         content_type: String,
     },
+}
+
+/// Where requests of a route wait for a slot of their app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Queue {
+    /// `"first"`: before all others. For health checks.
+    First,
+    /// `"last"`: behind those that came before.
+    Last,
 }
 
 impl Site {

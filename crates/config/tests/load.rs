@@ -8,7 +8,7 @@ use config::{
     load,
     site::{
         AccessLog, Action, Entry, HostPattern, Interpreter, Limits, Listen, Located, LogFormat,
-        LogTarget, RoutePath, Tls,
+        LogTarget, Queue, RoutePath, Tls,
     },
 };
 
@@ -153,7 +153,13 @@ routes = [
         (root.value.as_path(), cache.as_secs()),
         (Path::new("/srv/web/public"), 604_800)
     );
-    assert_eq!(first.routes[1].action, Action::App { app: "web".into() });
+    assert_eq!(
+        first.routes[1].action,
+        Action::App {
+            app: "web".into(),
+            queue: Queue::Last
+        }
+    );
     assert_eq!(second.names, [HostPattern::Exact("[::1]".into())]);
     assert_eq!(second.tls.value, Tls::SelfSigned);
     assert_eq!(second.routes[0].path, RoutePath::Exact("/old".into()));

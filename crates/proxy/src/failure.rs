@@ -76,6 +76,30 @@ pub(crate) enum Failure {
         app: Arc<str>,
         /// How many wait.
         length: usize,
+        /// How long the next to be served has waited.
+        retry_after: Duration,
+    },
+    /// `limits.queue_per_client` requests of this client wait already.
+    #[error("{count} requests of this client wait for a slot of app {app} already")]
+    QueueClient {
+        /// Which app.
+        app: Arc<str>,
+        /// How many wait.
+        count: usize,
+        /// How long the next to be served has waited.
+        retry_after: Duration,
+    },
+    /// The queue has been there for so long that who waited longer than `limits.queue_target` is sent away.
+    #[error(
+        "app {app} gets more than it can answer; the request was turned away after {waited:?} in its queue"
+    )]
+    QueueShed {
+        /// Which app.
+        app: Arc<str>,
+        /// How long it waited.
+        waited: Duration,
+        /// How long the next to be served has waited.
+        retry_after: Duration,
     },
     /// No slot became free within `limits.queue_timeout`.
     #[error("no slot of app {app} became free in {waited:?}")]
@@ -84,6 +108,8 @@ pub(crate) enum Failure {
         app: Arc<str>,
         /// How long it waited.
         waited: Duration,
+        /// How long the next to be served has waited.
+        retry_after: Duration,
     },
     /// The app has no worker, because none could start.
     #[error("app {app} could not start: {why}")]
@@ -154,6 +180,8 @@ impl Failure {
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
             Self::ClientLeft => 499,
             Self::QueueFull { .. }
+            | Self::QueueClient { .. }
+            | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::AppNotReady { .. }
             | Self::Spool(_)
@@ -179,6 +207,8 @@ impl Failure {
             Self::HeadTimeout(_) => "head-timeout",
             Self::ClientLeft => "client-left",
             Self::QueueFull { .. } => "queue-full",
+            Self::QueueClient { .. } => "queue-client",
+            Self::QueueShed { .. } => "queue-shed",
             Self::QueueTimeout { .. } => "queue-timeout",
             Self::AppNotReady { .. } => "app-not-ready",
             Self::WorkerDied { .. } => "worker-died",
@@ -202,6 +232,8 @@ impl Failure {
             | Self::AppTimeout { .. }
             | Self::AppFailed { .. } => Who::Worker,
             Self::QueueFull { .. }
+            | Self::QueueClient { .. }
+            | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::Spool(_)
             | Self::Handed(_) => Who::Us,
@@ -251,6 +283,7 @@ impl Failure {
         } else {
             ("text/html; charset=utf-8", page_html(status, &self, id))
         };
+        let retry_after = self.retry_after();
         let mut response = Response::new(status, Content::Bytes(Bytes::from(body)))
             .with("Content-Type", content_type)
             .with("Cache-Control", "no-store");
@@ -258,14 +291,28 @@ impl Failure {
             response = response.with("Allow", allow);
         }
         if status == 503 {
-            response = response.with("Retry-After", RETRY_AFTER);
+            response = response.with("Retry-After", retry_after.to_string());
         }
         response
     }
+
+    /// Seconds after which a refused client may come again: as long as the queue takes now, or about what a worker needs to
+    /// start.
+    fn retry_after(&self) -> u64 {
+        match self {
+            Self::QueueFull { retry_after, .. }
+            | Self::QueueClient { retry_after, .. }
+            | Self::QueueShed { retry_after, .. }
+            | Self::QueueTimeout { retry_after, .. } => {
+                (retry_after.as_secs() + 1).min(RETRY_AFTER_MOST)
+            }
+            _ => RETRY_AFTER,
+        }
+    }
 }
 
-/// Seconds after which a refused client may come again: about what a queue needs to empty or a worker to start.
-const RETRY_AFTER: &str = "5";
+const RETRY_AFTER: u64 = 5;
+const RETRY_AFTER_MOST: u64 = 60;
 
 /// A client that names JSON and not HTML, as API clients do.
 fn prefers_json(accept: &[u8]) -> bool {
@@ -320,9 +367,10 @@ mod tests {
         let failure = Failure::QueueFull {
             app: "web".into(),
             length: 512,
+            retry_after: Duration::from_millis(1400),
         };
         let response = failure.into_response(None, RequestId::new());
         assert_eq!(response.status, 503);
-        assert!(format!("{:?}", response.fields).contains("Retry-After: 5"));
+        assert!(format!("{:?}", response.fields).contains("Retry-After: 2\r"));
     }
 }

@@ -30,13 +30,21 @@ pub(crate) struct Journal {
     pub(crate) received: u64,
     /// The slot that ran it.
     pub(crate) slot: Option<Place>,
-    /// How long it waited for that slot.
-    pub(crate) queued: Option<Duration>,
+    queue: Queue,
     /// How long the app took to its response head.
     pub(crate) app_time: Option<Duration>,
     time: SystemTime,
     begun: Instant,
     failed: Option<Cause>,
+}
+
+/// Its wait for a slot.
+#[derive(Clone, Copy, Debug)]
+enum Queue {
+    /// There was none.
+    None,
+    Since(Instant),
+    For(Duration),
 }
 
 /// What answered.
@@ -68,11 +76,23 @@ impl Journal {
             client: None,
             received: 0,
             slot: None,
-            queued: None,
+            queue: Queue::None,
             app_time: None,
             time: SystemTime::now(),
             begun: Instant::now(),
             failed: None,
+        }
+    }
+
+    /// It begins to wait for a slot.
+    pub(crate) fn queue(&mut self) {
+        self.queue = Queue::Since(Instant::now());
+    }
+
+    /// That wait is over. One that is given up with its request ends with that.
+    pub(crate) fn dequeue(&mut self) {
+        if let Queue::Since(begun) = self.queue {
+            self.queue = Queue::For(begun.elapsed());
         }
     }
 
@@ -142,7 +162,11 @@ impl Journal {
                 .slot
                 .as_ref()
                 .map(|place| place as &(dyn Display + Sync)),
-            queue: self.queued,
+            queue: match self.queue {
+                Queue::None => None,
+                Queue::Since(begun) => Some(begun.elapsed()),
+                Queue::For(time) => Some(time),
+            },
             app_time: self.app_time,
             tls: peer.tls,
             cause: self.failed.as_ref().map(|cause| cause.token),

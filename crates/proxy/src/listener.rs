@@ -1,20 +1,22 @@
 //! Accepting connections: one task for each listening socket.
 //!
-//! A connection needs a permit (`limits.connections`); without one we do not accept, and the kernel's backlog is the queue.
+//! A connection needs a permit ([`door`](crate::door)); without one we do not accept, and the kernel's backlog is the queue.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::net::{AddressFamily, sockopt};
-use tokio::net::{TcpListener, UnixListener};
+use telemetry::text::Elapsed;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::Instant,
+};
 
 use crate::{
     connection::{self, Socket},
     control::Listener,
+    door::Permit,
     server::Server,
 };
-
-/// Pause after an accept that failed for want of descriptors or memory: trying at once would spin.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ impl Listening {
     /// Accepts until the server stops.
     pub(crate) async fn run(self, server: Arc<Server>) {
         let mut stop = server.stopping();
+        let mut trouble = Trouble::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -50,34 +53,81 @@ impl Listening {
                 accepted = self.accept(&server) => accepted,
             };
             match accepted {
-                Ok(socket) => drop(tokio::spawn(connection::serve(
-                    socket,
-                    self.what.clone(),
-                    Arc::clone(&server),
-                ))),
+                Ok(Some(socket)) => {
+                    trouble.is_over(&self.what.name);
+                    tokio::spawn(connection::serve(
+                        socket,
+                        self.what.clone(),
+                        Arc::clone(&server),
+                    ));
+                }
+                Ok(None) => {}
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!("cannot accept on {}: {error}", self.what.name);
+                    trouble.is_here(&self.what.name, &error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    async fn accept(&self, server: &Arc<Server>) -> io::Result<(Socket, connection::Permit)> {
-        let permit = server.permit().await;
+    /// The next connection; `None` if its client has too many.
+    async fn accept(&self, server: &Server) -> io::Result<Option<(Socket, Permit)>> {
+        let mut permit = server.door.permit().await;
         let socket = match &self.socket {
             Listened::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
+                if !is_welcome(server, &mut permit, address.ip()) {
+                    return Ok(None);
+                }
                 // Small responses are written whole; waiting for more to send would only delay them.
                 stream.set_nodelay(true)?;
                 Socket::Tcp(stream, address)
             }
             Listened::Unix(listener) => Socket::Unix(listener.accept().await?.0),
         };
-        Ok((socket, permit))
+        Ok(Some((socket, permit)))
     }
 }
+
+/// Whether the client may have one connection more. A trusted proxy has those of its clients.
+fn is_welcome(server: &Server, permit: &mut Permit, address: IpAddr) -> bool {
+    let plan = server.plan();
+    let most = plan.limits.connections_per_client;
+    if most == 0 || plan.trusts(address) {
+        return true;
+    }
+    let welcome = server.door.count(permit, address.into(), most);
+    if !welcome {
+        tracing::debug!("a connection of {address} was closed: it has {most} already");
+    }
+    welcome
+}
+
+/// Accepting fails, or did: said once, not at each attempt.
+#[derive(Debug, Default)]
+struct Trouble(Option<Instant>);
+
+impl Trouble {
+    fn is_here(&mut self, listener: &str, error: &io::Error) {
+        if self.0.is_none() {
+            self.0 = Some(Instant::now());
+            tracing::warn!(
+                "cannot accept on {listener}: {error}; new connections wait, and it is tried again every {PAUSE:?}"
+            );
+        }
+    }
+
+    fn is_over(&mut self, listener: &str) {
+        if let Some(since) = self.0.take() {
+            let time = Elapsed(since.elapsed());
+            tracing::warn!("accepting on {listener} again, after {time}");
+        }
+    }
+}
+
+/// Pause after an accept that failed for want of descriptors or memory: trying at once would spin.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Errors of the connection that was about to be accepted (accept(2)), not of the socket.
 fn is_of_connection(error: &io::Error) -> bool {

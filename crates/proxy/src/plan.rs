@@ -167,11 +167,11 @@ fn action(
     pool: impl Fn(&site::App) -> Arc<Pool>,
 ) -> Result<Action, PlanError> {
     Ok(match action {
-        site::Action::App { app } => {
+        site::Action::App { app, queue } => {
             let app = site.app(app).ok_or_else(|| PlanError::NoApp(app.clone()))?;
             Action::App(AppRoute {
                 pool: pool(app),
-                settings: Settings::new(app, &site.limits),
+                settings: Settings::new(app, *queue, &site.limits),
             })
         }
         site::Action::Files { root, cache } => Action::Files(open_root(&root.value, *cache)?),

@@ -16,12 +16,13 @@ use telemetry::{
     access::{Format, Log},
     text::Elapsed,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     app::pool::Pool,
     channel::{Channel, Receiver, Sender},
     control::{Certificate, Listener, Order, Report},
+    door::{self, Door},
     listener::Listening,
     plan::Plan,
     tls::SelfSigned,
@@ -58,6 +59,7 @@ pub enum Error {
 /// # Errors
 /// When it cannot begin to serve, or has lost its master.
 pub fn run(control: OwnedFd) -> Result<(), Error> {
+    let descriptors = door::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("proxy")
@@ -65,7 +67,7 @@ pub fn run(control: OwnedFd) -> Result<(), Error> {
         .map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
         let (sender, receiver) = Channel::new(control).map_err(Error::Channel)?.split();
-        obey(sender, receiver).await
+        obey(sender, receiver, descriptors).await
     });
     // Connections that outlived the grace end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -76,7 +78,8 @@ pub fn run(control: OwnedFd) -> Result<(), Error> {
 #[derive(Debug)]
 pub(crate) struct Server {
     plan: ArcSwap<Plan>,
-    permits: Arc<Semaphore>,
+    /// Who may come in.
+    pub(crate) door: Door,
     stop: watch::Sender<bool>,
 }
 
@@ -84,12 +87,6 @@ impl Server {
     /// What is being served now.
     pub(crate) fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
-    }
-
-    /// A place for one more connection, as soon as there is one.
-    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        permit.expect("the semaphore is never closed")
     }
 
     /// Resolves when the server stops. To be polled until it is ready, and no more.
@@ -117,6 +114,8 @@ enum Then {
 /// What outlives a configuration.
 #[derive(Debug)]
 struct Kept {
+    /// How many descriptors there may be.
+    descriptors: u64,
     build: OnceLock<Arc<str>>,
     pools: Mutex<HashMap<String, Arc<Pool>>>,
     self_signed: SelfSigned,
@@ -165,10 +164,11 @@ impl Kept {
     }
 }
 
-async fn obey(sender: Sender, mut orders: Receiver) -> Result<(), Error> {
+async fn obey(sender: Sender, mut orders: Receiver, descriptors: u64) -> Result<(), Error> {
     let (reports, outbox) = mpsc::channel(REPORTS);
     tokio::spawn(tell(sender, outbox));
     let kept = Kept {
+        descriptors,
         build: OnceLock::new(),
         pools: Mutex::default(),
         self_signed: SelfSigned::default(),
@@ -245,10 +245,9 @@ async fn begin(
             return Err(Error::Refused(why));
         }
     };
-    let connections = usize::try_from(site.limits.connections).unwrap_or(usize::MAX);
     let server = Arc::new(Server {
         plan: ArcSwap::from_pointee(plan),
-        permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+        door: Door::new(door::connections(&site, kept.descriptors)),
         stop: watch::Sender::new(false),
     });
     for listening in listening {
@@ -285,13 +284,12 @@ fn open_log(site: &Site, file: Option<OwnedFd>) -> io::Result<Log> {
 async fn drain(server: &Server) {
     server.stop.send_replace(true);
     let plan = server.plan();
-    let all = u32::try_from(plan.limits.connections).unwrap_or(u32::MAX);
-    let done = server.permits.acquire_many(all);
+    let done = server.door.empty();
     if tokio::time::timeout(plan.limits.drain_timeout, done)
         .await
         .is_err()
     {
-        let left = plan.limits.connections - server.permits.available_permits() as u64;
+        let left = server.door.inside();
         let whose = if left == 1 {
             "connection"
         } else {

@@ -68,8 +68,11 @@ pub(crate) static LIMITS: Keys = Keys {
         "keepalive_age",
         "queue_timeout",
         "queue_length",
+        "queue_per_client",
+        "queue_target",
         "h2_streams",
         "connections",
+        "connections_per_client",
         "drain_timeout",
     ],
     foreign: &[
@@ -79,6 +82,8 @@ pub(crate) static LIMITS: Keys = Keys {
         ("keepalive", "keepalive_timeout"),
         ("graceful_timeout", "drain_timeout"),
         ("worker_connections", "connections"),
+        ("limit_conn", "connections_per_client"),
+        ("maxqueue", "queue_length"),
         ("limit_request_line", "request_line"),
         ("limit_request_fields", "fields"),
         ("headers", "fields"),
@@ -149,7 +154,7 @@ pub(crate) static TLS: Keys = Keys {
 pub(crate) static ROUTE: Keys = Keys {
     place: "a route",
     names: &[
-        "path", "app", "files", "redirect", "respond", "cache", "status", "type",
+        "path", "app", "files", "redirect", "respond", "cache", "status", "type", "queue",
     ],
     foreign: &[
         ("location", "path"),

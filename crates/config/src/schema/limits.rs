@@ -41,8 +41,11 @@ fn figures(table: &Table<'_>) -> Limits {
         keepalive_age: table.duration(&defaults::KEEPALIVE_AGE),
         queue_timeout: table.duration(&defaults::QUEUE_TIMEOUT),
         queue_length: table.count(&defaults::QUEUE_LENGTH),
+        queue_per_client: table.count(&defaults::QUEUE_PER_CLIENT),
+        queue_target: table.duration(&defaults::QUEUE_TARGET),
         h2_streams: table.count(&defaults::H2_STREAMS),
         connections: table.count(&defaults::CONNECTIONS),
+        connections_per_client: table.count(&defaults::CONNECTIONS_PER_CLIENT),
         drain_timeout: table.duration(&defaults::DRAIN_TIMEOUT),
     }
 }

@@ -6,7 +6,7 @@ use super::{Context, keys};
 use crate::{
     defaults,
     error::{Mistake, Problem},
-    site::{Action, Route, RoutePath},
+    site::{Action, Queue, Route, RoutePath},
     walk::{Table, Value},
 };
 
@@ -88,7 +88,7 @@ fn has_escape(text: &str) -> bool {
 
 /// The keys that say what answers, and what goes with each.
 const ACTIONS: [(&str, &[&str]); 4] = [
-    ("app", &[]),
+    ("app", &["queue"]),
     ("files", &["cache"]),
     ("redirect", &["status"]),
     ("respond", &["status", "type"]),
@@ -102,7 +102,7 @@ fn action(
 ) -> Option<Action> {
     let (name, value) = the_action(table)?;
     match name {
-        "app" => app(&value, apps),
+        "app" => app(table, &value, apps),
         "files" => files(context, table, &value, path),
         "redirect" => redirect(table, &value, path),
         _ => respond(table, &value),
@@ -133,7 +133,7 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
             _ => problem,
         });
     }
-    for option in ["cache", "status", "type"] {
+    for option in ["cache", "status", "type", "queue"] {
         if let Some(value) = table
             .get(option)
             .filter(|_| alone && !options.contains(&option))
@@ -153,7 +153,8 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
     Some((name, value))
 }
 
-fn app(value: &Value<'_>, apps: Option<&[&str]>) -> Option<Action> {
+fn app(table: &Table<'_>, value: &Value<'_>, apps: Option<&[&str]>) -> Option<Action> {
+    let queue = table.get("queue").and_then(|value| queue(&value));
     let name = value.text("the name of an app")?;
     if let Some(apps) = apps.filter(|apps| !apps.contains(&name)) {
         let mistake = Mistake::new(format!("there is no app {name:?}"));
@@ -168,7 +169,22 @@ fn app(value: &Value<'_>, apps: Option<&[&str]>) -> Option<Action> {
     }
     Some(Action::App {
         app: name.to_owned(),
+        queue: queue.unwrap_or(defaults::QUEUE),
     })
+}
+
+fn queue(value: &Value<'_>) -> Option<Queue> {
+    let wanted = "`\"first\"` or `\"last\"`";
+    let parsed = value.parsed(wanted, |text| match text {
+        "first" => Ok(Queue::First),
+        "last" => Ok(Queue::Last),
+        _ => Err(
+            Mistake::new(format!("expected {wanted}, found {text:?}")).hint(
+                "`\"first\"` is for health checks, which are answered while everybody else waits",
+            ),
+        ),
+    });
+    parsed.map(|queue| queue.value)
 }
 
 fn files(

@@ -1,11 +1,12 @@
 //! `app` routes: from a request to a slot of a Python worker and back.
 //!
-//! [`pool`] keeps greeted connections and the queue for them; [`slot`] is one such connection; [`run`] is a request in it,
+//! [`pool`] keeps greeted connections and the [`queue`] for them; [`slot`] is one such connection; [`run`] is a request in it,
 //! with `origin` to read the request whole first and to take the response at the slot's speed. A client never holds a slot:
 //! it is asked for after the last byte of the request, and freed by the last of the response.
 
 mod outbound;
 pub(crate) mod pool;
+mod queue;
 mod run;
 pub(crate) mod slot;
 
@@ -16,6 +17,7 @@ use config::site;
 use crate::{
     failure::Failure,
     journal::Journal,
+    network::Network,
     origin::{
         Origin,
         relay::{self, Written},
@@ -25,6 +27,7 @@ use crate::{
     response::Response,
 };
 use pool::Pool;
+use queue::{Asker, Bounds, Place};
 use slot::Slot;
 
 /// What a route knows of its app.
@@ -43,8 +46,10 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// In the queue.
     pub(crate) queue_timeout: Duration,
-    /// Most requests in the queue.
-    pub(crate) queue_length: usize,
+    /// What bounds the queue.
+    pub(crate) queue: Bounds,
+    /// Where in it requests of this route wait.
+    pub(crate) place: Place,
     /// How much of a response is taken off the worker ahead of the client.
     pub(crate) ahead: usize,
     /// How uploads are read.
@@ -53,12 +58,20 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The app's own, and those of the table.
-    pub(crate) fn new(app: &site::App, limits: &site::Limits) -> Self {
+    pub(crate) fn new(app: &site::App, queue: site::Queue, limits: &site::Limits) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             timeout: app.timeout,
             queue_timeout: limits.queue_timeout,
-            queue_length: size(limits.queue_length),
+            queue: Bounds {
+                length: size(limits.queue_length),
+                per_client: size(limits.queue_per_client),
+                target: limits.queue_target,
+            },
+            place: match queue {
+                site::Queue::First => Place::First,
+                site::Queue::Last => Place::Last,
+            },
             ahead: size(limits.response_memory),
             spooling: Spooling::new(limits),
         }
@@ -97,8 +110,12 @@ async fn begin(
     body: &Spooled,
     journal: &mut Journal,
 ) -> Result<(Slot, Written), Failure> {
+    let asker = Asker {
+        client: request.client.address.map(Network::from),
+        place: app.settings.place,
+    };
     loop {
-        let mut slot = app.pool.take(&app.settings, journal).await?;
+        let mut slot = app.pool.take(&app.settings, asker, journal).await?;
         let connection = slot.connection();
         outbound::write_head(&mut connection.out, request, peer, body);
         if let Some(written) = relay::begin(connection, body) {

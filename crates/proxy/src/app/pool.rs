@@ -1,20 +1,23 @@
 //! The pool of an app's slots, and the queue of requests that wait for one.
 //!
-//! The pool keeps `threads` greeted connections to every worker. A request takes an idle one, or waits: first come, first
-//! served, no longer than `limits.queue_timeout`, no more than `limits.queue_length` of them. A waiting request that is
-//! dropped, because its client left, has left the queue.
+//! The pool keeps `threads` greeted connections to every worker. A request takes an idle one, or waits in the
+//! [queue](super::queue), no longer than `limits.queue_timeout`. A waiting request that is dropped, because its client left,
+//! has left the queue.
 
 use std::{
-    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     Settings,
+    queue::{Asker, Bounds, Full, Queue, Ticket},
     slot::{Greeted, Life, Slot, Worker},
 };
 use crate::{
@@ -44,9 +47,39 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Inner {
     members: Vec<Member>,
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    waiting: Queue<oneshot::Sender<Turn>>,
+    /// What bounded it last.
+    bounds: Bounds,
     /// Why no worker could start; `None` while one may still come.
     failed: Option<Arc<str>>,
+}
+
+/// How a wait ends.
+#[derive(Debug)]
+enum Turn {
+    /// A slot is free.
+    Slot(Slot),
+    /// It has lasted too long for what there is to do.
+    Shed(Duration),
+}
+
+/// A place in the queue, which is given up when this is dropped.
+struct Waiting<'p> {
+    pool: &'p Pool,
+    ticket: Ticket,
+    turn: oneshot::Receiver<Turn>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let left = self.pool.lock().waiting.leave(self.ticket);
+        // Its turn may have come in this very moment; then the slot has not seen a byte of the request.
+        if left.is_none()
+            && let Ok(Turn::Slot(slot)) = self.turn.try_recv()
+        {
+            slot.free();
+        }
+    }
 }
 
 /// A worker and its connections.
@@ -97,24 +130,36 @@ impl Pool {
     pub(crate) async fn take(
         self: &Arc<Self>,
         settings: &Settings,
+        asker: Asker,
         journal: &mut Journal,
     ) -> Result<Slot, Failure> {
-        let turn = {
+        let (ticket, turn) = {
             let mut inner = self.lock();
             if let Some(slot) = self.idle(&mut inner) {
                 return Ok(slot);
             }
-            self.enqueue(&mut inner, settings)?
+            self.enqueue(&mut inner, asker, &settings.queue)?
         };
-        let since = Instant::now();
-        let waited = tokio::time::timeout(settings.queue_timeout, turn).await;
-        journal.queued = Some(since.elapsed());
+        journal.queue();
+        let mut waiting = Waiting {
+            pool: self,
+            ticket,
+            turn,
+        };
+        let waited = tokio::time::timeout(settings.queue_timeout, &mut waiting.turn).await;
+        journal.dequeue();
         match waited {
-            Ok(Ok(slot)) => Ok(slot),
+            Ok(Ok(Turn::Slot(slot))) => Ok(slot),
+            Ok(Ok(Turn::Shed(waited))) => Err(Failure::QueueShed {
+                app: Arc::clone(&self.app),
+                waited,
+                retry_after: self.queue_age(),
+            }),
             Ok(Err(_)) => Err(self.not_ready()),
             Err(_) => Err(Failure::QueueTimeout {
                 app: Arc::clone(&self.app),
                 waited: settings.queue_timeout,
+                retry_after: self.queue_age(),
             }),
         }
     }
@@ -122,25 +167,36 @@ impl Pool {
     fn enqueue(
         &self,
         inner: &mut Inner,
-        settings: &Settings,
-    ) -> Result<oneshot::Receiver<Slot>, Failure> {
+        asker: Asker,
+        bounds: &Bounds,
+    ) -> Result<(Ticket, oneshot::Receiver<Turn>), Failure> {
+        let app = || Arc::clone(&self.app);
         if let (Some(why), true) = (&inner.failed, inner.members.is_empty()) {
-            let (app, why) = (Arc::clone(&self.app), Arc::clone(why));
-            return Err(Failure::AppNotReady { app, why });
+            let why = Arc::clone(why);
+            return Err(Failure::AppNotReady { app: app(), why });
         }
-        if inner.waiting.len() >= settings.queue_length {
-            inner.waiting.retain(|turn| !turn.is_closed());
-        }
-        let length = inner.waiting.len();
-        if length >= settings.queue_length {
-            return Err(Failure::QueueFull {
-                app: Arc::clone(&self.app),
+        let now = Instant::now();
+        inner.shed(bounds, now);
+        let (turn, receiver) = oneshot::channel();
+        let retry_after = inner.waiting.age(now);
+        match inner.waiting.enter(turn, asker, bounds, now) {
+            Ok(ticket) => Ok((ticket, receiver)),
+            Err(Full::Length(length)) => Err(Failure::QueueFull {
+                app: app(),
                 length,
-            });
+                retry_after,
+            }),
+            Err(Full::Client(count)) => Err(Failure::QueueClient {
+                app: app(),
+                count,
+                retry_after,
+            }),
         }
-        let (turn, slot) = oneshot::channel();
-        inner.waiting.push_back(turn);
-        Ok(slot)
+    }
+
+    /// About how long one would wait who came now.
+    fn queue_age(&self) -> Duration {
+        self.lock().waiting.age(Instant::now())
     }
 
     fn not_ready(&self) -> Failure {
@@ -207,28 +263,21 @@ impl Pool {
         connection: Greeted,
         worker: &Arc<Worker>,
     ) -> Option<Greeted> {
-        let Inner {
-            members, waiting, ..
-        } = inner;
-        let Some(member) = members
-            .iter_mut()
-            .find(|member| member.worker.name == worker.name)
-        else {
+        let Some(at) = inner.position(&worker.name) else {
             return Some(connection);
         };
-        let next = loop {
-            match waiting.pop_front() {
-                Some(turn) if turn.is_closed() => {}
-                other => break other,
-            }
-        };
-        match next {
+        if !inner.waiting.is_empty() {
+            let bounds = inner.bounds;
+            inner.shed(&bounds, Instant::now());
+        }
+        let member = &mut inner.members[at];
+        match inner.waiting.next() {
             None => member.idle.push(connection),
             Some(turn) => {
                 member.busy += 1;
                 let slot = Slot::new(connection, Arc::clone(worker), Arc::clone(self));
-                if let Err(slot) = turn.send(slot) {
-                    // The client left in this very moment. Freeing takes the lock that we hold: do it on its own.
+                if let Err(Turn::Slot(slot)) = turn.send(Turn::Slot(slot)) {
+                    // Nobody takes it. Freeing takes the lock that we hold: do it on its own.
                     tokio::spawn(async move { slot.free() });
                 }
             }
@@ -289,6 +338,9 @@ impl Pool {
             let member = inner.members.swap_remove(at);
             member.worker.life.send_replace(Life::Dead(how.into()));
             inner.refuse_if_hopeless();
+            if inner.slots() == 0 {
+                inner.waiting.pause();
+            }
         }
     }
 
@@ -377,6 +429,30 @@ impl Inner {
             .iter_mut()
             .find(|member| member.worker.name == *name)
     }
+
+    fn position(&self, name: &WorkerName) -> Option<usize> {
+        self.members
+            .iter()
+            .position(|member| member.worker.name == *name)
+    }
+
+    /// How many slots serve, or will in a moment.
+    fn slots(&self) -> usize {
+        let serving = self.members.iter().filter(|member| !member.is_releasing());
+        serving
+            .map(|member| member.idle.len() + member.busy + member.opening)
+            .sum()
+    }
+
+    /// Tells those to leave who have waited for too long.
+    fn shed(&mut self, bounds: &Bounds, now: Instant) {
+        self.bounds = *bounds;
+        let slots = self.slots();
+        while let Some((turn, waited)) = self.waiting.shed(slots, bounds, now) {
+            // One who has left meanwhile need not be told.
+            let _ = turn.send(Turn::Shed(waited));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -390,7 +466,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::origin::spool::Spooling;
+    use crate::{app::queue::Place, origin::spool::Spooling};
 
     /// A worker whose slots greet as soon as the semaphore lets them, and then hold their connections.
     fn worker(socket: &Path, number: u32, free: Arc<Semaphore>) {
@@ -432,7 +508,12 @@ mod tests {
             let settings = Settings {
                 timeout: Duration::from_secs(30),
                 queue_timeout: Duration::from_secs(15),
-                queue_length: 2,
+                queue: Bounds {
+                    length: 2,
+                    per_client: 2,
+                    target: Duration::ZERO,
+                },
+                place: Place::Last,
                 ahead: 1024,
                 spooling: Spooling::for_tests(),
             };
@@ -458,7 +539,10 @@ mod tests {
         }
 
         async fn take(&self) -> Result<Slot, Failure> {
-            self.pool.take(&self.settings, &mut Journal::begin()).await
+            let asker = Asker::default();
+            self.pool
+                .take(&self.settings, asker, &mut Journal::begin())
+                .await
         }
 
         async fn until_idle(&self, count: usize) {

@@ -10,15 +10,11 @@ use rustls::ProtocolVersion;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{control::Listener, request::Peer, server::Server};
-
-/// A connection's place among `limits.connections`.
-pub(crate) type Permit = OwnedSemaphorePermit;
+use crate::{control::Listener, door::Permit, request::Peer, server::Server};
 
 /// What was accepted.
 #[derive(Debug)]

@@ -129,7 +129,7 @@ impl Banner<'_> {
     fn row(&self, base: &str, route: &Route) -> Row {
         let (RoutePath::Exact(path) | RoutePath::Subtree(path)) = &route.path;
         let (what, detail, fails) = match &route.action {
-            Action::App { app } => {
+            Action::App { app, .. } => {
                 let (detail, fails) = self.app(app);
                 (format!("app {app}"), detail, fails)
             }
