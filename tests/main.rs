@@ -18,6 +18,7 @@ mod environ;
 mod frameworks;
 mod http1;
 mod interpreters;
+mod overload;
 mod ranges;
 mod serving;
 mod shutdown;

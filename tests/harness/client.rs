@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     sync::Arc,
 };
@@ -55,7 +55,20 @@ pub struct Client {
 
 impl Client {
     pub fn plain(address: SocketAddr) -> Self {
-        let tcp = connect(address);
+        Self::over(connect(address), address)
+    }
+
+    /// From another address of this machine.
+    pub fn plain_from(own: &str, address: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+        let own: IpAddr = own.parse().expect("an address");
+        bind(&socket, &SocketAddr::new(own, 0)).expect("an address of this machine");
+        connect(&socket, &address).expect("the stack listens");
+        Self::over(patient(socket.into()), address)
+    }
+
+    fn over(tcp: TcpStream, address: SocketAddr) -> Self {
         let stream = tcp.try_clone().expect("a descriptor is left");
         Self {
             stream: Box::new(stream),
@@ -112,6 +125,18 @@ impl Client {
 
     pub fn get(&mut self, path: &str) -> Answer {
         self.request("GET", path, &[], b"")
+    }
+
+    /// GET, where the server may close instead of answering.
+    pub fn try_get(&mut self, path: &str) -> Option<Answer> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.stream.write_all(head.as_bytes()).ok()?;
+        while find(&self.buffer, b"\r\n\r\n").is_none() {
+            if !self.more() {
+                return None;
+            }
+        }
+        Some(self.answer(false))
     }
 
     /// Asks and does not wait: the answer is read with [`Client::answer`].
@@ -272,7 +297,10 @@ impl Client {
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let tcp = TcpStream::connect_timeout(&address, PATIENCE).expect("the stack listens");
+    patient(TcpStream::connect_timeout(&address, PATIENCE).expect("the stack listens"))
+}
+
+fn patient(tcp: TcpStream) -> TcpStream {
     tcp.set_read_timeout(Some(PATIENCE)).expect("a valid time");
     tcp.set_write_timeout(Some(PATIENCE)).expect("a valid time");
     tcp

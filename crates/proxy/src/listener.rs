@@ -54,7 +54,7 @@ impl Listening {
             };
             match accepted {
                 Ok(Some(socket)) => {
-                    trouble.is_over(&self.what.name);
+                    trouble.accepted(&self.what.name);
                     tokio::spawn(connection::serve(
                         socket,
                         self.what.clone(),
@@ -106,22 +106,43 @@ fn is_welcome(server: &Server, permit: &mut Permit, address: IpAddr) -> bool {
 
 /// Accepting fails, or did: said once, not at each attempt.
 #[derive(Debug, Default)]
-struct Trouble(Option<Instant>);
+struct Trouble(Option<Times>);
+
+#[derive(Debug)]
+struct Times {
+    first: Instant,
+    last: Instant,
+}
+
+/// How long accepting must have worked before the trouble is over: near the limit each connection that ends lets one more in.
+const CALM: Duration = Duration::from_secs(1);
 
 impl Trouble {
     fn is_here(&mut self, listener: &str, error: &io::Error) {
-        if self.0.is_none() {
-            self.0 = Some(Instant::now());
-            tracing::warn!(
-                "cannot accept on {listener}: {error}; new connections wait, and it is tried again every {PAUSE:?}"
-            );
+        let now = Instant::now();
+        match &mut self.0 {
+            Some(times) => times.last = now,
+            None => {
+                self.0 = Some(Times {
+                    first: now,
+                    last: now,
+                });
+                tracing::warn!(
+                    "cannot accept on {listener}: {error}; new connections wait, and it is tried again every {PAUSE:?}"
+                );
+            }
         }
     }
 
-    fn is_over(&mut self, listener: &str) {
-        if let Some(since) = self.0.take() {
-            let time = Elapsed(since.elapsed());
-            tracing::warn!("accepting on {listener} again, after {time}");
+    fn accepted(&mut self, listener: &str) {
+        if self
+            .0
+            .as_ref()
+            .is_some_and(|times| times.last.elapsed() >= CALM)
+            && let Some(times) = self.0.take()
+        {
+            let time = Elapsed(times.last - times.first);
+            tracing::warn!("accepting on {listener} again; it failed for {time}");
         }
     }
 }
