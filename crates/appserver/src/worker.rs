@@ -64,6 +64,15 @@ pub struct ModuleError {
 }
 
 impl Module {
+    /// One that came inside the executable, as memory that nobody can change any more.
+    ///
+    /// # Errors
+    /// When memory or descriptors are short.
+    pub fn embedded(bytes: &[u8]) -> io::Result<Self> {
+        let file = fds::sealed_memory("stack-module", bytes)?;
+        Ok(Self { file })
+    }
+
     /// Finds it beside this executable: where Cargo leaves it, or where a person put it.
     ///
     /// # Errors

@@ -51,13 +51,22 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// When memory or descriptors are short.
 pub fn sealed_memory(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
-    let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = File::from(memory);
+    let mut file = File::from(memory(name)?);
     file.write_all(content)?;
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
     Ok(file.into())
+}
+
+/// Memory that can be mapped, but not run as a program: where `vm.memfd_noexec` is 2 no other is to be had. Kernels before
+/// 6.3 do not know the flag.
+fn memory(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?),
+        result => Ok(result?),
+    }
 }
 
 /// A connected pair of stream sockets.

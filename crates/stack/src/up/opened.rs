@@ -27,6 +27,9 @@ use crate::failure::Failure;
 /// Access records name visitors; they are for the administrator and their group.
 const LOG_MODE: u32 = 0o640;
 
+/// The module that workers load; empty in a checkout, where it lies beside the executable (`build.rs`).
+static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/module"));
+
 /// What is open.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -95,6 +98,9 @@ fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Opti
 }
 
 fn module() -> Result<Module, Failure> {
+    if !MODULE.is_empty() {
+        return Ok(Module::embedded(MODULE).context("no memory for the Python module")?);
+    }
     let executable = std::env::current_exe().context("cannot find out where this program is")?;
     Ok(Module::beside(&executable)?)
 }
