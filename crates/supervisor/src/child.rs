@@ -1,15 +1,16 @@
 //! A child process: how it is started, that it never outlives us, and how its death is learnt.
 //!
 //! Children are `fork`+`exec` with the descriptors they were given and standard streams, nothing else; signals are reset;
-//! `PR_SET_PDEATHSIG` kills them when we die. A death is learnt by pidfd, never by the end of a stream, which a forked
+//! `PR_SET_PDEATHSIG` kills them when we die. One that is to be another user's gets that user's groups and no capability
+//! before it runs anything. A death is learnt by pidfd, never by the end of a stream, which a forked
 //! grandchild may hold open. This module does not decide whether a child is started again.
 
 use std::{
-    ffi::OsStr,
+    ffi::{CString, OsStr},
     fmt, io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
     path::PathBuf,
     process,
@@ -18,8 +19,11 @@ use std::{
 use rustix::{
     fs::Mode,
     process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus},
+    thread::{CapabilitySet, CapabilitySets},
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::user::User;
 
 pub use rustix::process::Signal;
 
@@ -33,6 +37,28 @@ pub struct Command {
     descriptors: Vec<(OwnedFd, RawFd)>,
     group: Group,
     umask: Option<u32>,
+    user: Option<User>,
+    directory: Option<PathBuf>,
+    capabilities: Capabilities,
+    new_privileges: NewPrivileges,
+}
+
+/// What a child that is not root's may do although it is not root's (capabilities(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Capabilities {
+    /// Nothing.
+    None,
+    /// What we may, as far as it is passed on at all.
+    Inherited,
+}
+
+/// Whether programs that the child runs may have more rights than the child (setuid bits, file capabilities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NewPrivileges {
+    /// As it is with us.
+    Inherited,
+    /// Never, nor for anything that it starts (`PR_SET_NO_NEW_PRIVS`).
+    Never,
 }
 
 /// Which process group a child lives in.
@@ -88,6 +114,10 @@ impl Command {
             descriptors: Vec::new(),
             group: Group::Inherited,
             umask: None,
+            user: None,
+            directory: None,
+            capabilities: Capabilities::None,
+            new_privileges: NewPrivileges::Inherited,
         }
     }
 
@@ -119,10 +149,40 @@ impl Command {
         self
     }
 
-    /// Its working directory.
+    /// Its working directory, entered as its user.
     #[must_use]
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
-        self.command.current_dir(path.into());
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Runs it as this user: with their groups, without any capability, and with `HOME`, `USER` and `LOGNAME` saying so.
+    #[must_use]
+    pub fn user(mut self, user: User) -> Self {
+        self.command
+            .env("HOME", &user.home)
+            .env("USER", &user.name)
+            .env("LOGNAME", &user.name)
+            // Folders of the user that we are.
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME");
+        self.user = Some(user);
+        self
+    }
+
+    /// Leaves it the capabilities that we pass on, such as the right to take ports below 1024: for another master. Every
+    /// other child has none, unless it is root's.
+    #[must_use]
+    pub fn keep_capabilities(mut self) -> Self {
+        self.capabilities = Capabilities::Inherited;
+        self
+    }
+
+    /// Neither it nor what it starts ever gains rights by running a program.
+    #[must_use]
+    pub fn no_new_privileges(mut self) -> Self {
+        self.new_privileges = NewPrivileges::Never;
         self
     }
 
@@ -187,7 +247,7 @@ impl Command {
 
     fn start(&mut self) -> io::Result<Child> {
         let reserved = reserve(self.descriptors.iter().map(|(_, number)| *number))?;
-        let mut setup = Setup::new(&self.descriptors, self.umask);
+        let mut setup = Setup::new(self)?;
         // SAFETY: `Setup::apply` makes system calls only, and writes to memory that was allocated before the fork.
         unsafe { self.command.pre_exec(move || setup.apply()) };
         let mut child = self.command.spawn()?;
@@ -234,6 +294,10 @@ fn reserve(numbers: impl Iterator<Item = RawFd>) -> io::Result<Vec<OwnedFd>> {
 struct Setup {
     parent: Pid,
     umask: Option<Mode>,
+    user: Option<User>,
+    directory: Option<CString>,
+    capabilities: Capabilities,
+    new_privileges: NewPrivileges,
     /// The number it has, a number out of everybody's way, the number it gets.
     moves: Vec<[RawFd; 3]>,
     /// The first number above all that are given.
@@ -241,24 +305,38 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(descriptors: &[(OwnedFd, RawFd)], umask: Option<u32>) -> Self {
+    fn new(command: &Command) -> io::Result<Self> {
+        let descriptors = &command.descriptors;
         let above = descriptors
             .iter()
             .map(|(_, number)| number + 1)
             .max()
             .unwrap_or(0);
-        Self {
+        let directory = command.directory.as_ref();
+        let directory = directory.map(|path| CString::new(path.as_os_str().as_bytes()));
+        Ok(Self {
             parent: rustix::process::getpid(),
-            umask: umask.map(Mode::from_raw_mode),
+            umask: command.umask.map(Mode::from_raw_mode),
+            user: command.user.clone(),
+            directory: directory.transpose()?,
+            capabilities: command.capabilities,
+            new_privileges: command.new_privileges,
             moves: descriptors
                 .iter()
                 .map(|(from, to)| [from.as_raw_fd(), -1, *to])
                 .collect(),
             above,
-        }
+        })
     }
 
     fn apply(&mut self) -> io::Result<()> {
+        self.become_user()?;
+        // Entered with the user's rights, not with ours: their folder may be closed to us, and one that is closed to them is
+        // no place for them.
+        if let Some(directory) = &self.directory {
+            rustix::process::chdir(directory.as_c_str())?;
+        }
+        // The change of user clears it (prctl(2)), so it comes after that.
         self.die_with_parent()?;
         reset_signals();
         if let Some(mask) = self.umask {
@@ -266,6 +344,21 @@ impl Setup {
         }
         close_everything_on_exec()?;
         self.renumber()
+    }
+
+    fn become_user(&self) -> io::Result<()> {
+        if let Some(user) = &self.user {
+            user.become_it()?;
+        }
+        // Root without capabilities is not what anybody calls root. Every other user's would have those that systemd has given
+        // us (`AmbientCapabilities=`).
+        if self.capabilities == Capabilities::None && !rustix::process::geteuid().is_root() {
+            drop_capabilities()?;
+        }
+        match self.new_privileges {
+            NewPrivileges::Inherited => Ok(()),
+            NewPrivileges::Never => Ok(rustix::thread::set_no_new_privs(true)?),
+        }
     }
 
     fn die_with_parent(&self) -> io::Result<()> {
@@ -290,6 +383,20 @@ impl Setup {
         }
         Ok(())
     }
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    // The ambient set shrinks with the permitted one.
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    Ok(())
 }
 
 /// Ignored signals would stay ignored across `exec`. The mask is emptied by the standard library.
@@ -692,6 +799,70 @@ mod tests {
         assert_eq!(text, "True set()\n/proc yes None\n0o27 True\n");
     }
 
+    /// `None` where this test may not become another user.
+    fn nobody() -> Option<User> {
+        if !crate::user::may_switch() {
+            let _ = writeln!(
+                io::stderr(),
+                "NOT TESTED: only root can become another user"
+            );
+            return None;
+        }
+        Some(
+            User::find("nobody")
+                .unwrap()
+                .expect("every Linux has this user"),
+        )
+    }
+
+    #[tokio::test]
+    async fn another_user_has_nothing_of_ours() {
+        let Some(nobody) = nobody() else { return };
+        let (uid, gid) = (nobody.uid(), nobody.gid());
+        let theirs = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(theirs.path(), Some(uid), None).unwrap();
+        let script = "import os\n\
+                      print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER'], os.environ['HOME'])\n\
+                      status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n\
+                      print([int(status[name], 16) for name in ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')])\n\
+                      print(status['NoNewPrivs'].strip(), os.stat('.').st_uid)\n\
+                      print(open('/etc/shadow').read())\n";
+        let home = nobody.home.display().to_string();
+        let command = Command::new("python3")
+            .arg("-c")
+            .arg(script)
+            .stdin(Stdio::Null)
+            .stdout(Stdio::Pipe)
+            .stderr(Stdio::Null)
+            .user(nobody)
+            .no_new_privileges()
+            .directory(theirs.path());
+        let (text, exit) = output(command).await;
+        assert_eq!(exit, Exit::Code(1), "it read /etc/shadow:\n{text}");
+        let expected = format!(
+            "({uid}, {uid}, {uid}) ({gid}, {gid}, {gid}) [{gid}] nobody {home}\n[0, 0, 0, 0]\n1 {uid}\n"
+        );
+        assert_eq!(text, expected);
+    }
+
+    /// The master is root; a folder that only root may enter is no place for an app.
+    #[tokio::test]
+    async fn a_folder_is_entered_with_the_rights_of_the_child() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let Some(nobody) = nobody() else { return };
+        let private = std::fs::Permissions::from_mode(0o700);
+        let ours = tempfile::Builder::new()
+            .permissions(private)
+            .tempdir()
+            .unwrap();
+        let refused = shell("true").user(nobody).directory(ours.path()).spawn();
+        assert_eq!(
+            refused.unwrap_err().source.kind(),
+            io::ErrorKind::PermissionDenied
+        );
+    }
+
     #[tokio::test]
     async fn a_group_ends_with_its_leader() {
         let mut child = shell("sleep 600 & echo $!; exec sleep 600")
@@ -747,11 +918,10 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let child = Command::new("sleep")
-                .arg("600")
-                .own_group()
-                .spawn()
-                .unwrap();
+            let sleep = Command::new("sleep");
+            // The change of user would clear the death signal.
+            let sleep = nobody().into_iter().fold(sleep, Command::user);
+            let child = sleep.arg("600").own_group().spawn().unwrap();
             let mut stderr = io::stderr();
             writeln!(stderr, "{}", child.pid()).unwrap();
             std::future::pending::<()>().await;

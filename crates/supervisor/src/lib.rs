@@ -1,4 +1,4 @@
-//! Mechanism for supervising children: processes, descriptors, signals, readiness, back-off.
+//! Mechanism for supervising children: processes, users, descriptors, signals, readiness, back-off.
 //!
 //! It knows nothing of proxies, workers or configuration, decides nothing and logs nothing: its users do. It is the one
 //! crate of the master that says `unsafe`, because `fork` and descriptor numbers cannot be had without.
@@ -15,3 +15,4 @@ pub mod child;
 pub mod fds;
 pub mod notify;
 pub mod signal;
+pub mod user;
