@@ -1,128 +1,72 @@
-//! What is asked of every server: an app, a path, a body.
+//! What is measured: which servers, what they serve, what is asked of them, and what we have promised of the outcome.
+//!
+//! A new case goes into the list of its group, a new group into [`all`]. A load that is not here yet is a type that
+//! implements [`Load`](super::load::Load), a server that is not is a [`Peer`] in a list of [`servers`](super::servers).
+
+mod site;
+mod worker;
+
+use super::{limit::Limit, load::Load, peer::Peer, report::Column};
 
 /// One case.
-#[derive(Debug)]
 pub(crate) struct Case {
     /// Its name on the command line and above its table.
     pub(crate) name: &'static str,
-    /// What the servers import.
+    /// What it shows, in a line.
+    pub(crate) about: &'static str,
+    /// Who takes part, ours first, in one or more lists.
+    pub(crate) peers: &'static [&'static [Peer]],
+    /// What the servers import; see [`super::apps`].
     pub(crate) entry: &'static str,
-    /// What is asked for.
-    pub(crate) path: &'static str,
-    /// How many bytes are posted; 0 asks with GET.
-    pub(crate) body: usize,
-    /// Who answers.
-    pub(crate) answers: Answers,
+    /// `None`: as the command line says.
+    pub(crate) size: Option<Size>,
+    /// What is asked of them.
+    pub(crate) load: &'static dyn Load,
+    /// What no server can get below.
+    pub(crate) limit: Option<Limit>,
+    /// What we have said of the outcome.
+    pub(crate) promises: &'static [Promise],
 }
 
-/// Who answers a case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answers {
-    /// The Python app.
-    App,
-    /// A file: a server without files of its own has no part in it.
-    File,
+impl Case {
+    /// Who takes part, ours first.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &'static Peer> {
+        self.peers.iter().copied().flatten()
+    }
+}
+
+/// How many of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Processes of each Python server.
+    pub(crate) workers: usize,
+    /// Threads of each, where it has threads.
+    pub(crate) threads: usize,
+    /// Connections that stay open at once.
+    pub(crate) connections: usize,
+}
+
+/// What our median of a column is to be, as a multiple of a peer's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promise {
+    /// The column.
+    pub(crate) column: Column,
+    /// Whose figure.
+    pub(crate) peer: &'static str,
+    /// The bound.
+    pub(crate) ratio: Ratio,
+}
+
+/// A bound of ours over theirs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ratio {
+    /// Less is better.
+    AtMost(f64),
+    /// More is better.
+    AtLeast(f64),
 }
 
 /// All of them.
-pub(crate) const ALL: &[Case] = &[
-    Case {
-        name: "hello",
-        entry: "app:app",
-        path: "/",
-        body: 0,
-        answers: Answers::App,
-    },
-    Case {
-        name: "flask",
-        entry: "flask_app:app",
-        path: "/",
-        body: 0,
-        answers: Answers::App,
-    },
-    Case {
-        name: "post-64k",
-        entry: "app:app",
-        path: "/read",
-        body: 64 * 1024,
-        answers: Answers::App,
-    },
-    Case {
-        name: "response-1m",
-        entry: "app:app",
-        path: "/mib",
-        body: 0,
-        answers: Answers::App,
-    },
-    Case {
-        name: "busy-1ms",
-        entry: "app:app",
-        path: "/busy",
-        body: 0,
-        answers: Answers::App,
-    },
-    Case {
-        name: "file-1k",
-        entry: "app:app",
-        path: "/static/1k",
-        body: 0,
-        answers: Answers::File,
-    },
-    Case {
-        name: "file-100k",
-        entry: "app:app",
-        path: "/static/100k",
-        body: 0,
-        answers: Answers::File,
-    },
-    Case {
-        name: "file-10m",
-        entry: "app:app",
-        path: "/static/10m",
-        body: 0,
-        answers: Answers::File,
-    },
-];
-
-/// The plain app: as little as WSGI allows, so that what is measured is the server.
-pub(crate) const APP: &str = r#"
-import time
-
-MIB = b"x" * (1 << 20)
-
-
-def app(environ, start_response):
-    path = environ["PATH_INFO"]
-    if path == "/":
-        body = b"Hello, world!\n"
-    elif path == "/read":
-        body = b"%d\n" % len(environ["wsgi.input"].read())
-    elif path == "/mib":
-        body = MIB
-    else:
-        end = time.thread_time() + 0.001
-        while time.thread_time() < end:
-            pass
-        body = b"busy\n"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
-"#;
-
-/// Flask's own first example.
-pub(crate) const FLASK_APP: &str = r#"
-from flask import Flask
-
-app = Flask(__name__)
-
-
-@app.get("/")
-def hello():
-    return "<p>Hello, World!</p>"
-"#;
-
-/// The files: name and length in bytes.
-pub(crate) const FILES: &[(&str, usize)] = &[
-    ("1k", 1024),
-    ("100k", 100 * 1024),
-    ("10m", 10 * 1024 * 1024),
-];
+pub(crate) fn all() -> Vec<&'static Case> {
+    [site::CASES, worker::CASES].into_iter().flatten().collect()
+}

@@ -1,97 +1,46 @@
-//! The load: `wrk` over keep-alive connections, with a script that counts what is not 2xx.
+//! What is asked of a server, and what came of it.
 
-use std::{process::Command, time::Duration};
+pub(crate) mod unix;
+pub(crate) mod wrk;
 
-use anyhow::{Context, Result, bail};
+use std::time::Duration;
 
-use super::case::Case;
+use anyhow::Result;
 
-/// How much, and for how long.
-pub(crate) struct Load {
-    /// Connections that stay open.
-    pub(crate) connections: usize,
-    /// How long.
-    pub(crate) time: Duration,
+use super::{peer::Running, report::Column};
+
+/// A way of asking. Anything other than the answer that was asked for is an error, which ends the run: a server that fails
+/// is fast.
+pub(crate) trait Load: Sync {
+    /// Asks for a while.
+    fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome>;
 }
 
 /// What came of it.
 pub(crate) struct Outcome {
-    /// Requests that were answered with 2xx.
+    /// Requests that were answered.
     pub(crate) requests: u64,
-    /// How long it took.
-    pub(crate) seconds: f64,
-    /// Median latency in milliseconds.
-    pub(crate) p50: f64,
-    /// 99th percentile in milliseconds.
-    pub(crate) p99: f64,
+    /// What the load itself has measured.
+    pub(crate) figures: Vec<(Column, f64)>,
 }
 
-/// Prints one line that a program can read.
-const SCRIPT: &str = r#"
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format("RESULT %d %d %f %f %d\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
-end
-"#;
-
-impl Load {
-    /// Lets every worker see some requests before anything is counted.
-    pub(crate) fn warm(&self, url: &str, case: &Case) -> Result<()> {
-        wrk(url, case, self.connections, Duration::from_secs(1)).map(drop)
-    }
-
-    /// Runs it.
-    pub(crate) fn run(&self, url: &str, case: &Case) -> Result<Outcome> {
-        wrk(url, case, self.connections, self.time)
-    }
+/// A request that is made again and again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Its target.
+    pub(crate) path: &'static str,
+    /// How many bytes are posted; 0 asks with GET.
+    pub(crate) body: usize,
 }
 
-fn wrk(url: &str, case: &Case, connections: usize, time: Duration) -> Result<Outcome> {
-    let script = std::env::temp_dir().join(format!("stack-bench-{}.lua", std::process::id()));
-    let mut text = SCRIPT.to_owned();
-    if case.body > 0 {
-        text.push_str(&format!(
-            "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n",
-            case.body
-        ));
+impl Request {
+    /// A GET.
+    pub(crate) const fn get(path: &'static str) -> Self {
+        Self { path, body: 0 }
     }
-    std::fs::write(&script, text)?;
-    let output = Command::new("wrk")
-        .args([
-            "-t1",
-            "-c",
-            &connections.to_string(),
-            "-d",
-            &format!("{}s", time.as_secs()),
-        ])
-        .arg("-s")
-        .arg(&script)
-        .arg(format!("{url}{}", case.path))
-        .output()
-        .context("cannot run wrk; it is in the package of that name")?;
-    std::fs::remove_file(&script)?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("RESULT "))
-        .with_context(|| {
-            format!(
-                "wrk said: {text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })?;
-    let figures: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-    let [requests, microseconds, p50, p99, errors] = figures[..] else {
-        bail!("unexpected: {line}")
-    };
-    if errors > 0.0 || requests == 0.0 {
-        bail!("{errors} of {requests} requests failed");
+
+    /// A POST of so many bytes.
+    pub(crate) const fn post(path: &'static str, body: usize) -> Self {
+        Self { path, body }
     }
-    Ok(Outcome {
-        requests: requests as u64,
-        seconds: microseconds / 1e6,
-        p50: p50 / 1e3,
-        p99: p99 / 1e3,
-    })
 }

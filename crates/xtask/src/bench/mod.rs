@@ -1,33 +1,42 @@
 //! `cargo xtask bench`: the same app, the same load, ours and the peers in turn, several rounds in one run.
 //!
 //! A machine's speed drifts, so figures are only compared within a run: rounds are interleaved, medians are printed with
-//! their minimum and maximum, and each with its ratio to ours. The unit is CPU time of the servers per request, which a busy
-//! neighbour disturbs least. A single response other than 2xx ends the run: a server that fails is fast.
+//! their minimum and maximum, and each with the ratio of ours to it. The first figure is CPU time of the servers per request,
+//! which a busy neighbour disturbs least. A single response other than 2xx ends the run: a server that fails is fast.
 
+mod apps;
 mod case;
+mod limit;
 mod load;
 mod peer;
+mod place;
 mod process;
 mod report;
 mod servers;
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use self::{
-    case::{Answers, Case},
-    load::Load,
-    peer::{Peer, Place},
-    report::{Row, Table},
+    case::{Case, Size},
+    peer::Peer,
+    place::Place,
+    report::{CPU, MEMORY, Row, START, Table},
 };
 
 /// What is measured, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which cases, by name; all without any.
+    /// Which cases, by name or by the beginning of it (`worker`); all without any.
     cases: Vec<String>,
-    /// Which peers, by name (repeatable); all without any.
+    /// Only these peers, by name (repeatable); ours always takes part.
     #[arg(long = "peer")]
     peers: Vec<String>,
     /// Rounds; each runs every peer once.
@@ -36,104 +45,147 @@ pub(crate) struct Options {
     /// Seconds of load in each round.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Connections that stay open at once.
+    /// Connections that stay open at once, where the case does not say.
     #[arg(long, default_value_t = 32)]
     connections: usize,
+    /// Worker processes of each Python server, where the case does not say.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Threads of each worker, where the server has threads and the case does not say.
+    #[arg(long, default_value_t = 4)]
+    threads: usize,
     /// A stack that is built already, with its module beside it, instead of the release build of this tree.
     #[arg(long)]
     stack: Option<PathBuf>,
-    /// Worker processes of each Python server.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Threads of each worker, where the server has threads.
-    #[arg(long, default_value_t = 4)]
-    threads: usize,
+    /// The Python of every server.
+    #[arg(long, default_value = "python3.11")]
+    python: String,
 }
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let place = Place::prepare(options.stack.clone())?;
-    let peers = servers::all(options.workers, options.threads);
-    let peers = chosen(&peers, &options.peers, |peer| peer.name)?;
-    let cases = chosen(case::ALL, &options.cases, |case| case.name)?;
+    let cases = chosen(options)?;
+    let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
     for case in cases {
-        let table = compare(case, &peers, &place, options)?;
-        print_lines(&format!("{}\n{}", case.name, table.text()));
-        tables.insert(case.name, table);
-    }
-    fs::write(
-        place.target.join("bench.json"),
-        serde_json::to_string_pretty(&tables)?,
-    )?;
-    Ok(())
-}
-
-/// Those that were named, or all.
-fn chosen<'a, T>(
-    all: &'a [T],
-    names: &[String],
-    name: impl Fn(&T) -> &'static str,
-) -> Result<Vec<&'a T>> {
-    for wanted in names {
-        let known: Vec<_> = all.iter().map(&name).collect();
-        anyhow::ensure!(
-            known.contains(&wanted.as_str()),
-            "no {wanted:?}; there are: {}",
-            known.join(", ")
+        let table = compare(case, &place, options)?;
+        let judged = case
+            .promises
+            .iter()
+            .filter_map(|promise| table.judge(promise));
+        let judged: Vec<String> = judged.collect();
+        print_lines(&format!(
+            "{}: {}\n{}{}\n",
+            case.name,
+            case.about,
+            table.text(),
+            judged.join("\n")
+        ));
+        tables.insert(
+            case.name,
+            json!({ "servers": table.data(), "promises": judged }),
         );
     }
-    Ok(all
-        .iter()
-        .filter(|one| names.is_empty() || names.iter().any(|wanted| *wanted == name(one)))
-        .collect())
+    let report = json!({
+        "taken": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        "machine": process::machine(),
+        "python": place::version(&options.python)?,
+        "peers": place::PEERS,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "cases": tables,
+    });
+    let path = place.target.join("bench.json");
+    fs::write(&path, serde_json::to_string_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn compare(case: &Case, peers: &[&Peer], place: &Place, options: &Options) -> Result<Table> {
-    let load = Load {
+/// The cases that were named, or all.
+fn chosen(options: &Options) -> Result<Vec<&'static Case>> {
+    let all = case::all();
+    for wanted in &options.cases {
+        ensure!(
+            all.iter().any(|case| case.name.starts_with(wanted)),
+            "no case {wanted:?}; there are: {}",
+            all.iter()
+                .map(|case| case.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    let is_wanted = |case: &&Case| {
+        let exact = options.cases.iter().any(|wanted| *wanted == case.name);
+        let group = |wanted: &String| {
+            case.name.starts_with(wanted) && !all.iter().any(|other| other.name == wanted)
+        };
+        options.cases.is_empty() || exact || options.cases.iter().any(group)
+    };
+    let chosen: Vec<_> = all.iter().copied().filter(is_wanted).collect();
+    for wanted in &options.peers {
+        let mut peers = chosen.iter().flat_map(|case| case.peers());
+        ensure!(
+            peers.any(|peer| peer.name == wanted),
+            "no peer {wanted:?} takes part"
+        );
+    }
+    Ok(chosen)
+}
+
+fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
+    let size = case.size.unwrap_or(Size {
+        workers: options.workers,
+        threads: options.threads,
         connections: options.connections,
-        time: Duration::from_secs(options.seconds),
+    });
+    let ours = case.peers().next().map_or("", |peer| peer.name);
+    let takes_part = |peer: &&Peer| {
+        options.peers.is_empty()
+            || peer.name == ours
+            || options.peers.iter().any(|name| name == peer.name)
     };
     let mut table = Table::default();
     for round in 1..=options.rounds {
-        for peer in peers
-            .iter()
-            .filter(|peer| peer.has_files || case.answers == Answers::App)
-        {
-            eprintln_line(&format!(
+        for peer in case.peers().filter(takes_part) {
+            let what = format!(
                 "{}: round {round}/{}: {}",
                 case.name, options.rounds, peer.name
-            ));
-            let row = measure(case, peer, place, &load)
-                .with_context(|| format!("{} failed", peer.name))?;
+            );
+            eprintln_line(&what);
+            let row = measure(case, peer, place, size, options).context(what)?;
             table.add(peer.name, row);
+        }
+        if let Some(limit) = &case.limit {
+            table.add(limit::NAME, limit.measure(place, case.entry)?);
         }
     }
     Ok(table)
 }
 
-fn measure(case: &Case, peer: &Peer, place: &Place, load: &Load) -> Result<Row> {
-    let running = peer.start(place, case.entry)?;
-    let memory = running.memory()?;
-    load.warm(&running.url, case)?;
-    let before = running.cpu()?;
-    let result = load.run(&running.url, case)?;
-    let after = running.cpu()?;
-    let per_request = |name: &str| {
-        after.of(name).saturating_sub(before.of(name)).as_secs_f64() * 1e6 / result.requests as f64
+fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Options) -> Result<Row> {
+    let running = peer.start(place, case, size)?;
+    let ask = |seconds| {
+        case.load
+            .run(&running, size.connections, Duration::from_secs(seconds))
     };
-    Ok(Row {
-        parts: peer
-            .parts
-            .iter()
-            .map(|part| (*part, per_request(part)))
-            .collect(),
-        requests_per_second: result.requests as f64 / result.seconds,
-        p50: result.p50,
-        p99: result.p99,
-        start: running.started_in.as_secs_f64() * 1e3,
-        memory,
-    })
+    // Every worker sees some requests before anything is counted.
+    ask(1)?;
+    let before = running.cpu()?;
+    let outcome = ask(options.seconds)?;
+    let after = running.cpu()?;
+    let per_request = |part: &str| after.since(&before, part) / outcome.requests as f64;
+    let parts: Vec<_> = peer
+        .parts
+        .iter()
+        .map(|&part| (part, per_request(part)))
+        .collect();
+    let mut row = vec![(CPU, parts.iter().map(|(_, cpu)| cpu).sum())];
+    if parts.len() > 1 {
+        row.extend(parts);
+    }
+    row.extend(outcome.figures);
+    row.push((MEMORY, running.memory()?));
+    row.push((START, running.started_in.as_secs_f64() * 1e3));
+    Ok(row)
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a tool for developers")]

@@ -1,99 +1,23 @@
-//! The servers: how each is started, how its processes are told apart, how it is ended.
+//! A server: how it is started, how its processes are told apart, how it is ended.
 
 use std::{
-    collections::BTreeMap,
     fs,
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::process::CommandExt,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
 use super::{
-    case,
+    case::{Case, Size},
+    place::Place,
     process::{self, Cpu, Member},
 };
-
-/// Where things are.
-pub(crate) struct Place {
-    /// Cargo's folder for everything that is made.
-    pub(crate) target: PathBuf,
-    /// The release build.
-    pub(super) stack: PathBuf,
-    /// The app that every server serves.
-    pub(super) app: PathBuf,
-    /// The peers' virtual environment.
-    pub(super) venv: PathBuf,
-}
-
-/// Versions are pinned, so that figures of different days speak of the same peers.
-const PEERS: &[&str] = &[
-    "flask==3.1.3",
-    "gunicorn==27.0.1",
-    "granian==2.8.7",
-    "waitress==3.0.2",
-    "uwsgi==2.0.31",
-];
-
-impl Place {
-    /// Builds what is ours, installs what is theirs.
-    pub(crate) fn prepare(stack: Option<PathBuf>) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .ancestors()
-            .nth(2)
-            .context("no workspace")?;
-        let target = root.join("target");
-        let stack = match stack {
-            Some(stack) => {
-                fs::canonicalize(&stack).with_context(|| format!("no {}", stack.display()))?
-            }
-            None => {
-                let mut cargo = Command::new("cargo");
-                succeed(
-                    cargo
-                        .args(["build", "--release", "--package", "stack"])
-                        .current_dir(root),
-                )?;
-                target.join("release/stack")
-            }
-        };
-        let venv = target.join("bench-venv");
-        let app = target.join("bench-app");
-        fs::create_dir_all(&app)?;
-        fs::write(app.join("app.py"), case::APP)?;
-        fs::write(app.join("flask_app.py"), case::FLASK_APP)?;
-        fs::create_dir_all(app.join("static"))?;
-        for (name, length) in case::FILES {
-            fs::write(app.join("static").join(name), vec![b'x'; *length])?;
-        }
-        if !venv.join("bin/python").exists() {
-            succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        }
-        let pip = venv.join("bin/pip");
-        succeed(
-            Command::new(pip)
-                .args(["install", "--quiet", "--disable-pip-version-check"])
-                .args(PEERS),
-        )?;
-        Ok(Self {
-            stack,
-            target,
-            app,
-            venv,
-        })
-    }
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    anyhow::ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
-}
 
 /// One server, or several that stand behind each other.
 pub(crate) struct Peer {
@@ -101,35 +25,55 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     /// What its processes are called, in the order in which a request meets them.
     pub(crate) parts: &'static [&'static str],
-    /// Whether it serves files.
-    pub(crate) has_files: bool,
-    pub(super) workers: usize,
-    pub(super) threads: usize,
-    pub(super) start: fn(&Scene<'_>) -> Result<Vec<Started>>,
+    /// Field lines that it needs of whoever stands before it.
+    pub(crate) fields: &'static str,
+    /// Starts it.
+    pub(crate) start: fn(&Scene<'_>) -> Result<Started>,
 }
 
-/// A process tree that was started.
-pub(super) struct Started {
-    pub(super) child: Child,
+/// What was started: process trees, and where the first of them that a request meets listens.
+pub(crate) struct Started {
+    /// The trees.
+    pub(crate) trees: Vec<Tree>,
+    /// Where to ask.
+    pub(crate) address: Address,
+}
+
+/// A process and its descendants.
+pub(crate) struct Tree {
+    /// The first of them.
+    pub(crate) child: Child,
     /// The part that a process plays, by its command line.
-    pub(super) part: fn(&str) -> &'static str,
+    pub(crate) part: fn(&str) -> &'static str,
+}
+
+/// Where a server is asked.
+pub(crate) enum Address {
+    /// On this port of 127.0.0.1.
+    Port(u16),
+    /// On a Unix socket.
+    Socket(PathBuf),
 }
 
 /// What a server is to serve, and where.
-pub(super) struct Scene<'a> {
-    pub(super) place: &'a Place,
+pub(crate) struct Scene<'a> {
+    /// Where things are.
+    pub(crate) place: &'a Place,
     /// For its sockets, logs and temporary files.
-    pub(super) folder: &'a Path,
-    pub(super) port: u16,
+    pub(crate) folder: &'a Path,
+    /// A free port.
+    pub(crate) port: u16,
     /// What it imports.
-    pub(super) entry: &'a str,
-    pub(super) workers: String,
-    pub(super) threads: String,
+    pub(crate) entry: &'a str,
+    /// Worker processes, as an argument.
+    pub(crate) workers: String,
+    /// Threads of each, as an argument.
+    pub(crate) threads: String,
 }
 
 impl Scene<'_> {
     /// A command in the app's folder, whose output goes to a file.
-    pub(super) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
         let mut options = fs::OpenOptions::new();
         let log = options
             .create(true)
@@ -146,52 +90,53 @@ impl Scene<'_> {
     }
 
     /// A program of the peers' environment.
-    pub(super) fn installed(&self, program: &str) -> Result<Command> {
+    pub(crate) fn installed(&self, program: &str) -> Result<Command> {
         self.command(self.place.venv.join("bin").join(program))
     }
 
-    /// Where a server behind nginx listens.
-    pub(super) fn socket(&self) -> String {
+    /// Where a server without a port listens.
+    pub(crate) fn socket(&self) -> String {
         format!("{}/app.sock", self.folder.display())
     }
 }
 
-/// A peer that serves.
+/// A peer that serves. Ended when it is dropped.
 pub(crate) struct Running {
-    /// Where.
-    pub(crate) url: String,
     /// From start to the first page.
     pub(crate) started_in: Duration,
-    started: Vec<Started>,
-    folder: PathBuf,
+    /// See [`Peer::fields`].
+    pub(crate) fields: &'static str,
+    /// Its sockets, logs and temporary files.
+    pub(crate) folder: PathBuf,
+    address: Address,
+    trees: Vec<Tree>,
 }
 
 impl Peer {
     /// Starts it and waits for the first page.
-    pub(crate) fn start(&self, place: &Place, entry: &str) -> Result<Running> {
+    pub(crate) fn start(&self, place: &Place, case: &Case, size: Size) -> Result<Running> {
         let folder = place.target.join("bench-run");
+        // Only there if a run was killed.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
-        let port = free_port()?;
-        let (workers, threads) = (self.workers.to_string(), self.threads.to_string());
         let scene = Scene {
             place,
             folder: &folder,
-            port,
-            entry,
-            workers,
-            threads,
+            port: free_port()?,
+            entry: case.entry,
+            workers: size.workers.to_string(),
+            threads: size.threads.to_string(),
         };
         let begun = Instant::now();
-        let started = (self.start)(&scene)?;
-        let url = format!("http://127.0.0.1:{port}");
+        let Started { trees, address } = (self.start)(&scene)?;
         let mut running = Running {
-            url,
             started_in: Duration::ZERO,
-            started,
+            fields: self.fields,
             folder,
+            address,
+            trees,
         };
-        wait_for_page(port)?;
+        running.wait_for_page()?;
         running.started_in = begun.elapsed();
         Ok(running)
     }
@@ -201,40 +146,21 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The first page that is a page: a proxy whose workers are not there yet answers too.
-fn wait_for_page(port: u16) -> Result<()> {
-    use std::io::{Read, Write};
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < deadline {
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-            let mut answer = String::new();
-            let asked =
-                stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-            if asked.is_ok()
-                && stream.read_to_string(&mut answer).is_ok()
-                && answer.starts_with("HTTP/1.1 200")
-            {
-                return Ok(());
-            }
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    bail!("no page within 30 s; see target/bench-run/output.log")
-}
-
 impl Running {
-    fn members(&self) -> Vec<Member> {
-        let mut members = Vec::new();
-        for started in &self.started {
-            for pid in process::tree(started.child.id()) {
-                members.push(Member {
-                    pid,
-                    part: (started.part)(&process::command_line(pid)),
-                });
-            }
+    /// `http://…`, without a path.
+    pub(crate) fn url(&self) -> Result<String> {
+        match &self.address {
+            Address::Port(port) => Ok(format!("http://127.0.0.1:{port}")),
+            Address::Socket(_) => bail!("this server listens on a Unix socket"),
         }
-        members
+    }
+
+    /// Its Unix socket.
+    pub(crate) fn socket(&self) -> Result<&Path> {
+        match &self.address {
+            Address::Port(_) => bail!("this server listens on a port"),
+            Address::Socket(path) => Ok(path),
+        }
     }
 
     /// CPU time so far.
@@ -242,24 +168,82 @@ impl Running {
         process::cpu(&self.members())
     }
 
-    /// Memory now.
-    pub(crate) fn memory(&self) -> Result<BTreeMap<&'static str, u64>> {
+    /// Proportional set size of all its processes, in MiB.
+    pub(crate) fn memory(&self) -> Result<f64> {
         process::memory(&self.members())
     }
+
+    fn members(&self) -> Vec<Member> {
+        let mut members = Vec::new();
+        for tree in &self.trees {
+            for pid in process::tree(tree.child.id()) {
+                members.push(Member {
+                    pid,
+                    part: (tree.part)(&process::command_line(pid)),
+                });
+            }
+        }
+        members
+    }
+
+    /// The first page that is a page: a proxy whose workers are not there yet answers too.
+    fn wait_for_page(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline && !self.has_ended() {
+            if self
+                .first_page()
+                .is_ok_and(|page| page.starts_with(b"HTTP/1.1 200"))
+            {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let log = fs::read_to_string(self.folder.join("output.log")).unwrap_or_default();
+        bail!("no page within 30 s; it said:\n{log}")
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let mut trees = self.trees.iter_mut();
+        trees.any(|tree| !matches!(tree.child.try_wait(), Ok(None)))
+    }
+
+    fn first_page(&self) -> Result<Vec<u8>> {
+        let request = format!(
+            "GET / HTTP/1.1\r\n{}Host: localhost\r\nConnection: close\r\n\r\n",
+            self.fields
+        );
+        let mut page = [0; 12];
+        match &self.address {
+            Address::Port(port) => {
+                exchange(
+                    TcpStream::connect(("127.0.0.1", *port))?,
+                    &request,
+                    &mut page,
+                )?;
+            }
+            Address::Socket(path) => exchange(UnixStream::connect(path)?, &request, &mut page)?,
+        }
+        Ok(page.to_vec())
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str, page: &mut [u8]) -> Result<()> {
+    stream.write_all(request.as_bytes())?;
+    stream.read_exact(page).context("no answer")
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for started in &mut self.started {
-            let pid = rustix::process::Pid::from_child(&started.child);
+        for tree in &mut self.trees {
+            let pid = rustix::process::Pid::from_child(&tree.child);
             // A server that has ended already is what we want.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(5);
-            while matches!(started.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
+            while matches!(tree.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
             }
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-            let _ = started.child.wait();
+            let _ = tree.child.wait();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 pub(crate) struct Cpu(BTreeMap<&'static str, Duration>);
 
 impl Cpu {
-    /// What the processes of one part have used.
-    pub(crate) fn of(&self, part: &str) -> Duration {
-        self.0.get(part).copied().unwrap_or_default()
+    /// What the processes of one part have used since, in microseconds.
+    pub(crate) fn since(&self, before: &Self, part: &str) -> f64 {
+        let of = |cpu: &Self| cpu.0.get(part).copied().unwrap_or_default();
+        of(self).saturating_sub(of(before)).as_secs_f64() * 1e6
     }
 }
 
@@ -71,17 +72,29 @@ pub(crate) fn cpu(members: &[Member]) -> Result<Cpu> {
     Ok(Cpu(sums))
 }
 
-/// Proportional set size of each part, in KiB (`/proc/PID/smaps_rollup`).
-pub(crate) fn memory(members: &[Member]) -> Result<BTreeMap<&'static str, u64>> {
-    let mut sums = BTreeMap::new();
+/// Proportional set size of all of them, in MiB (`/proc/PID/smaps_rollup`).
+pub(crate) fn memory(members: &[Member]) -> Result<f64> {
+    let mut sum = 0;
     for member in members {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", member.pid))?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .context("no Pss line")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        *sums.entry(member.part).or_default() += kib;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kib = line.context("no Pss line")?.trim().trim_end_matches(" kB");
+        sum += kib.parse::<u64>()?;
     }
-    Ok(sums)
+    Ok(sum as f64 / 1024.0)
+}
+
+/// What the figures were taken on.
+pub(crate) fn machine() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("an unknown processor", |(_, model)| model);
+    let cores = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} × {model}, Linux {}", kernel.trim())
 }

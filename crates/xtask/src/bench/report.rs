@@ -1,136 +1,216 @@
-//! The table: medians with minimum and maximum, and the ratio of each to the first row, which is ours.
+//! The table: medians with minimum and maximum, and the ratio of ours, which is the first row, to each.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-/// One peer in one round.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    /// CPU µs per request, by part.
-    pub(crate) parts: Vec<(&'static str, f64)>,
-    /// Throughput.
-    pub(crate) requests_per_second: f64,
-    /// Median latency, ms.
-    pub(crate) p50: f64,
-    /// 99th percentile, ms.
-    pub(crate) p99: f64,
-    /// From start to the first page, ms.
-    pub(crate) start: f64,
-    /// PSS at rest by part, KiB.
-    pub(crate) memory: BTreeMap<&'static str, u64>,
-}
+use super::case::{Promise, Ratio};
 
-impl Row {
-    fn cpu(&self) -> f64 {
-        self.parts.iter().map(|(_, cpu)| cpu).sum()
-    }
-}
+/// What a figure is; the head of its column.
+pub(crate) type Column = &'static str;
 
-/// All rows.
-#[derive(Default, Serialize)]
-#[serde(transparent)]
+/// CPU time of all processes for each request.
+pub(crate) const CPU: Column = "CPU µs/request";
+/// Throughput.
+pub(crate) const RATE: Column = "requests/s";
+/// Median latency.
+pub(crate) const P50: Column = "p50 ms";
+/// 99th percentile.
+pub(crate) const P99: Column = "p99 ms";
+/// Proportional set size of all processes after the load.
+pub(crate) const MEMORY: Column = "PSS MiB";
+/// From start to the first page.
+pub(crate) const START: Column = "start ms";
+
+/// One server in one round.
+pub(crate) type Row = Vec<(Column, f64)>;
+
+/// One case.
+#[derive(Default)]
 pub(crate) struct Table {
-    rows: Vec<(&'static str, Vec<Row>)>,
+    columns: Vec<Column>,
+    rows: Vec<Entry>,
+}
+
+/// All rounds of one server.
+struct Entry {
+    name: &'static str,
+    figures: BTreeMap<Column, Vec<f64>>,
+}
+
+/// A figure over the rounds.
+#[derive(Clone, Copy, Serialize)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+    /// Ours over this one.
+    ratio: Option<f64>,
 }
 
 impl Table {
-    /// Adds a round of a peer.
+    /// Adds a round of a server.
     pub(crate) fn add(&mut self, name: &'static str, row: Row) {
-        match self.rows.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, rows)) => rows.push(row),
-            None => self.rows.push((name, vec![row])),
+        let place = self.rows.iter().position(|entry| entry.name == name);
+        let place = place.unwrap_or_else(|| {
+            self.rows.push(Entry {
+                name,
+                figures: BTreeMap::new(),
+            });
+            self.rows.len() - 1
+        });
+        for (column, figure) in row {
+            if !self.columns.contains(&column) {
+                self.columns.push(column);
+            }
+            self.rows[place]
+                .figures
+                .entry(column)
+                .or_default()
+                .push(figure);
         }
+    }
+
+    fn spread(&self, entry: &Entry, column: Column) -> Option<Spread> {
+        let mut figures = entry.figures.get(column)?.clone();
+        figures.sort_by(f64::total_cmp);
+        let median = figures[figures.len() / 2];
+        let ours = self.rows.first().filter(|ours| ours.name != entry.name);
+        let ratio = ours.and_then(|ours| Some(self.spread(ours, column)?.median / median));
+        Some(Spread {
+            median,
+            least: *figures.first()?,
+            most: *figures.last()?,
+            ratio,
+        })
     }
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!(
-            "{:<24} {:>22} {:>6} {:>36} {:>9} {:>15} {:>9} {:>22}\n",
-            "",
-            "CPU µs/request",
-            "ratio",
-            "of which",
-            "requests/s",
-            "p50/p99 ms",
-            "start ms",
-            "PSS MiB at rest"
-        );
-        let first = self.rows.first().map_or(&[][..], |(_, rows)| rows);
-        let ours = Spread::of(first, Row::cpu).median;
-        for (name, rows) in &self.rows {
-            let cpu = Spread::of(rows, Row::cpu);
-            let rate = Spread::of(rows, |row| row.requests_per_second);
-            let (p50, p99) = (
-                Spread::of(rows, |row| row.p50),
-                Spread::of(rows, |row| row.p99),
-            );
-            let start = Spread::of(rows, |row| row.start);
-            let figures = format!("{:.1} ({:.1}–{:.1})", cpu.median, cpu.least, cpu.most);
-            let latency = format!("{:.2}/{:.2}", p50.median, p99.median);
-            writeln!(
-                text,
-                "{name:<24} {figures:>22} {:>6.2} {:>36} {:>9.0} {latency:>15} {:>9.0} {:>22}",
-                ours / cpu.median,
-                parts(rows, first),
-                rate.median,
-                start.median,
-                memory(rows),
-            )
-            .expect("a String takes every write");
+        let mut lines = vec![vec![String::new()]];
+        lines[0].extend(self.columns.iter().map(|&column| column.to_owned()));
+        for entry in &self.rows {
+            let cells = self
+                .columns
+                .iter()
+                .map(|&column| self.spread(entry, column).map_or(String::new(), cell));
+            lines.push([entry.name.to_owned()].into_iter().chain(cells).collect());
         }
-        text.push_str("ratio: ours / theirs; below 1 we need less\n");
+        let mut text = aligned(&lines);
+        text.push_str("×: ours / theirs\n");
         text
+    }
+
+    /// What came of a promise; `None` if the peer took no part.
+    pub(crate) fn judge(&self, promise: &Promise) -> Option<String> {
+        let entry = self.rows.iter().find(|entry| entry.name == promise.peer)?;
+        let ratio = self.spread(entry, promise.column)?.ratio?;
+        let (kept, bound, limit) = match promise.ratio {
+            Ratio::AtMost(limit) => (ratio <= limit, "at most", limit),
+            Ratio::AtLeast(limit) => (ratio >= limit, "at least", limit),
+        };
+        Some(format!(
+            "{}: {ratio:.2} × {}, promised {bound} {limit:.2}: {}",
+            promise.column,
+            promise.peer,
+            if kept { "kept" } else { "MISSED" },
+        ))
+    }
+
+    /// For programs: by server, then by column.
+    pub(crate) fn data(&self) -> impl Serialize + use<> {
+        let of = |entry: &Entry| -> BTreeMap<Column, Spread> {
+            let columns = self.columns.iter();
+            columns
+                .filter_map(|&column| Some((column, self.spread(entry, column)?)))
+                .collect()
+        };
+        let rows = self.rows.iter().map(|entry| (entry.name, of(entry)));
+        rows.collect::<BTreeMap<_, _>>()
     }
 }
 
-/// What each part takes, and ours over theirs where we have the same part.
-fn parts(rows: &[Row], ours: &[Row]) -> String {
-    let Some(first) = rows.first() else {
-        return String::new();
+fn cell(spread: Spread) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+        ratio,
+    } = spread;
+    // Three digits say all that a few rounds can.
+    let digits = match most {
+        most if most < 1.0 => 3,
+        most if most < 10.0 => 2,
+        most if most < 1000.0 => 1,
+        _ => 0,
     };
-    let median = |rows: &[Row], name: &str| {
-        let cpu = |row: &Row| {
-            row.parts
-                .iter()
-                .find(|(part, _)| *part == name)
-                .map_or(f64::NAN, |(_, cpu)| *cpu)
-        };
-        Spread::of(rows, cpu).median
-    };
-    let shown = first.parts.iter().map(|(name, _)| {
-        let theirs = median(rows, name);
-        format!("{name} {theirs:.1} ({:.2})", median(ours, name) / theirs)
-    });
-    shown.collect::<Vec<_>>().join(", ")
+    let ratio = ratio.map_or(String::new(), |ratio| format!(" ×{ratio:.2}"));
+    format!("{median:.digits$} ({least:.digits$}–{most:.digits$}){ratio}")
 }
 
-fn memory(rows: &[Row]) -> String {
-    let Some(last) = rows.last() else {
-        return String::new();
+fn aligned(lines: &[Vec<String>]) -> String {
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let shown = last
-        .memory
-        .iter()
-        .map(|(part, kib)| format!("{part} {:.1}", *kib as f64 / 1024.0));
-    shown.collect::<Vec<_>>().join(", ")
-}
-
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(rows: &[Row], figure: impl Fn(&Row) -> f64) -> Self {
-        let mut figures: Vec<f64> = rows.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);
-        Self {
-            least: at(0),
-            median: at(figures.len() / 2),
-            most: at(figures.len().saturating_sub(1)),
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut row = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            write!(row, "{cell:<width$}  ").expect("a String takes every write");
         }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        for (ours, theirs) in [(10.0, 40.0), (12.0, 20.0), (11.0, 22.0)] {
+            table.add("stack", vec![(CPU, ours), (RATE, 5000.0)]);
+            table.add("other", vec![(CPU, theirs)]);
+        }
+        table
+    }
+
+    #[test]
+    fn a_table_has_medians_spreads_and_ratios() {
+        assert_eq!(
+            table().text(),
+            "       CPU µs/request          requests/s\n\
+             stack  11.0 (10.0–12.0)        5000 (5000–5000)\n\
+             other  22.0 (20.0–40.0) ×0.50\n\
+             ×: ours / theirs\n"
+        );
+    }
+
+    #[test]
+    fn promises_are_judged() {
+        let promise = |ratio, peer| {
+            table().judge(&Promise {
+                column: CPU,
+                peer,
+                ratio,
+            })
+        };
+        for (ratio, verdict) in [
+            (Ratio::AtMost(0.5), "at most 0.50: kept"),
+            (Ratio::AtMost(0.4), "at most 0.40: MISSED"),
+            (Ratio::AtLeast(0.6), "at least 0.60: MISSED"),
+        ] {
+            let judged = promise(ratio, "other").unwrap_or_default();
+            assert_eq!(
+                judged,
+                format!("CPU µs/request: 0.50 × other, promised {verdict}")
+            );
+        }
+        assert_eq!(promise(Ratio::AtMost(1.0), "absent"), None);
     }
 }

@@ -1,0 +1,60 @@
+//! What every server serves: a plain app, a Flask app, files.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+
+/// As little as WSGI allows, so that what is measured is the server.
+const PLAIN: &str = r#"
+import time
+
+MIB = b"x" * (1 << 20)
+
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/":
+        body = b"Hello, world!\n"
+    elif path == "/read":
+        body = b"%d\n" % len(environ["wsgi.input"].read())
+    elif path == "/mib":
+        body = MIB
+    else:
+        end = time.thread_time() + 0.001
+        while time.thread_time() < end:
+            pass
+        body = b"busy\n"
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"#;
+
+/// Flask's own first example.
+const FLASK: &str = r#"
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def hello():
+    return "<p>Hello, World!</p>"
+"#;
+
+/// Name and length in bytes.
+const FILES: &[(&str, usize)] = &[
+    ("1k", 1024),
+    ("100k", 100 * 1024),
+    ("10m", 10 * 1024 * 1024),
+];
+
+/// Writes all of it into a folder; the files are in its folder `static`.
+pub(crate) fn write(folder: &Path) -> Result<()> {
+    let files = folder.join("static");
+    fs::create_dir_all(&files)?;
+    fs::write(folder.join("app.py"), PLAIN)?;
+    fs::write(folder.join("flask_app.py"), FLASK)?;
+    for (name, length) in FILES {
+        fs::write(files.join(name), vec![b'x'; *length])?;
+    }
+    Ok(())
+}

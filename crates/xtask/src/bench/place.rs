@@ -1,0 +1,115 @@
+//! What a run needs: our build, the peers' virtual environment, the apps.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::apps;
+
+/// Where things are.
+pub(crate) struct Place {
+    /// Cargo's folder for everything that is made.
+    pub(crate) target: PathBuf,
+    /// Our binary.
+    pub(super) stack: PathBuf,
+    /// The folder of the apps that every server serves.
+    pub(super) app: PathBuf,
+    /// The peers' virtual environment.
+    pub(super) venv: PathBuf,
+}
+
+/// Pinned, so that figures of different days speak of the same peers.
+pub(crate) const PEERS: &[&str] = &[
+    "flask==3.1.3",
+    "gunicorn==27.0.1",
+    "granian==2.8.7",
+    "waitress==3.0.2",
+    "uwsgi==2.0.31",
+];
+
+impl Place {
+    /// Builds what is ours, unless it is given, and installs what is theirs, for this Python.
+    pub(crate) fn prepare(stack: Option<&Path>, python: &str) -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .context("no workspace")?;
+        let target = root.join("target");
+        let stack = match stack {
+            Some(stack) => {
+                fs::canonicalize(stack).with_context(|| format!("no {}", stack.display()))?
+            }
+            None => {
+                let mut cargo = Command::new("cargo");
+                let cargo = cargo.args(["build", "--release", "--package", "stack"]);
+                let cargo =
+                    cargo.args(["--package", "appserver", "--bins", "--example", "bare_slot"]);
+                succeed(cargo.current_dir(root))?;
+                target.join("release/stack")
+            }
+        };
+        let app = target.join("bench-app");
+        apps::write(&app)?;
+        let venv = venv(&target, python)?;
+        Ok(Self {
+            target,
+            stack,
+            app,
+            venv,
+        })
+    }
+
+    /// The interpreter that every server runs on.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.venv.join("bin/python")
+    }
+
+    /// The module that our workers load: where Cargo leaves it, or beside the binary.
+    pub(crate) fn module(&self) -> Result<PathBuf> {
+        let folder = self.stack.parent().context("the binary is in no folder")?;
+        let places = [
+            folder.join("deps/lib_stack.so"),
+            folder.join("lib_stack.so"),
+        ];
+        let found = places.into_iter().find(|path| path.exists());
+        found.context("no lib_stack.so beside the binary")
+    }
+}
+
+fn venv(target: &Path, python: &str) -> Result<PathBuf> {
+    let version = version(python)?;
+    let venv = target.join(format!("bench-venv-{version}"));
+    if !venv.join("bin/python").exists() {
+        succeed(Command::new(python).args(["-m", "venv"]).arg(&venv))?;
+    }
+    let mut pip = Command::new(venv.join("bin/pip"));
+    let pip = pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+    succeed(pip.args(PEERS))?;
+    Ok(venv)
+}
+
+/// `3.11.7`.
+pub(crate) fn version(python: &str) -> Result<String> {
+    let say = "import platform; print(platform.python_version())";
+    let output = Command::new(python)
+        .args(["-c", say])
+        .output()
+        .with_context(|| format!("cannot run {python}; name another with --python"))?;
+    ensure!(
+        output.status.success(),
+        "{python} does not run; name another with --python"
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! nginx before a Python server.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::python;
+use crate::bench::peer::{Address, Scene, Started, Tree};
+
+/// Before a server that speaks HTTP.
+pub(super) fn before(scene: &Scene<'_>, server: fn(&Scene<'_>) -> Result<Tree>) -> Result<Started> {
+    let pass = "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
+                proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n\
+                proxy_set_header X-Forwarded-Proto $scheme;";
+    started(scene, pass, server)
+}
+
+/// Before uWSGI, in its protocol.
+pub(super) fn before_uwsgi(scene: &Scene<'_>) -> Result<Started> {
+    let pass = "include /etc/nginx/uwsgi_params; uwsgi_pass app;";
+    started(scene, pass, python::uwsgi)
+}
+
+fn started(
+    scene: &Scene<'_>,
+    pass: &str,
+    server: fn(&Scene<'_>) -> Result<Tree>,
+) -> Result<Started> {
+    let config = scene.folder.join("nginx.conf");
+    fs::write(&config, configuration(scene, pass))?;
+    let nginx = Tree {
+        child: scene.command("nginx")?.arg("-c").arg(&config).spawn()?,
+        part: |_| "proxy",
+    };
+    Ok(Started {
+        trees: vec![nginx, server(scene)?],
+        address: Address::Port(scene.port),
+    })
+}
+
+fn configuration(scene: &Scene<'_>, pass: &str) -> String {
+    // As root nginx gives its workers another user, who may not reach the app's socket.
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;\n"
+    } else {
+        ""
+    };
+    format!(
+        "{user}daemon off;\nworker_processes auto;\npid {run}/nginx.pid;\nerror_log {run}/error.log;\n\
+         events {{ worker_connections 4096; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
+         client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;\n\
+         scgi_temp_path {run}/s;\nkeepalive_requests 1000000; client_max_body_size 16m;\n\
+         upstream app {{ server unix:{run}/app.sock; keepalive 64; keepalive_requests 1000000; }}\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ {pass} }}\n\
+         location /static/ {{ root {app}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
+        run = scene.folder.display(),
+        port = scene.port,
+        app = scene.place.app.display(),
+    )
+}

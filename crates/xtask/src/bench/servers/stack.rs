@@ -1,0 +1,111 @@
+//! Ours: a whole site, and a worker without its master and its proxy.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::bench::peer::{Address, Scene, Started, Tree};
+
+/// What our proxy tells a slot of the client.
+pub(super) const FIELDS: &str =
+    "_stack: 192.0.2.7 40000 https example.org 443 0123456789abcdef\r\n";
+
+pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
+    let config = scene.folder.join("site.toml");
+    let Scene {
+        port,
+        entry,
+        workers,
+        threads,
+        ..
+    } = scene;
+    let (root, venv) = (&scene.place.app, &scene.place.venv);
+    let files = root.join("static");
+    let text = format!(
+        "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
+         access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
+         [limits]\nkeepalive_requests = 1000000\n\
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\n\
+         [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n",
+    );
+    fs::write(&config, text)?;
+    let mut command = scene.command(&scene.place.stack)?;
+    let child = command.args(["up", "--config"]).arg(&config).spawn()?;
+    let part = |line: &str| match line {
+        _ if line.contains(" proxy") => "proxy",
+        _ if line.contains("python") => "worker",
+        _ => "master",
+    };
+    Ok(Started {
+        trees: vec![Tree { child, part }],
+        address: Address::Port(*port),
+    })
+}
+
+/// What the master does to start a worker, and nothing else of it: descriptors at their numbers, then the bootstrap.
+const LAUNCHER: &str = r#"
+import fcntl, json, os, socket, subprocess, sys
+
+bootstrap, module, path, root, entry, threads = sys.argv[1:]
+ask = """if True:
+    import importlib.machinery, importlib.util, sys
+    loader = importlib.machinery.ExtensionFileLoader("_stack", sys.argv[1])
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_stack", loader))
+    loader.exec_module(module)
+    print(module.BUILD_ID)
+    """
+build = subprocess.run([sys.executable, "-c", ask, module], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+name, attribute = entry.split(":")
+assignment = {
+    "build": build, "app": "bench", "number": 1, "entry": {"module": name, "attribute": attribute, "factory": False},
+    "on_start": None, "on_stop": None, "root": root, "threads": int(threads), "workers": 1, "listener": 6, "control": 7,
+    "proxy_uid": os.getuid(),
+}
+
+
+def memory(text):
+    descriptor = os.memfd_create("bench", 0)
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(128)
+ours, theirs = socket.socketpair()
+given = [memory(open(bootstrap).read()), memory(json.dumps(assignment)), os.open(module, os.O_RDONLY), listener.fileno(), theirs.fileno()]
+if os.fork() == 0:
+    above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 20) for descriptor in given]
+    for number, descriptor in enumerate(above, 3):
+        os.dup2(descriptor, number)
+    code = 'exec(compile(open(3).read(), "stack-bootstrap", "exec"))'
+    os.execv(sys.executable, [sys.executable, "-c", code, "bench"])
+theirs.close()
+os.wait()
+"#;
+
+pub(super) fn worker(scene: &Scene<'_>) -> Result<Started> {
+    let bootstrap = scene.folder.join("bootstrap.py");
+    fs::write(
+        &bootstrap,
+        include_str!("../../../../python/src/bootstrap.py"),
+    )?;
+    let mut command = scene.command(scene.place.python())?;
+    let command = command.args(["-c", LAUNCHER]).arg(&bootstrap);
+    let command = command.arg(scene.place.module()?).arg(scene.socket());
+    let command = command
+        .arg(&scene.place.app)
+        .args([scene.entry, &scene.threads]);
+    let part = |line: &str| match line {
+        _ if line.contains("stack-bootstrap\"") => "worker",
+        _ => "launcher",
+    };
+    Ok(Started {
+        trees: vec![Tree {
+            child: command.spawn()?,
+            part,
+        }],
+        address: Address::Socket(scene.socket().into()),
+    })
+}
