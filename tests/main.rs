@@ -20,6 +20,7 @@ mod http1;
 mod interpreters;
 mod overload;
 mod ranges;
+mod routes;
 mod serving;
 mod shutdown;
 mod startup;

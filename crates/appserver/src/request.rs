@@ -7,7 +7,7 @@
 use std::str;
 
 use memchr::memchr;
-use message::handoff::{GREETING, Handoff, REQUEST, TARGET};
+use message::handoff::{GREETING, Handoff, REQUEST, SCRIPT, TARGET};
 
 use crate::content::Content;
 
@@ -57,6 +57,7 @@ pub(crate) struct Index {
     target: Span,
     handoff: Option<Span>,
     raw_target: Option<Span>,
+    script: Option<Span>,
     greeting: Option<Span>,
     content_length: Option<u64>,
     fields: Vec<(Span, Span)>,
@@ -67,6 +68,7 @@ impl Index {
     pub(crate) fn scan(&mut self, head: &[u8]) -> Result<(), Garbage> {
         self.handoff = None;
         self.raw_target = None;
+        self.script = None;
         self.greeting = None;
         self.content_length = None;
         self.fields.clear();
@@ -124,6 +126,8 @@ impl Index {
                 self.handoff = Some(value);
             } else if text == TARGET.as_bytes() {
                 self.raw_target = Some(value);
+            } else if text == SCRIPT.as_bytes() {
+                self.script = Some(value);
             } else if text == GREETING.as_bytes() {
                 self.greeting = Some(value);
             }
@@ -212,6 +216,15 @@ impl<'a> Request<'a> {
             .of(self.head)
     }
 
+    /// How many bytes of the decoded path name the place at which the app is mounted: `SCRIPT_NAME` (PEP 3333).
+    pub fn script_length(&self) -> usize {
+        let length = self
+            .index
+            .script
+            .and_then(|value| decimal(value.of(self.head)));
+        length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
     /// Who asks: the client, the scheme, the server's name and port, the request id.
     pub fn handoff(&self) -> &Handoff<'a> {
         &self.handoff
@@ -278,7 +291,7 @@ mod tests {
     #[test]
     fn a_request_has_its_parts() {
         let head = format!(
-            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\nHost: example.org\r\nAccept:\t a \r\n\
+            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\n_script: 2\r\nHost: example.org\r\nAccept:\t a \r\n\
              X-Empty:\r\nContent-Length: 12\r\n\r\n"
         );
         let index = scan(&head).unwrap();
@@ -287,6 +300,7 @@ mod tests {
         assert_eq!(request.path(), b"/a%20b");
         assert_eq!(request.query(), b"c=d?e");
         assert_eq!(request.raw_target(), b"/x/../a%20b?c=d?e");
+        assert_eq!(request.script_length(), 2);
         assert_eq!(request.handoff().client, "192.0.2.1");
         assert_eq!(index.content_length(), 12);
         assert_eq!(index.greeting(head.as_bytes()), None);
@@ -305,13 +319,15 @@ mod tests {
     #[test]
     fn an_index_forgets_the_last_request() {
         let mut index = Index::default();
-        let first =
-            format!("PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\nX: y\r\nContent-Length: 1\r\n\r\n");
+        let first = format!(
+            "PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\n_script: 1\r\nX: y\r\nContent-Length: 1\r\n\r\n"
+        );
         index.scan(first.as_bytes()).unwrap();
         let second = format!("GET /c HTTP/1.1\r\n{WHO}\r\n");
         index.scan(second.as_bytes()).unwrap();
         let request = index.request(second.as_bytes(), None).unwrap();
         assert_eq!(request.raw_target(), b"/c");
+        assert_eq!(request.script_length(), 0);
         assert_eq!(request.query(), b"");
         assert_eq!(request.fields().count(), 0);
         assert_eq!(index.content_length(), 0);

@@ -215,6 +215,8 @@ pub struct VirtualHost {
     pub names: Vec<HostPattern>,
     /// Where the certificate comes from.
     pub tls: Located<Tls>,
+    /// What is changed in responses that no route makes.
+    pub headers: Headers,
     /// Which path goes where.
     pub routes: Vec<Route>,
 }
@@ -251,9 +253,18 @@ pub enum Tls {
 pub struct Route {
     /// Which paths.
     pub path: RoutePath,
+    /// Whether what answers sees the path without the route's own, as if it were mounted there.
+    pub strip: bool,
+    /// What is changed in its responses: what the route says, and of the site's what it does not say otherwise.
+    pub headers: Headers,
     /// What answers them.
     pub action: Action,
 }
+
+/// `headers = { X-Frame-Options = "DENY", X-Powered-By = false }`: fields of responses, each set or (`None`) removed. No name
+/// is there twice, however it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers(pub Vec<(String, Option<String>)>);
 
 /// Which paths a route matches; compared with the decoded path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,10 +292,10 @@ pub enum Action {
         /// `cache = "1y"`: how long a client may keep the file without asking.
         cache: Option<Duration>,
     },
-    /// `redirect = "/new"` or `"https://example.org/"`.
+    /// `redirect = "/new"`, `"https://example.org/"` or `"https://example.org{path}{query}"`.
     Redirect {
-        /// The location as written.
-        to: String,
+        /// The location.
+        to: Location,
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
@@ -307,6 +318,37 @@ pub enum Queue {
     First,
     /// `"last"`: behind those that came before.
     Last,
+}
+
+/// Where a redirect leads: parts that are put behind one another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location(pub Vec<LocationPart>);
+
+/// A part of a [`Location`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LocationPart {
+    /// As written.
+    Text(String),
+    /// `{path}`: the path that was asked for.
+    Path,
+    /// `{rest}`: what of the path is below the route's own.
+    Rest,
+    /// `{query}`: `?` and the query that was asked with, or nothing.
+    Query,
+}
+
+impl std::fmt::Display for Location {
+    /// As written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|part| {
+            f.write_str(match part {
+                LocationPart::Text(text) => text,
+                LocationPart::Path => "{path}",
+                LocationPart::Rest => "{rest}",
+                LocationPart::Query => "{query}",
+            })
+        })
+    }
 }
 
 impl Site {

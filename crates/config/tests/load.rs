@@ -7,8 +7,8 @@ use config::{
     error::{Problem, Report},
     load,
     site::{
-        AccessLog, Action, Entry, HostPattern, Interpreter, Limits, Listen, Located, LogFormat,
-        LogTarget, Queue, RoutePath, Tls,
+        AccessLog, Action, Entry, Headers, HostPattern, Interpreter, Limits, Listen, Located,
+        Location, LocationPart, LogFormat, LogTarget, Queue, RoutePath, Tls,
     },
 };
 
@@ -166,7 +166,7 @@ routes = [
     assert_eq!(
         second.routes[0].action,
         Action::Redirect {
-            to: "https://example.org/".into(),
+            to: Location(vec![LocationPart::Text("https://example.org/".into())]),
             status: 308
         }
     );
@@ -343,4 +343,53 @@ fn colour_changes_nothing_but_colour() {
     }
     plain.push_str(rest);
     assert_eq!(plain, report.render(false));
+}
+
+#[test]
+fn what_a_route_says_of_headers_comes_on_top_of_its_site() {
+    let site = parse(
+        r#"
+[[site]]
+headers = { Server = false, X-Frame-Options = "DENY", X-Site = "1" }
+routes = [
+    { path = "/", respond = "" },
+    { path = "/a", respond = "", headers = { x-frame-options = "SAMEORIGIN", X-Site = false } },
+    { path = "/b/", redirect = "https://example.org/c/{rest}{query}" },
+    { path = "/d", redirect = "{path}/{query}" },
+]
+"#,
+        false,
+    );
+    let host = &site.site.hosts[0];
+    let headers = |pairs: &[(&str, Option<&str>)]| {
+        let owned =
+            |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
+        Headers(pairs.iter().map(owned).collect())
+    };
+    let of_site = [
+        ("Server", None),
+        ("X-Frame-Options", Some("DENY")),
+        ("X-Site", Some("1")),
+    ];
+    assert_eq!(host.headers, headers(&of_site));
+    assert_eq!(host.routes[0].headers, headers(&of_site));
+    assert_eq!(
+        host.routes[1].headers,
+        headers(&[
+            ("Server", None),
+            ("X-Site", None),
+            ("x-frame-options", Some("SAMEORIGIN")),
+        ])
+    );
+    assert_eq!(
+        host.routes[2].action,
+        Action::Redirect {
+            to: Location(vec![
+                LocationPart::Text("https://example.org/c/".into()),
+                LocationPart::Rest,
+                LocationPart::Query,
+            ]),
+            status: 302
+        }
+    );
 }

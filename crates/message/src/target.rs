@@ -81,6 +81,47 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Writes the path behind its first `start` decoded bytes: as it was sent where that is the path that was routed, so that
+    /// an encoded slash stays one; else encoded anew.
+    pub fn write_path(&self, start: usize, out: &mut Vec<u8>) {
+        if self.form != Form::Origin || self.path.changed() {
+            return self.path.encode_from(start, out);
+        }
+        let end = match &self.query {
+            Some(query) => self.raw.len() - query.len() - 1,
+            None => self.raw.len(),
+        };
+        let mut sent = &self.raw[..end];
+        for _ in 0..start {
+            let length = if sent.first() == Some(&b'%') { 3 } else { 1 };
+            sent = sent.get(length..).unwrap_or_default();
+        }
+        out.extend_from_slice(sent);
+    }
+
+    /// The same for a Location: what no URI has is percent-encoded, above all `\`, which browsers take for a slash, so that
+    /// `/\host` would lead to another host.
+    pub fn write_location(&self, start: usize, out: &mut Vec<u8>) {
+        let mut path = Vec::new();
+        self.write_path(start, &mut path);
+        for byte in path {
+            match byte {
+                b'%' => out.push(byte),
+                byte => encode_byte(byte, out),
+            }
+        }
+    }
+
+    /// Writes `?` and the query, if there is one.
+    pub fn write_query(&self, out: &mut Vec<u8>) {
+        if let Some(query) = &self.query {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+    }
+}
+
 /// Whether every byte may stand in a target at all.
 pub(crate) fn check_characters(raw: &[u8]) -> Result<(), Refusal> {
     if raw.iter().all(|&byte| ALLOWED[usize::from(byte)]) {
@@ -258,14 +299,23 @@ impl Path {
 
     /// Writes the path percent-encoded, for a request line or a Location.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        for &byte in &*self.decoded {
-            if PLAIN[usize::from(byte)] {
-                out.push(byte);
-            } else {
-                let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
-                out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-            }
+        self.encode_from(0, out);
+    }
+
+    /// Writes what follows the first `start` decoded bytes, percent-encoded.
+    pub fn encode_from(&self, start: usize, out: &mut Vec<u8>) {
+        for &byte in self.decoded.get(start..).unwrap_or_default() {
+            encode_byte(byte, out);
         }
+    }
+}
+
+fn encode_byte(byte: u8, out: &mut Vec<u8>) {
+    if PLAIN[usize::from(byte)] {
+        out.push(byte);
+    } else {
+        let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
+        out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
     }
 }
 
@@ -612,6 +662,46 @@ mod tests {
             let expected = expected.map(|(host, port)| (Bytes::from_static(host.as_bytes()), port));
             assert_eq!(found, expected, "{authority}");
         }
+    }
+
+    fn target(line: &str) -> Target {
+        let limits = crate::head::Limits {
+            line: 1024,
+            head: 1024,
+            fields: 10,
+        };
+        let head = format!("GET {line} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = RequestHead::parse(head.into(), &limits).expect("a good head");
+        Target::of(&head).expect("a good target")
+    }
+
+    #[test]
+    fn what_is_passed_on_is_what_was_sent_wherever_that_is_what_was_routed() {
+        for (sent, start, passed, location) in [
+            ("/", 0, "/", "/"),
+            ("/a%2Fb?c", 0, "/a%2Fb", "/a%2Fb"),
+            ("/a%2fb", 2, "%2fb", "%2fb"),
+            ("/%61/b", 2, "/b", "/b"),
+            ("/a/b?", 2, "/b", "/b"),
+            ("/a", 2, "", ""),
+            ("/a/../b%2Fc", 0, "/b/c", "/b/c"),
+            ("//b", 0, "/b", "/b"),
+            ("http://a/b%2Fc", 0, "/b/c", "/b/c"),
+            ("/\\b", 0, "/\\b", "/%5Cb"),
+            ("/a|b", 0, "/a|b", "/a%7Cb"),
+        ] {
+            let (mut out, target) = (Vec::new(), target(sent));
+            target.write_path(start, &mut out);
+            assert_eq!(out, passed.as_bytes(), "{sent}");
+            out.clear();
+            target.write_location(start, &mut out);
+            assert_eq!(out, location.as_bytes(), "{sent}");
+        }
+        let mut out = Vec::new();
+        target("/a?").write_query(&mut out);
+        target("/a").write_query(&mut out);
+        target("/a?b=c?d").write_query(&mut out);
+        assert_eq!(out, b"??b=c?d");
     }
 
     /// Paths of what traversals are made of.

@@ -5,7 +5,6 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use message::{
     head::{Method, RequestHead},
     refusal::Refusal,
@@ -18,9 +17,10 @@ use crate::{
     failure::Failure,
     files,
     journal::{Journal, Route},
-    plan::{Action, Host, Plan},
+    plan::{Action, CHALLENGES, Host, Plan},
+    redirect,
     request::{Peer, Request, Upload},
-    response::{Content, Response, date},
+    response::{Content, Edits, Response, date},
 };
 
 /// Answers a request. Its upload may be left unread, which the connection then deals with.
@@ -31,7 +31,8 @@ pub(crate) async fn respond(
     upload: &mut impl Upload,
     journal: &mut Journal,
 ) -> Response {
-    let mut response = match attempt(plan, peer, head, upload, journal).await {
+    let mut edits = None;
+    let mut response = match attempt(plan, peer, head, upload, journal, &mut edits).await {
         Ok(response) => response,
         Err(failure) => {
             journal.fail(&failure);
@@ -41,7 +42,11 @@ pub(crate) async fn respond(
     if head.method == Method::Head {
         response.content = response.content.without_content();
     }
-    signed(response, plan, journal)
+    let mut response = signed(response, plan, journal);
+    if let Some(edits) = edits {
+        response.fields.edit(edits);
+    }
+    response
 }
 
 /// Answers what never became a request.
@@ -50,18 +55,21 @@ pub(crate) fn refuse(plan: &Plan, failure: Failure, journal: &mut Journal) -> Re
     signed(failure.into_response(None, journal.id), plan, journal)
 }
 
-async fn attempt(
-    plan: &Plan,
+/// `edits` becomes what the site or the route changes in every response of theirs, failures included.
+async fn attempt<'plan>(
+    plan: &'plan Plan,
     peer: &Peer,
     head: &RequestHead,
     upload: &mut impl Upload,
     journal: &mut Journal,
+    edits: &mut Option<&'plan Edits>,
 ) -> Result<Response, Failure> {
     let request = admit(head, peer, plan, journal.id)?;
     journal.client = request.client.address;
     let host = plan
         .host(&request.target.host)
         .ok_or_else(|| unknown_host(&request))?;
+    *edits = host.edits.as_ref();
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));
@@ -69,10 +77,11 @@ async fn attempt(
     if let Some(response) = to_https(host, &request, journal)? {
         return Ok(response);
     }
-    let (action, prefix) = host
+    let (route, prefix) = host
         .route(request.target.path.as_bytes())
         .ok_or(Failure::NoRoute)?;
-    match action {
+    *edits = route.edits.as_ref();
+    match &route.action {
         Action::App(app) => {
             journal.route = Route::App(app.pool.label.clone());
             app::respond(app, &request, peer, upload, journal).await
@@ -83,10 +92,15 @@ async fn attempt(
         }
         Action::Redirect { to, status } => {
             journal.route = Route::Fixed("redirect");
-            Ok(
-                Response::new(*status, Content::Bytes(Bytes::new()))
-                    .with("Location", to.as_bytes()),
-            )
+            let to = redirect::location(to, &request.target, prefix);
+            Ok(redirect::response(*status, to))
+        }
+        Action::Slash => {
+            journal.route = Route::Fixed("redirect");
+            Ok(redirect::response(
+                308,
+                redirect::with_slash(&request.target),
+            ))
         }
         Action::Respond {
             status,
@@ -108,7 +122,7 @@ fn unknown_host(request: &Request<'_>) -> Failure {
     Failure::UnknownHost(String::from_utf8_lossy(&request.target.host).into_owned())
 }
 
-/// A site with a certificate is not served in the clear: the same place, by TLS. 308 keeps the method (RFC 9110 §15.4.9).
+/// A site with a certificate is not served in the clear, but for what a certificate authority must find there.
 fn to_https(
     host: &Host,
     request: &Request<'_>,
@@ -121,20 +135,23 @@ fn to_https(
         // HTTP/1.0 without Host: there is no place to send it to.
         return Err(Refusal::MissingHost.into());
     }
+    if host.has_challenges && is_challenge(host, request) {
+        return Ok(None);
+    }
     journal.route = Route::Fixed("redirect");
-    let target = &request.target;
-    let mut location = b"https://".to_vec();
-    location.extend_from_slice(&target.host);
-    if port != 443 {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    target.path.encode(&mut location);
-    if let Some(query) = &target.query {
-        location.push(b'?');
-        location.extend_from_slice(query);
-    }
-    let response = Response::new(308, Content::Bytes(Bytes::new()));
-    Ok(Some(response.with("Location", location)))
+    Ok(Some(redirect::response(
+        308,
+        redirect::to_https(&request.target, port),
+    )))
+}
+
+/// Whether a route that is for challenges, and nothing wider, answers.
+fn is_challenge(host: &Host, request: &Request<'_>) -> bool {
+    let path = request.target.path.as_bytes();
+    path.starts_with(CHALLENGES.as_bytes())
+        && host
+            .route(path)
+            .is_some_and(|(_, prefix)| prefix >= CHALLENGES.len())
 }
 
 /// What every response says of itself: when it was made, by what, and under which id it is in the logs.

@@ -23,6 +23,7 @@ mod listener;
 mod network;
 mod origin;
 pub mod plan;
+mod redirect;
 mod request;
 mod response;
 mod route;

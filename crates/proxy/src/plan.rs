@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 
 use config::{
     error::{Problem, Span},
-    site::{self, Site, VirtualHost},
+    site::{self, Location, RoutePath, Site, VirtualHost},
 };
 use ipnet::IpNet;
 use message::head;
@@ -16,6 +16,7 @@ use crate::{
     app::{AppRoute, Settings, pool::Pool},
     control::{Certificate, Listener},
     files::Root,
+    response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
 };
@@ -43,8 +44,24 @@ pub(crate) struct Plan {
 pub(crate) struct Host {
     /// Where a plain request is sent instead, when the site has a certificate: the port of `https`.
     pub(crate) https_port: Option<u16>,
-    routes: Paths<Action>,
+    /// Whether a route is for the challenges of certificate authorities, which are answered in the clear (RFC 8555 §8.3).
+    pub(crate) has_challenges: bool,
+    /// What is changed in responses that no route makes.
+    pub(crate) edits: Option<Edits>,
+    routes: Paths<Route>,
 }
+
+/// One entry of `routes`.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// What answers.
+    pub(crate) action: Action,
+    /// What is changed in its responses.
+    pub(crate) edits: Option<Edits>,
+}
+
+/// Where certificate authorities look for an answer to their challenge, always in the clear (RFC 8555 §8.3).
+pub(crate) const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// What answers a route.
 #[derive(Debug)]
@@ -56,10 +73,12 @@ pub(crate) enum Action {
     /// Another place.
     Redirect {
         /// The location.
-        to: Arc<str>,
+        to: Location,
         /// 3xx.
         status: u16,
     },
+    /// The same place with a slash: what is mounted below a path has nothing at the path itself.
+    Slash,
     /// A fixed answer.
     Respond {
         /// 200 to 599.
@@ -139,7 +158,7 @@ impl Plan {
 
 impl Host {
     /// What answers a decoded path, and how long the part of it is that the route names.
-    pub(crate) fn route(&self, path: &[u8]) -> Option<(&Action, usize)> {
+    pub(crate) fn route(&self, path: &[u8]) -> Option<(&Route, usize)> {
         self.routes.find(path)
     }
 }
@@ -152,31 +171,52 @@ fn host(
 ) -> Result<Host, PlanError> {
     let mut routes = Paths::default();
     for route in &host.routes {
-        routes.insert(&route.path, action(site, &route.action, &pool)?);
+        let made = Route {
+            action: action(site, route, &pool)?,
+            edits: edits(&route.headers),
+        };
+        routes.insert(&route.path, made);
     }
+    // Written routes are in the table before, and stay.
+    for route in host.routes.iter().filter(|route| route.strip) {
+        let place = route.path.as_str().trim_end_matches('/');
+        let slash = Route {
+            action: Action::Slash,
+            edits: edits(&route.headers),
+        };
+        routes.insert(&RoutePath::Exact(place.to_owned()), slash);
+    }
+    let challenges = |route: &site::Route| route.path.as_str().starts_with(CHALLENGES);
     let redirects = host.tls.value != site::Tls::Off;
     Ok(Host {
         https_port: https_port.filter(|_| redirects),
+        has_challenges: host.routes.iter().any(challenges),
+        edits: edits(&host.headers),
         routes,
     })
 }
 
+fn edits(headers: &site::Headers) -> Option<Edits> {
+    (!headers.0.is_empty()).then(|| Edits::new(headers))
+}
+
 fn action(
     site: &Site,
-    action: &site::Action,
+    route: &site::Route,
     pool: impl Fn(&site::App) -> Arc<Pool>,
 ) -> Result<Action, PlanError> {
-    Ok(match action {
+    Ok(match &route.action {
         site::Action::App { app, queue } => {
             let app = site.app(app).ok_or_else(|| PlanError::NoApp(app.clone()))?;
             Action::App(AppRoute {
                 pool: pool(app),
                 settings: Settings::new(app, *queue, &site.limits),
+                mounted: route.strip.then(|| mounted(&route.path)),
             })
         }
         site::Action::Files { root, cache } => Action::Files(open_root(&root.value, *cache)?),
         site::Action::Redirect { to, status } => Action::Redirect {
-            to: to.as_str().into(),
+            to: to.clone(),
             status: *status,
         },
         site::Action::Respond {
@@ -189,6 +229,11 @@ fn action(
             content_type: content_type.as_str().into(),
         },
     })
+}
+
+/// How long the path is at which a route's app is mounted, without its last slash.
+fn mounted(path: &RoutePath) -> usize {
+    path.as_str().trim_end_matches('/').len()
 }
 
 fn open_root(path: &Path, cache: Option<std::time::Duration>) -> Result<Root, PlanError> {

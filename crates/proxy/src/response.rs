@@ -71,6 +71,33 @@ impl Response {
     }
 }
 
+/// What a configuration changes in the fields of responses: `headers` of a site or a route.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Edits {
+    /// What goes, be it because something else comes.
+    names: Vec<Box<[u8]>>,
+    lines: FieldLines,
+}
+
+impl Edits {
+    pub(crate) fn new(headers: &config::site::Headers) -> Self {
+        let mut edits = Self::default();
+        for (name, value) in &headers.0 {
+            edits.names.push(name.as_bytes().into());
+            if let Some(value) = value {
+                edits.lines.push(name.as_bytes(), value.as_bytes());
+            }
+        }
+        edits
+    }
+
+    fn concern(&self, name: &[u8]) -> bool {
+        self.names
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(name))
+    }
+}
+
 /// A field section as HTTP/1.1 writes it, ready to be copied behind a status line.
 #[derive(Clone, Default)]
 pub(crate) struct FieldLines(Vec<u8>);
@@ -93,6 +120,18 @@ impl FieldLines {
     /// All lines, each with its CRLF.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Removes what is to go and adds what is to come.
+    pub(crate) fn edit(&mut self, edits: &Edits) {
+        if self.iter().any(|(name, _)| edits.concern(name)) {
+            let mut kept = Self::with_capacity(self.0.len() + edits.lines.0.len());
+            for (name, value) in self.iter().filter(|(name, _)| !edits.concern(name)) {
+                kept.push(name, value);
+            }
+            *self = kept;
+        }
+        self.0.extend_from_slice(&edits.lines.0);
     }
 
     /// Name and value of each line.
@@ -134,6 +173,33 @@ pub(crate) fn date(now: SystemTime) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_set_and_removed() {
+        let edits = Edits::new(&config::site::Headers(vec![
+            ("Server".into(), None),
+            ("X-Frame-Options".into(), Some("DENY".into())),
+        ]));
+        for (before, after) in [
+            (&[("A", "1")][..], "A: 1\r\nX-Frame-Options: DENY\r\n"),
+            (
+                &[("server", "x"), ("A", "1"), ("SERVER", "y")],
+                "A: 1\r\nX-Frame-Options: DENY\r\n",
+            ),
+            (
+                &[("x-frame-options", "SAMEORIGIN"), ("X-Frame", "kept")],
+                "X-Frame: kept\r\nX-Frame-Options: DENY\r\n",
+            ),
+            (&[], "X-Frame-Options: DENY\r\n"),
+        ] {
+            let mut lines = FieldLines::default();
+            for (name, value) in before {
+                lines.push(name.as_bytes(), value.as_bytes());
+            }
+            lines.edit(&edits);
+            assert_eq!(lines.as_bytes(), after.as_bytes(), "{before:?}");
+        }
+    }
 
     #[test]
     fn lines_are_read_back() {

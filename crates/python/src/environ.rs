@@ -176,6 +176,14 @@ impl Template {
     ) -> PyResult<()> {
         let keys = &self.keys;
         let path = percent_decode(request.path(), &mut self.decoded);
+        let script = request.script_length();
+        let path = match path.split_at_checked(script) {
+            Some((script, rest)) if !script.is_empty() => {
+                environ.set_item(intern!(py, "SCRIPT_NAME"), decode(py, script)?)?;
+                rest
+            }
+            _ => path,
+        };
         environ.set_item(&keys.path_info, self.path.decode(py, path)?)?;
         if !request.query().is_empty() {
             environ.set_item(&keys.query_string, decode(py, request.query())?)?;

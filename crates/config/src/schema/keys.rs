@@ -125,7 +125,7 @@ pub(crate) static APP: Keys = Keys {
 
 pub(crate) static SITE: Keys = Keys {
     place: "`[[site]]`",
-    names: &["hosts", "tls", "routes"],
+    names: &["hosts", "tls", "headers", "routes"],
     foreign: &[
         ("server_name", "hosts"),
         ("domains", "hosts"),
@@ -154,7 +154,8 @@ pub(crate) static TLS: Keys = Keys {
 pub(crate) static ROUTE: Keys = Keys {
     place: "a route",
     names: &[
-        "path", "app", "files", "redirect", "respond", "cache", "status", "type", "queue",
+        "path", "app", "files", "redirect", "respond", "strip", "headers", "cache", "status",
+        "type", "queue",
     ],
     foreign: &[
         ("location", "path"),
@@ -163,6 +164,9 @@ pub(crate) static ROUTE: Keys = Keys {
         ("static", "files"),
         ("to", "redirect"),
         ("return", "respond"),
+        ("strip_prefix", "strip"),
+        ("add_header", "headers"),
+        ("header", "headers"),
         ("expires", "cache"),
         ("content_type", "type"),
     ],
@@ -258,7 +262,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers` and `routes`",
             ),
             (
                 &APP,

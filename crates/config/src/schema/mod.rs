@@ -5,8 +5,10 @@
 //! content is part of the configuration.
 
 mod app;
+mod headers;
 pub(crate) mod keys;
 mod limits;
+mod location;
 mod route;
 mod server;
 mod site;

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Context, keys};
+use super::{Context, headers, keys, location};
 use crate::{
     defaults,
     error::{Mistake, Problem},
-    site::{Action, Queue, Route, RoutePath},
+    site::{Action, Headers, LocationPart, Queue, Route, RoutePath},
     walk::{Table, Value},
 };
 
-/// `before` are the routes of this site that were read before.
+/// `outer` is what the site says of headers, `before` are its routes that were read before.
 pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
     apps: Option<&[&str]>,
+    outer: &Headers,
     before: &[Route],
 ) -> Option<Route> {
     let table = value.table(
@@ -23,8 +24,11 @@ pub(super) fn read(
     )?;
     let path = path(&table, before);
     let action = action(context, &table, apps, path.as_ref());
+    let (strip, headers) = (strip(&table, path.as_ref()), headers::read(&table, outer));
     Some(Route {
         path: path?,
+        strip,
+        headers,
         action: action?,
     })
 }
@@ -88,7 +92,7 @@ fn has_escape(text: &str) -> bool {
 
 /// The keys that say what answers, and what goes with each.
 const ACTIONS: [(&str, &[&str]); 4] = [
-    ("app", &["queue"]),
+    ("app", &["strip", "queue"]),
     ("files", &["cache"]),
     ("redirect", &["status"]),
     ("respond", &["status", "type"]),
@@ -133,7 +137,7 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
             _ => problem,
         });
     }
-    for option in ["cache", "status", "type", "queue"] {
+    for option in ["strip", "cache", "status", "type", "queue"] {
         if let Some(value) = table
             .get(option)
             .filter(|_| alone && !options.contains(&option))
@@ -151,6 +155,29 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         }
     }
     Some((name, value))
+}
+
+/// `strip = true`, where there is something to strip.
+fn strip(table: &Table<'_>, path: Option<&RoutePath>) -> bool {
+    let Some(value) = table.get("strip") else {
+        return false;
+    };
+    if value.boolean() != Some(true) {
+        return false;
+    }
+    match path {
+        Some(RoutePath::Exact(exact)) => {
+            let problem = Problem::new(value.key, "`strip` needs a path that ends in `/`");
+            let hint = format!("did you mean `path = \"{exact}/\"`?");
+            table.notes.wrong(problem.hint(hint));
+        }
+        Some(RoutePath::Subtree(root)) if root == "/" => {
+            let problem = Problem::new(value.key, "there is nothing to strip from `/`");
+            table.notes.wrong(problem.hint("remove `strip`"));
+        }
+        _ => return true,
+    }
+    false
 }
 
 fn app(table: &Table<'_>, value: &Value<'_>, apps: Option<&[&str]>) -> Option<Action> {
@@ -219,7 +246,7 @@ fn cache(value: &Value<'_>) -> Option<Duration> {
 }
 
 fn redirect(table: &Table<'_>, value: &Value<'_>, path: Option<&RoutePath>) -> Option<Action> {
-    let to = value.parsed("a path such as `\"/new\"`, or a URL", parse_location);
+    let to = value.parsed("a path such as `\"/new\"`, or a URL", location::parse);
     let status = status(
         table,
         defaults::REDIRECT_STATUS,
@@ -227,51 +254,18 @@ fn redirect(table: &Table<'_>, value: &Value<'_>, path: Option<&RoutePath>) -> O
         |status| matches!(status, 301 | 302 | 303 | 307 | 308),
     );
     let to = to?.value;
-    if path.is_some_and(|path| path.as_str() == to) {
+    let itself = match to.0.as_slice() {
+        [LocationPart::Text(to)] => path.is_some_and(|path| path.as_str() == to),
+        [LocationPart::Path] | [LocationPart::Path, LocationPart::Query] => true,
+        _ => false,
+    };
+    if itself {
         value.wrong(Mistake::new("the route redirects to itself"));
     }
     Some(Action::Redirect {
         to,
         status: status?,
     })
-}
-
-/// What may stand in a Location field (RFC 9110 §10.2.2) and names this site or another.
-fn parse_location(text: &str) -> Result<String, Mistake> {
-    let wrong = |hint: String| {
-        Err(Mistake::new(format!("{text:?} is not a place to redirect to")).hint(hint))
-    };
-    if let Some(bad) = text.chars().find(|c| {
-        !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
-    }) {
-        return wrong(format!("in a URL {bad:?} is percent-encoded"));
-    }
-    if let Some(rest) = text.strip_prefix("//") {
-        return wrong(format!(
-            "two slashes begin a host: write `\"https://{rest}\"` or `\"/{rest}\"`"
-        ));
-    }
-    if text.starts_with('/') {
-        return Ok(text.to_owned());
-    }
-    let Some(rest) = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"))
-    else {
-        let path = format!("`\"/{text}\"`");
-        return wrong(
-            match text.split('/').next().unwrap_or_default().contains('.') {
-                true => format!(
-                    "write `\"https://{text}\"` for another host, or {path} for a path of this one"
-                ),
-                false => format!("did you mean {path}?"),
-            },
-        );
-    };
-    if rest.is_empty() || rest.starts_with(['/', '?', '#', ':']) {
-        return wrong("a URL has a host, such as `\"https://example.org/\"`".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 fn status(

@@ -1,10 +1,10 @@
 //! `[[site]]`.
 
-use super::{Context, keys, route};
+use super::{Context, headers, keys, route};
 use crate::{
     defaults,
     error::Mistake,
-    site::{HostPattern, Located, Route, Tls, VirtualHost},
+    site::{Headers, HostPattern, Located, Route, Tls, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -17,10 +17,12 @@ pub(super) fn read(
     taken: &mut Vec<HostPattern>,
 ) -> Option<VirtualHost> {
     let table = value.table(&keys::SITE, "a table `[[site]]`")?;
+    let headers = headers::read(&table, &Headers::default());
     Some(VirtualHost {
         names: hosts(&table, value, taken),
         tls: tls(context, &table, https),
-        routes: routes(context, &table, apps),
+        routes: routes(context, &table, apps, &headers),
+        headers,
     })
 }
 
@@ -141,7 +143,12 @@ fn files(context: &Context, value: &Value<'_>) -> Option<Tls> {
     })
 }
 
-fn routes(context: &Context, table: &Table<'_>, apps: Option<&[&str]>) -> Vec<Route> {
+fn routes(
+    context: &Context,
+    table: &Table<'_>,
+    apps: Option<&[&str]>,
+    headers: &Headers,
+) -> Vec<Route> {
     let example = "routes = [{ path = \"/\", app = \"web\" }]";
     let Some(value) = table.required("routes", example) else {
         return Vec::new();
@@ -155,7 +162,7 @@ fn routes(context: &Context, table: &Table<'_>, apps: Option<&[&str]>) -> Vec<Ro
     }
     let mut routes: Vec<Route> = Vec::new();
     for element in elements.unwrap_or_default() {
-        routes.extend(route::read(context, &element, apps, &routes));
+        routes.extend(route::read(context, &element, apps, headers, &routes));
     }
     routes
 }

@@ -37,6 +37,8 @@ pub(crate) struct AppRoute {
     pub(crate) pool: Arc<Pool>,
     /// Its limits.
     pub(crate) settings: Settings,
+    /// How much of the path is the place at which the app is mounted.
+    pub(crate) mounted: Option<usize>,
 }
 
 /// The limits of an app's route.
@@ -117,7 +119,7 @@ async fn begin(
     loop {
         let mut slot = app.pool.take(&app.settings, asker, journal).await?;
         let connection = slot.connection();
-        outbound::write_head(&mut connection.out, request, peer, body);
+        outbound::write_head(&mut connection.out, request, peer, app.mounted, body);
         if let Some(written) = relay::begin(connection, body) {
             return Ok((slot, written));
         }

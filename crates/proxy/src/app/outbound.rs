@@ -18,9 +18,18 @@ use crate::{
 };
 
 /// Writes the request's head as the worker gets it; content follows in the length that it states.
-pub(super) fn write_head(out: &mut Vec<u8>, request: &Request<'_>, peer: &Peer, body: &Spooled) {
+pub(super) fn write_head(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    peer: &Peer,
+    mounted: Option<usize>,
+    body: &Spooled,
+) {
     out.clear();
     request_line(out, request);
+    if let Some(length) = mounted {
+        write!(out, "{}: {length}\r\n", handoff::SCRIPT).expect("a Vec takes every write");
+    }
     let told = handoff_line(out, request, peer);
     let authority = &request.target.authority;
     // HTTP/1.0 may come without: an empty Host would be one that no app knows, none at all is what SERVER_NAME is for.

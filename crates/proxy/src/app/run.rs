@@ -158,7 +158,7 @@ mod tests {
             local_port: None,
         };
         let mut connection = Connection::over(ours);
-        write_head(&mut connection.out, &request, &peer, &Spooled::None);
+        write_head(&mut connection.out, &request, &peer, None, &Spooled::None);
         let written = begin(&mut connection, &Spooled::None);
         (connection, written)
     }

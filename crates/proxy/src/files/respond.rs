@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    redirect,
     request::{Request, RequestId},
     response::{Content, FieldLines, Response},
 };
@@ -78,7 +79,11 @@ async fn look(
         }
         Seen::Folder => {
             root.cache.forget(below);
-            Ok(with_slash(request))
+            // Relative links in its index need the slash.
+            Ok(redirect::response(
+                301,
+                redirect::with_slash(&request.target),
+            ))
         }
         Seen::Nothing => {
             root.cache.forget(below);
@@ -329,18 +334,6 @@ fn content_type(name: &[u8]) -> String {
         }
         Some(other) => other.to_owned(),
     }
-}
-
-/// A folder asked for without its slash: relative links in its index need the slash. The query is kept.
-fn with_slash(request: &Request<'_>) -> Response {
-    let mut location = Vec::new();
-    request.target.path.encode(&mut location);
-    location.push(b'/');
-    if let Some(query) = &request.target.query {
-        location.push(b'?');
-        location.extend_from_slice(query);
-    }
-    Response::new(301, Content::Bytes(Bytes::new())).with("Location", location)
 }
 
 #[cfg(test)]
