@@ -33,6 +33,9 @@ pub fn stack_command() -> Command {
         "RUNTIME_DIRECTORY",
         "XDG_RUNTIME_DIR",
         "STACK_LOG",
+        "STACK_CONFIG",
+        "PORT",
+        "WEB_CONCURRENCY",
         "JOURNAL_STREAM",
     ] {
         command.env_remove(name);
@@ -56,6 +59,7 @@ pub fn repository() -> PathBuf {
 pub struct Site {
     folder: Arc<tempfile::TempDir>,
     config: PathBuf,
+    command: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -65,11 +69,25 @@ impl Site {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let config = folder.path().join("site.toml");
         fs::write(&config, toml).expect("the folder is ours");
+        let command = vec![
+            "up".to_owned(),
+            "--config".to_owned(),
+            config.display().to_string(),
+        ];
         Self {
             folder,
             config,
+            command,
             environment: Vec::new(),
         }
+    }
+
+    /// A folder without a configuration, for a command that needs none.
+    pub fn without_file(command: &[&str]) -> Self {
+        let mut site = Self::new("");
+        fs::remove_file(&site.config).expect("the folder is ours");
+        site.command = command.iter().map(|word| (*word).to_owned()).collect();
+        site
     }
 
     /// The plainest site with an app: plain HTTP, one worker, two slots; `app.py` is the given text.
@@ -174,8 +192,8 @@ impl Site {
             .expect("a valid time");
         let mut command = stack_command();
         command
-            .args(["up", "--config"])
-            .arg(&self.config)
+            .args(&self.command)
+            .current_dir(self.folder.path())
             .env("NOTIFY_SOCKET", &notify_path)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -302,6 +320,16 @@ impl Stack {
         self.until(&format!("{text:?} in the log"), || {
             self.output.text().contains(text)
         });
+        self.output.text()
+    }
+
+    /// Waits until its output contains the text, be it after its end; returns all output.
+    pub fn until_said(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.output.text().contains(text) {
+            assert!(Instant::now() < deadline, "it never said {text:?}");
+            self.output.wait(Duration::from_millis(20));
+        }
         self.output.text()
     }
 

@@ -3,6 +3,7 @@
 //! [`load`] makes a [`Site`](site::Site) of `site.toml`, or a [`Report`](error::Report) of everything that is wrong with
 //! it. [`machine::inspect`] then asks whether this machine has what the file names. Nothing here binds, spawns or serves.
 
+pub mod arguments;
 mod defaults;
 mod entry;
 mod env_file;

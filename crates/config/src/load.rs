@@ -1,8 +1,12 @@
 //! From a path to a [`Site`], or to all that is wrong with it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use crate::{
+    arguments,
     error::{Problem, Report, Span},
     machine, plain,
     schema::{self, Reading},
@@ -18,6 +22,27 @@ pub struct Loaded {
     pub text: String,
     /// The file as the user named it.
     pub file: PathBuf,
+    /// What the text is.
+    pub(crate) origin: Origin,
+}
+
+/// What the places of a configuration point into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The text itself.
+    File,
+    /// A text made of arguments: the parts of it, and the places of those arguments in the command line.
+    Arguments(Vec<(Range<usize>, Span)>),
+}
+
+impl Origin {
+    /// The same problem, where the user wrote it.
+    pub(crate) fn translate(&self, problem: Problem) -> Problem {
+        match self {
+            Self::File => problem,
+            Self::Arguments(places) => arguments::translate(places, problem),
+        }
+    }
 }
 
 impl Loaded {
@@ -26,9 +51,18 @@ impl Loaded {
     pub fn report(&self, problems: Vec<Problem>) -> Report {
         let mut report = Report::new(&self.file, self.text.clone());
         for problem in problems {
-            report.push(problem);
+            report.push(self.origin.translate(problem));
         }
         report
+    }
+
+    /// What is served, for people: the file, or the app that a command line names.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match (&self.origin, self.site.apps.as_slice()) {
+            (Origin::Arguments(_), [app]) => app.wsgi.to_string(),
+            _ => self.file.display().to_string(),
+        }
     }
 }
 
@@ -59,13 +93,17 @@ pub fn parse(file: &Path, text: String, privileged: bool) -> Result<Loaded, Repo
 }
 
 /// What is wrong, with as much of the site as could be read.
-struct Misread {
-    report: Report,
-    site: Option<Site>,
+pub(crate) struct Misread {
+    pub(crate) report: Report,
+    pub(crate) site: Option<Site>,
 }
 
 /// Makes of the text what it says.
-fn understand(file: &Path, text: String, privileged: bool) -> Result<Loaded, Box<Misread>> {
+pub(crate) fn understand(
+    file: &Path,
+    text: String,
+    privileged: bool,
+) -> Result<Loaded, Box<Misread>> {
     let absolute = std::path::absolute(file).map_err(|error| Misread {
         report: unreadable(file, &error),
         site: None,
@@ -76,7 +114,13 @@ fn understand(file: &Path, text: String, privileged: bool) -> Result<Loaded, Box
     let site = match schema::read(&absolute, &text, privileged, &mut report) {
         Reading::Whole(site) => {
             let file = file.to_owned();
-            return Ok(Loaded { site, text, file });
+            let origin = Origin::File;
+            return Ok(Loaded {
+                site,
+                text,
+                file,
+                origin,
+            });
         }
         Reading::Partly(site) => Some(site),
         Reading::No => None,

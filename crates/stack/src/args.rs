@@ -1,26 +1,56 @@
-//! The command line.
+//! The command line: every command, its help and its examples. The man pages and the shell completions are made from
+//! this, so what is said here is said everywhere.
+
+pub(crate) mod serve;
 
 use std::path::PathBuf;
 
-use appserver::assignment::BUILD_ID;
 use clap::{
     Args, Parser, Subcommand,
+    builder::styling::{AnsiColor, Styles},
     error::{ContextKind, ContextValue},
 };
+use clap_complete::Shell;
 
-use crate::{failure::Failure, load::PLACES};
+use crate::{failure::Failure, load::PLACES, version};
+
+/// The environment variable that names the configuration.
+pub(crate) const CONFIG_VARIABLE: &str = "STACK_CONFIG";
 
 /// Serves a Python (WSGI) app and its files: reverse proxy and app server in one.
 #[derive(Debug, Parser)]
 #[command(
     name = "stack",
-    version = BUILD_ID,
+    version = version::SHORT,
+    long_version = version::long(),
     max_term_width = 100,
+    styles = STYLES,
     after_help = "\
 Examples:
+  stack serve app:app                  serve an app, without any file
   stack up                             serve what ./site.toml describes
   stack up --config config/site.toml   serve what this file describes
   stack check                          show all that is wrong with ./site.toml
+
+`stack help COMMAND` says more of each, `stack --help` what the environment changes.",
+    after_long_help = "\
+Examples:
+  stack serve app:app                  serve an app, without any file
+  stack up                             serve what ./site.toml describes
+  stack up --config config/site.toml   serve what this file describes
+  stack check                          show all that is wrong with ./site.toml
+
+Environment; nothing else of it changes what stack does:
+  STACK_CONFIG       the configuration, where --config names none
+  STACK_LOG          what is logged: a level (error, warn, info, debug, trace), or target=level,…
+  PORT               `stack serve`: the port, where -b names no address
+  WEB_CONCURRENCY    `stack serve`: how many workers, where -w says nothing
+  NO_COLOR, TERM     no colours, when NO_COLOR is set or TERM is `dumb`
+  TZ                 the time zone of the logs
+  PATH               where `python3` is looked for
+  TMPDIR             where temporary files go
+  XDG_RUNTIME_DIR    where the sockets of a user's own stack go
+  RUNTIME_DIRECTORY, NOTIFY_SOCKET, JOURNAL_STREAM   what systemd says
 
 Exit codes: 0 done, 1 your mistake, 2 usage, 3 our mistake."
 )]
@@ -30,10 +60,17 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+/// As clap itself would, but for the colour of what one types.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve, in the foreground, until Ctrl-C or TERM.
+    /// Serve what the configuration describes, in the foreground, until Ctrl-C or TERM.
     #[command(after_help = "\
 TERM or Ctrl-C finish the requests that run and stop; a second Ctrl-C, or QUIT, stops at once.
 The access log goes to standard output, everything else to standard error; STACK_LOG=debug says more.
@@ -41,7 +78,10 @@ The access log goes to standard output, everything else to standard error; STACK
 Examples:
   stack up --config config/site.toml
   stack up --config /etc/stack/site.toml > access.log")]
-    Up(ConfigFile),
+    Up(Up),
+    /// Serve one app, without a configuration file; the options are gunicorn's.
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(Box<serve::Serve>),
     /// Say all that is wrong with the configuration, without serving it.
     #[command(after_help = "\
 Example:
@@ -53,16 +93,51 @@ Examples:
   stack status
   stack status --json | jq .apps")]
     Status(Status),
+    /// Print completions for a shell.
+    #[command(after_help = "\
+Examples:
+  stack completions bash > /etc/bash_completion.d/stack
+  stack completions zsh  > ~/.zfunc/_stack
+  stack completions fish > ~/.config/fish/completions/stack.fish")]
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Print a man page, or write all of them into a folder.
+    #[command(after_help = "\
+Examples:
+  stack man | man -l -
+  stack man serve | man -l -
+  stack man --dir /usr/local/share/man/man1")]
+    Man {
+        /// The page of this command.
+        #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+        of: Option<String>,
+        /// Write all pages here.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
     /// What `up` starts: the process that the internet meets. Not for people.
     #[command(hide = true)]
     Proxy,
+}
+
+/// `stack up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Write the process id of the master to this file while it serves.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) pid: Option<PathBuf>,
 }
 
 /// Which configuration.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFile {
     /// The configuration [default: the first of ./site.toml, ./config/site.toml, /etc/stack/site.toml]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -84,7 +159,7 @@ impl ConfigFile {
         self.config.clone().or_else(found).ok_or_else(|| {
             let places = PLACES.join(", ");
             Failure::User(format!(
-                "there is no configuration (looked for {places}); name one with `--config FILE`"
+                "there is no configuration (looked for {places}); name one with `--config FILE`, or serve an app without one: `stack serve app:app`"
             ))
         })
     }
@@ -103,13 +178,17 @@ fn suggest_flag(error: &mut clap::Error) {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return;
     };
-    if argument.ends_with(".toml") {
-        let tip = format!("to name the configuration, use '--config {argument}'");
-        error.insert(
-            ContextKind::Suggested,
-            ContextValue::StyledStrs(vec![tip.into()]),
-        );
-    }
+    let tip = if argument.ends_with(".toml") {
+        format!("to name the configuration, use '--config {argument}'")
+    } else if let Some(meant) = serve::instead_of(argument) {
+        meant.to_owned()
+    } else {
+        return;
+    };
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
 }
 
 #[cfg(test)]
@@ -136,11 +215,30 @@ mod tests {
     }
 
     #[test]
+    fn every_command_shows_an_example_and_has_words_for_each_option() {
+        let command = Arguments::command();
+        for command in command
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let name = command.get_name();
+            let help = command.clone().render_long_help().to_string();
+            assert!(
+                help.contains("Example") && help.contains(&format!("  stack {name}")),
+                "`stack {name}` shows no example:\n{help}"
+            );
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name}: {argument}");
+            }
+        }
+    }
+
+    #[test]
     fn a_named_file_is_taken_as_it_is() {
         let arguments = Arguments::try_parse_from(["stack", "up", "-c", "x/y.toml"]).unwrap();
-        let Command::Up(file) = arguments.command else {
+        let Command::Up(up) = arguments.command else {
             panic!("not up: {arguments:?}")
         };
-        assert_eq!(file.path().unwrap(), PathBuf::from("x/y.toml"));
+        assert_eq!(up.config.path().unwrap(), PathBuf::from("x/y.toml"));
     }
 }

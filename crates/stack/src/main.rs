@@ -5,9 +5,12 @@ mod args;
 mod check;
 mod failure;
 mod load;
+mod pages;
 mod proxy;
+mod serve;
 mod status;
 mod up;
+mod version;
 
 use std::process::ExitCode;
 
@@ -19,9 +22,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match args::parse().command {
-        Command::Up(file) => up::run(&file),
+        Command::Up(up) => up::from_arguments(up),
+        Command::Serve(serve) => serve::run(*serve),
         Command::Check(file) => check::run(&file),
         Command::Status(asked) => status::run(&asked),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { of, dir } => pages::man(of.as_deref(), dir.as_deref()),
         Command::Proxy => proxy::run(),
     };
     match result {

@@ -9,31 +9,62 @@ mod front;
 mod listen;
 mod master;
 mod opened;
+mod pidfile;
 mod roster;
 pub(crate) mod rundir;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::log::{Process, Settings};
 
 use crate::{
-    args::ConfigFile,
+    args::Up,
     failure::Failure,
-    load,
-    up::{master::Master, opened::Opened, rundir::RunDirectory},
+    load::Source,
+    up::{master::Master, opened::Opened, pidfile::PidFile, rundir::RunDirectory},
 };
 
+/// What the command line says besides the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// Where to write our process id.
+    pub(crate) pid: Option<PathBuf>,
+    /// What becomes of us when an app cannot start at the start.
+    pub(crate) broken: BrokenApp,
+}
+
+/// What becomes of a start when an app cannot start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BrokenApp {
+    /// Its routes answer 503 while it is tried again: other apps and files may be served.
+    #[default]
+    IsTriedAgain,
+    /// So do we: nothing else is served.
+    Ends,
+}
+
+/// `stack up`.
+pub(crate) fn from_arguments(up: Up) -> Result<(), Failure> {
+    let source = Source::File(up.config.path()?);
+    let options = Options {
+        pid: up.pid,
+        ..Options::default()
+    };
+    run(&source, options)
+}
+
 /// Serves the configuration until told to stop.
-pub(crate) fn run(file: &ConfigFile) -> Result<(), Failure> {
+pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
-    let loaded = load::load(&file.path()?)?;
+    let loaded = source.load()?;
     telemetry::log::init(Settings {
         process: Process::Master,
     })?;
     raise_open_files()?;
     let mut run_directory = RunDirectory::open(&loaded.site.file)?;
+    let _pid = options.pid.clone().map(PidFile::write).transpose()?;
     let opened = Opened::open(loaded, run_directory.path())?;
     let site = &opened.loaded.site;
     let admin = admin::place(site, run_directory.path());
@@ -45,7 +76,11 @@ pub(crate) fn run(file: &ConfigFile) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async { Master::start(opened, started, admin)?.run().await })
+    runtime.block_on(async {
+        Master::start(opened, started, admin, options.broken)?
+            .run()
+            .await
+    })
 }
 
 /// The usual soft limit of 1024 is for programs that call `select`; each connection of a visitor needs a descriptor.

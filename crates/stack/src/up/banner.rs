@@ -57,7 +57,7 @@ impl Banner<'_> {
 
     /// All of it in one line.
     pub(crate) fn status(&self) -> String {
-        let mut text = format!("serving {}", self.loaded.file.display());
+        let mut text = format!("serving {}", self.loaded.title());
         let mut before = " at ";
         for url in self.bases() {
             text.extend([before, &url]);
@@ -83,10 +83,7 @@ impl Banner<'_> {
             width(|row| &row.url).unwrap_or_default(),
             width(|row| &row.what).unwrap_or_default(),
         );
-        let mut text = format!(
-            "\n  {bold}stack{bold:#} serves {}\n\n",
-            self.loaded.file.display()
-        );
+        let mut text = format!("\n  {bold}stack{bold:#} serves {}\n\n", self.loaded.title());
         for Row {
             url,
             what,

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{
+    BrokenApp,
     admin::{Admin, Answer, Asked, Question},
     banner::Banner,
     front::{self, Front},
@@ -45,6 +46,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub(crate) struct Master {
     opened: Opened,
     started: Instant,
+    broken: BrokenApp,
     phase: Phase,
     front: FrontState,
     front_deaths: Backoff,
@@ -140,6 +142,7 @@ impl Master {
         opened: Opened,
         started: Instant,
         admin_socket: PathBuf,
+        broken: BrokenApp,
     ) -> Result<Self, Failure> {
         let requests = Requests::new().context("cannot listen for signals")?;
         let notifier = Notifier::from_env().context("cannot reach the service manager")?;
@@ -173,6 +176,7 @@ impl Master {
             _admin: admin,
             opened,
             started,
+            broken,
         };
         master.start_front()?;
         master.start_pools(&pool_reports);
@@ -186,7 +190,7 @@ impl Master {
             tokio::select! {
                 request = self.inbox.requests.next() => self.asked(request),
                 Some(told) = self.inbox.front.recv() => self.front_told(told)?,
-                Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told),
+                Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = sleep_until(wake) => self.tick(),
             }
@@ -435,7 +439,7 @@ impl Master {
         }
     }
 
-    fn pool_told(&mut self, app: String, told: keeper::Told) {
+    fn pool_told(&mut self, app: String, told: keeper::Told) -> Result<(), Failure> {
         match told {
             keeper::Told::Ready {
                 number,
@@ -455,6 +459,12 @@ impl Master {
                 let order = self.roster.gone(WorkerName { app, number }, how);
                 self.tell_front(order);
             }
+            keeper::Told::Failed { why }
+                if self.broken == BrokenApp::Ends
+                    && matches!(self.phase, Phase::Starting { .. }) =>
+            {
+                return Err(Failure::User(format!("the app cannot start: {why}")));
+            }
             keeper::Told::Failed { why } => {
                 let order = self.roster.failed(app, why);
                 self.tell_front(order);
@@ -467,6 +477,7 @@ impl Master {
             }
             keeper::Told::Closed => drop(self.pools.remove(&app)),
         }
+        Ok(())
     }
 
     fn tell_front(&self, order: Order) {
