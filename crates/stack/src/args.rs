@@ -3,7 +3,7 @@
 
 pub(crate) mod serve;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -28,6 +28,7 @@ pub(crate) const CONFIG_VARIABLE: &str = "STACK_CONFIG";
     after_help = "\
 Examples:
   stack serve app:app                  serve an app, without any file
+  stack init                           write a site.toml for what is in this folder
   stack up                             serve what ./site.toml describes
   stack up --config config/site.toml   serve what this file describes
   stack check                          show all that is wrong with ./site.toml
@@ -36,6 +37,7 @@ Examples:
     after_long_help = "\
 Examples:
   stack serve app:app                  serve an app, without any file
+  stack init                           write a site.toml for what is in this folder
   stack up                             serve what ./site.toml describes
   stack up --config config/site.toml   serve what this file describes
   stack check                          show all that is wrong with ./site.toml
@@ -87,12 +89,35 @@ Examples:
 Example:
   stack check --config config/site.toml && systemctl restart stack")]
     Check(ConfigFile),
+    /// Run a command as an app would run: in its folder, with its environment and its Python.
+    #[command(after_help = "\
+`python` is the app's own. APP can be left out where there is only one.
+
+Examples:
+  stack exec -- python manage.py migrate
+  stack exec web -- flask shell
+  stack exec web -- env")]
+    Exec(Exec),
+    /// Look at a folder and write the site.toml that serves what is there.
+    #[command(after_help = "\
+Flask, Django and other WSGI apps are known by their files (manage.py, Procfile,
+*.py, packages); nothing of the folder is run.
+
+Examples:
+  stack init
+  stack init /srv/web --print")]
+    Init(Init),
     /// Say how the whole that serves a configuration is.
     #[command(after_help = "\
 Examples:
   stack status
   stack status --json | jq .apps")]
     Status(Status),
+    /// Print every key of site.toml, with its default and the reason for it.
+    #[command(after_help = "\
+Example:
+  stack reference | less")]
+    Reference,
     /// Print completions for a shell.
     #[command(after_help = "\
 Examples:
@@ -141,6 +166,33 @@ pub(crate) struct ConfigFile {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// `stack exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// The app, by its name in the configuration.
+    pub(crate) app: Option<String>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `stack init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder.
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// Show the file, and write nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Write over a site.toml that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// `stack status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -180,6 +232,8 @@ fn suggest_flag(error: &mut clap::Error) {
     };
     let tip = if argument.ends_with(".toml") {
         format!("to name the configuration, use '--config {argument}'")
+    } else if is_of_exec(error) {
+        format!("the command comes after `--`, as in 'stack exec -- {argument}'")
     } else if let Some(meant) = serve::instead_of(argument) {
         meant.to_owned()
     } else {
@@ -189,6 +243,13 @@ fn suggest_flag(error: &mut clap::Error) {
         ContextKind::Suggested,
         ContextValue::StyledStrs(vec![tip.into()]),
     );
+}
+
+fn is_of_exec(error: &clap::Error) -> bool {
+    match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string().contains("stack exec"),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

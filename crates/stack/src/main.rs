@@ -3,7 +3,9 @@
 mod admin;
 mod args;
 mod check;
+mod exec;
 mod failure;
+mod init;
 mod load;
 mod pages;
 mod proxy;
@@ -25,7 +27,10 @@ fn main() -> ExitCode {
         Command::Up(up) => up::from_arguments(up),
         Command::Serve(serve) => serve::run(*serve),
         Command::Check(file) => check::run(&file),
+        Command::Exec(asked) => exec::run(&asked),
+        Command::Init(asked) => init::run(&asked),
         Command::Status(asked) => status::run(&asked),
+        Command::Reference => pages::reference(),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { of, dir } => pages::man(of.as_deref(), dir.as_deref()),
         Command::Proxy => proxy::run(),

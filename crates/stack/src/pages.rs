@@ -1,4 +1,4 @@
-//! What is made from the command line itself: completions and man pages.
+//! What is made from the command line itself: completions and man pages; and the reference.
 
 use std::{
     fs,
@@ -19,6 +19,11 @@ pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "stack", &mut script);
     print(&script)
+}
+
+/// `stack reference`.
+pub(crate) fn reference() -> Result<(), Failure> {
+    print(include_bytes!("../../../config/reference.toml"))
 }
 
 /// `stack man`: one page on standard output, or all of them in a folder.
