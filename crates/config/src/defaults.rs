@@ -62,6 +62,8 @@ pub(crate) const BODY: Figure<u64> = figure("body", 16 * MIB, 0, 1 << 50);
 pub(crate) const BODY_MEMORY: Figure<u64> = figure("body_memory", 64 * KIB, KIB, GIB);
 // Nearly every page fits, so its worker is free at once.
 pub(crate) const RESPONSE_MEMORY: Figure<u64> = figure("response_memory", 256 * KIB, 4 * KIB, GIB);
+// The style sheets, scripts and small pictures of a dozen sites; a kernel has the rest in its own cache.
+pub(crate) const FILE_MEMORY: Figure<u64> = figure("file_memory", 64 * MIB, 0, 1 << 40);
 // A client that takes nothing for a minute is gone.
 pub(crate) const SEND_TIMEOUT: Figure<Duration> = time("send_timeout", 60);
 // Longer than a person reads a page; a connection at rest is cheap here. nginx's figure.
@@ -114,6 +116,8 @@ pub(crate) const CACHE: Figure<Duration> = Figure {
 };
 // Nobody goes before others who does not say why.
 pub(crate) const QUEUE: Queue = Queue::Last;
+// What every web server and every framework's documentation takes it to be.
+pub(crate) const INDEX: &str = "index.html";
 // A browser never forgets a 301: that a move is for good has to be said.
 pub(crate) const REDIRECT_STATUS: u16 = 302;
 // What a text is when nothing else is said.
@@ -156,6 +160,7 @@ impl Default for Limits {
             body: BODY.default,
             body_memory: BODY_MEMORY.default,
             response_memory: RESPONSE_MEMORY.default,
+            file_memory: FILE_MEMORY.default,
             send_timeout: SEND_TIMEOUT.default,
             keepalive_timeout: KEEPALIVE_TIMEOUT.default,
             keepalive_requests: KEEPALIVE_REQUESTS.default,

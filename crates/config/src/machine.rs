@@ -41,7 +41,7 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
             problems.extend([cert, key].into_iter().filter_map(readable));
         }
         problems.extend(host.routes.iter().filter_map(|route| match &route.action {
-            Action::Files { root, .. } => folder(root),
+            Action::Files { files, .. } => folder(&files.root),
             _ => None,
         }));
     }

@@ -133,6 +133,8 @@ pub struct Limits {
     pub body_memory: u64,
     /// How much of a response is taken off a worker ahead of the client.
     pub response_memory: u64,
+    /// How much of files, and of what they were compressed to, is kept in memory.
+    pub file_memory: u64,
     /// Longest time a client may take to accept any byte of a response (reset).
     pub send_timeout: Duration,
     /// Longest time between two requests of a connection (close).
@@ -275,6 +277,46 @@ pub enum RoutePath {
     Subtree(String),
 }
 
+/// A folder whose files answer a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The folder, absolute.
+    pub root: Located<PathBuf>,
+    /// Names that answer for a folder, the first that is there.
+    pub index: Vec<String>,
+    /// The file, below the root, that answers where there is none: the page of a single-page app.
+    pub fallback: Option<String>,
+    /// Whether a folder without an index shows what is in it.
+    pub listing: bool,
+    /// How long a client may keep a file without asking.
+    pub cache: Cache,
+    /// Media types by the ending of a name, lower case and without its dot, over those that are built in.
+    pub types: BTreeMap<String, String>,
+    /// Where symbolic links may lead.
+    pub symlinks: Symlinks,
+}
+
+/// What is said of how long a file may be kept (RFC 9111 §5.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cache {
+    /// Nothing was written: nothing is said, but of a name with a hash of its content in it, that it may be kept for ever.
+    Unsaid,
+    /// `cache = "1h"`; names with a hash may be kept for ever unless it is `"0s"`.
+    Age(Duration),
+    /// `cache = "immutable"`: for ever, without asking even when the page is reloaded (RFC 8246).
+    Immutable,
+}
+
+/// Where the symbolic links of a folder may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symlinks {
+    /// To places inside the folder.
+    Inside,
+    /// Anywhere that the process may read.
+    Follow,
+}
+
 /// What answers a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -287,10 +329,10 @@ pub enum Action {
     },
     /// `files = "public"`.
     Files {
-        /// The folder, absolute.
-        root: Located<PathBuf>,
-        /// `cache = "1y"`: how long a client may keep the file without asking.
-        cache: Option<Duration>,
+        /// Which, and how they are served.
+        files: Box<Files>,
+        /// `app = "web"` beside it: what answers where there is no file.
+        otherwise: Option<Box<Self>>,
     },
     /// `redirect = "/new"`, `"https://example.org/"` or `"https://example.org{path}{query}"`.
     Redirect {

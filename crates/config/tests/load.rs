@@ -7,8 +7,8 @@ use config::{
     error::{Problem, Report},
     load,
     site::{
-        AccessLog, Action, Entry, Headers, HostPattern, Interpreter, Limits, Listen, Located,
-        Location, LocationPart, LogFormat, LogTarget, Queue, RoutePath, Tls,
+        AccessLog, Action, Cache, Entry, Headers, HostPattern, Interpreter, Limits, Listen,
+        Located, Location, LocationPart, LogFormat, LogTarget, Queue, RoutePath, Tls,
     },
 };
 
@@ -143,15 +143,18 @@ routes = [
     );
     assert_eq!(first.routes[0].path, RoutePath::Subtree("/static/".into()));
     let Action::Files {
-        root,
-        cache: Some(cache),
+        files,
+        otherwise: None,
     } = &first.routes[0].action
     else {
         panic!("files")
     };
     assert_eq!(
-        (root.value.as_path(), cache.as_secs()),
-        (Path::new("/srv/web/public"), 604_800)
+        (files.root.value.as_path(), files.cache),
+        (
+            Path::new("/srv/web/public"),
+            Cache::Age(Duration::from_secs(604_800))
+        )
     );
     assert_eq!(
         first.routes[1].action,

@@ -3,6 +3,7 @@
 //! Sans-IO: everything here works on bytes that somebody else has read. Nothing is repaired and nothing is guessed; what
 //! RFC 9110 and 9112 leave open in a way that two readers could differ about is a [`refusal::Refusal`].
 
+pub mod coding;
 pub mod condition;
 pub mod field;
 pub mod forwarded;

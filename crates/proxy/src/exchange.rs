@@ -81,15 +81,27 @@ async fn attempt<'plan>(
         .route(request.target.path.as_bytes())
         .ok_or(Failure::NoRoute)?;
     *edits = route.edits.as_ref();
-    match &route.action {
+    let action = match &route.action {
+        Action::Files { folder, otherwise } => {
+            journal.route = Route::Fixed("files");
+            let alone = otherwise.is_none();
+            match (
+                files::respond(folder, prefix, &request, alone).await,
+                otherwise,
+            ) {
+                (Err(Failure::NoFile | Failure::Method { .. }), Some(otherwise)) => otherwise,
+                (answered, _) => return answered,
+            }
+        }
+        action => action,
+    };
+    match action {
         Action::App(app) => {
             journal.route = Route::App(app.pool.label.clone());
             app::respond(app, &request, peer, upload, journal).await
         }
-        Action::Files(root) => {
-            journal.route = Route::Fixed("files");
-            files::respond(root, prefix, &request).await
-        }
+        // Behind files there are never files again.
+        Action::Files { .. } => Err(Failure::NoFile),
         Action::Redirect { to, status } => {
             journal.route = Route::Fixed("redirect");
             let to = redirect::location(to, &request.target, prefix);

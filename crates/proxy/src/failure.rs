@@ -315,7 +315,7 @@ const RETRY_AFTER: u64 = 5;
 const RETRY_AFTER_MOST: u64 = 60;
 
 /// A client that names JSON and not HTML, as API clients do.
-fn prefers_json(accept: &[u8]) -> bool {
+pub(crate) fn prefers_json(accept: &[u8]) -> bool {
     let has = |kind: &[u8]| memchr::memmem::find(accept, kind).is_some();
     has(b"application/json") && !has(b"text/html")
 }

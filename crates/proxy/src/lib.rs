@@ -11,6 +11,7 @@
 mod admit;
 mod app;
 pub mod channel;
+mod coder;
 mod connection;
 pub mod control;
 mod door;

@@ -2,7 +2,7 @@
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use config::{
     error::{Problem, Span},
@@ -15,7 +15,7 @@ use telemetry::access::Log;
 use crate::{
     app::{AppRoute, Settings, pool::Pool},
     control::{Certificate, Listener},
-    files::Root,
+    files::{Folder, Store},
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
@@ -69,7 +69,12 @@ pub(crate) enum Action {
     /// A slot of this app.
     App(AppRoute),
     /// A file below this folder.
-    Files(Root),
+    Files {
+        /// The folder.
+        folder: Folder,
+        /// What answers where there is none.
+        otherwise: Option<Box<Self>>,
+    },
     /// Another place.
     Redirect {
         /// The location.
@@ -125,8 +130,13 @@ impl Plan {
             .find(|listener| listener.tls)
             .and_then(|tls| tls.port);
         let mut hosts = Hosts::default();
+        let maker = Maker {
+            site,
+            store: Store::new(site.limits.file_memory),
+            pool: &pool,
+        };
         for virtual_host in &site.hosts {
-            let host = Arc::new(host(site, virtual_host, https_port, &pool)?);
+            let host = Arc::new(maker.host(virtual_host, https_port)?);
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
             }
@@ -163,84 +173,91 @@ impl Host {
     }
 }
 
-fn host(
-    site: &Site,
-    host: &VirtualHost,
-    https_port: Option<u16>,
-    pool: impl Fn(&site::App) -> Arc<Pool>,
-) -> Result<Host, PlanError> {
-    let mut routes = Paths::default();
-    for route in &host.routes {
-        let made = Route {
-            action: action(site, route, &pool)?,
-            edits: edits(&route.headers),
-        };
-        routes.insert(&route.path, made);
+/// What hosts and their routes are made with.
+struct Maker<'a> {
+    site: &'a Site,
+    store: Store,
+    pool: &'a dyn Fn(&site::App) -> Arc<Pool>,
+}
+
+impl Maker<'_> {
+    fn host(&self, host: &VirtualHost, https_port: Option<u16>) -> Result<Host, PlanError> {
+        let mut routes = Paths::default();
+        for route in &host.routes {
+            let made = Route {
+                action: self.action(route, &route.action)?,
+                edits: edits(&route.headers),
+            };
+            routes.insert(&route.path, made);
+        }
+        // Written routes are in the table before, and stay.
+        for route in host.routes.iter().filter(|route| route.strip) {
+            let place = route.path.as_str().trim_end_matches('/');
+            let slash = Route {
+                action: Action::Slash,
+                edits: edits(&route.headers),
+            };
+            routes.insert(&RoutePath::Exact(place.to_owned()), slash);
+        }
+        let challenges = |route: &site::Route| route.path.as_str().starts_with(CHALLENGES);
+        let redirects = host.tls.value != site::Tls::Off;
+        Ok(Host {
+            https_port: https_port.filter(|_| redirects),
+            has_challenges: host.routes.iter().any(challenges),
+            edits: edits(&host.headers),
+            routes,
+        })
     }
-    // Written routes are in the table before, and stay.
-    for route in host.routes.iter().filter(|route| route.strip) {
-        let place = route.path.as_str().trim_end_matches('/');
-        let slash = Route {
-            action: Action::Slash,
-            edits: edits(&route.headers),
-        };
-        routes.insert(&RoutePath::Exact(place.to_owned()), slash);
+
+    fn action(&self, route: &site::Route, action: &site::Action) -> Result<Action, PlanError> {
+        Ok(match action {
+            site::Action::App { app, queue } => {
+                let found = self.site.app(app);
+                let app = found.ok_or_else(|| PlanError::NoApp(app.clone()))?;
+                Action::App(AppRoute {
+                    pool: (self.pool)(app),
+                    settings: Settings::new(app, *queue, &self.site.limits),
+                    mounted: route.strip.then(|| mounted(&route.path)),
+                })
+            }
+            site::Action::Files { files, otherwise } => Action::Files {
+                folder: self.folder(files)?,
+                otherwise: match otherwise {
+                    None => None,
+                    Some(action) => Some(Box::new(self.action(route, action)?)),
+                },
+            },
+            site::Action::Redirect { to, status } => Action::Redirect {
+                to: to.clone(),
+                status: *status,
+            },
+            site::Action::Respond {
+                status,
+                body,
+                content_type,
+            } => Action::Respond {
+                status: *status,
+                body: body.clone().into(),
+                content_type: content_type.as_str().into(),
+            },
+        })
     }
-    let challenges = |route: &site::Route| route.path.as_str().starts_with(CHALLENGES);
-    let redirects = host.tls.value != site::Tls::Off;
-    Ok(Host {
-        https_port: https_port.filter(|_| redirects),
-        has_challenges: host.routes.iter().any(challenges),
-        edits: edits(&host.headers),
-        routes,
-    })
+
+    fn folder(&self, files: &site::Files) -> Result<Folder, PlanError> {
+        Folder::open(files, true, &self.store).map_err(|source| PlanError::Root {
+            path: files.root.display().to_string(),
+            source,
+        })
+    }
 }
 
 fn edits(headers: &site::Headers) -> Option<Edits> {
     (!headers.0.is_empty()).then(|| Edits::new(headers))
 }
 
-fn action(
-    site: &Site,
-    route: &site::Route,
-    pool: impl Fn(&site::App) -> Arc<Pool>,
-) -> Result<Action, PlanError> {
-    Ok(match &route.action {
-        site::Action::App { app, queue } => {
-            let app = site.app(app).ok_or_else(|| PlanError::NoApp(app.clone()))?;
-            Action::App(AppRoute {
-                pool: pool(app),
-                settings: Settings::new(app, *queue, &site.limits),
-                mounted: route.strip.then(|| mounted(&route.path)),
-            })
-        }
-        site::Action::Files { root, cache } => Action::Files(open_root(&root.value, *cache)?),
-        site::Action::Redirect { to, status } => Action::Redirect {
-            to: to.clone(),
-            status: *status,
-        },
-        site::Action::Respond {
-            status,
-            body,
-            content_type,
-        } => Action::Respond {
-            status: *status,
-            body: body.clone().into(),
-            content_type: content_type.as_str().into(),
-        },
-    })
-}
-
 /// How long the path is at which a route's app is mounted, without its last slash.
 fn mounted(path: &RoutePath) -> usize {
     path.as_str().trim_end_matches('/').len()
-}
-
-fn open_root(path: &Path, cache: Option<std::time::Duration>) -> Result<Root, PlanError> {
-    Root::open(path, cache).map_err(|source| PlanError::Root {
-        path: path.display().to_string(),
-        source,
-    })
 }
 
 fn head_limits(limits: &site::Limits) -> head::Limits {

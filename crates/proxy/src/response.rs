@@ -99,58 +99,96 @@ impl Edits {
 }
 
 /// A field section as HTTP/1.1 writes it, ready to be copied behind a status line.
+///
+/// Its beginning may be shared with other responses: what is the same for every response from a file is put together once.
 #[derive(Clone, Default)]
-pub(crate) struct FieldLines(Vec<u8>);
+pub(crate) struct FieldLines {
+    shared: Bytes,
+    own: Vec<u8>,
+}
 
 impl FieldLines {
     /// Room for about `bytes` of lines.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+        Self {
+            shared: Bytes::new(),
+            own: Vec::with_capacity(bytes),
+        }
+    }
+
+    /// Begins with lines that are shared with others ([`Self::into_shared`]).
+    pub(crate) fn beginning(shared: &Bytes) -> Self {
+        Self {
+            shared: shared.clone(),
+            // Date, request id, server: what every response has of its own.
+            own: Vec::with_capacity(128),
+        }
+    }
+
+    /// All lines, to be shared.
+    pub(crate) fn into_shared(self) -> Bytes {
+        if self.shared.is_empty() {
+            return self.own.into();
+        }
+        [&self.shared[..], &self.own].concat().into()
     }
 
     /// Adds a line. Names and values come from parsed heads, checked configuration or our own constants.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
         debug_assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
-        self.0.extend_from_slice(name);
-        self.0.extend_from_slice(b": ");
-        self.0.extend_from_slice(value);
-        self.0.extend_from_slice(b"\r\n");
+        let own = &mut self.own;
+        own.reserve(name.len() + value.len() + 4);
+        own.extend_from_slice(name);
+        own.extend_from_slice(b": ");
+        own.extend_from_slice(value);
+        own.extend_from_slice(b"\r\n");
     }
 
-    /// All lines, each with its CRLF.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// Appends all lines, each with its CRLF.
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.shared);
+        out.extend_from_slice(&self.own);
+    }
+
+    /// Keeps the lines of which this is true.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&[u8], &[u8]) -> bool) {
+        if self.iter().all(|(name, value)| keep(name, value)) {
+            return;
+        }
+        let mut kept = Self::with_capacity(self.shared.len() + self.own.len());
+        for (name, value) in self.iter().filter(|(name, value)| keep(name, value)) {
+            kept.push(name, value);
+        }
+        *self = kept;
     }
 
     /// Removes what is to go and adds what is to come.
     pub(crate) fn edit(&mut self, edits: &Edits) {
-        if self.iter().any(|(name, _)| edits.concern(name)) {
-            let mut kept = Self::with_capacity(self.0.len() + edits.lines.0.len());
-            for (name, value) in self.iter().filter(|(name, _)| !edits.concern(name)) {
-                kept.push(name, value);
-            }
-            *self = kept;
-        }
-        self.0.extend_from_slice(&edits.lines.0);
+        self.retain(|name, _| !edits.concern(name));
+        self.own.extend_from_slice(&edits.lines.own);
     }
 
     /// Name and value of each line.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || {
-            let colon = memchr::memchr(b':', rest)?;
-            let end =
-                memchr::memmem::find(rest, b"\r\n").expect("each line was pushed with its CRLF");
-            let line = (&rest[..colon], &rest[colon + 2..end]);
-            rest = &rest[end + 2..];
-            Some(line)
-        })
+        lines(&self.shared).chain(lines(&self.own))
     }
+}
+
+fn lines(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let colon = memchr::memchr(b':', rest)?;
+        let end = memchr::memmem::find(rest, b"\r\n").expect("each line was pushed with its CRLF");
+        let line = (&rest[..colon], &rest[colon + 2..end]);
+        rest = &rest[end + 2..];
+        Some(line)
+    })
 }
 
 impl std::fmt::Debug for FieldLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        let mut all = Vec::new();
+        self.write_to(&mut all);
+        f.write_str(&String::from_utf8_lossy(&all))
     }
 }
 
@@ -197,7 +235,7 @@ mod tests {
                 lines.push(name.as_bytes(), value.as_bytes());
             }
             lines.edit(&edits);
-            assert_eq!(lines.as_bytes(), after.as_bytes(), "{before:?}");
+            assert_eq!(lines.into_shared(), after, "{before:?}");
         }
     }
 
@@ -206,8 +244,15 @@ mod tests {
         let mut lines = FieldLines::default();
         lines.push(b"A", b"1");
         lines.push(b"B", b"x: y");
+        let mut lines = FieldLines::beginning(&lines.into_shared());
         lines.push(b"C", b"");
-        let read: Vec<_> = lines.iter().collect();
-        assert_eq!(read, [(&b"A"[..], &b"1"[..]), (b"B", b"x: y"), (b"C", b"")]);
+        let all = [(&b"A"[..], &b"1"[..]), (b"B", b"x: y"), (b"C", b"")];
+        assert_eq!(lines.iter().collect::<Vec<_>>(), all);
+        let mut out = Vec::new();
+        lines.write_to(&mut out);
+        assert_eq!(out, b"A: 1\r\nB: x: y\r\nC: \r\n");
+        assert_eq!(lines.clone().into_shared(), out);
+        lines.retain(|name, _| name != b"B");
+        assert_eq!(lines.iter().collect::<Vec<_>>(), [all[0], all[2]]);
     }
 }

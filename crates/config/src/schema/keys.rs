@@ -62,6 +62,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "body",
         "body_memory",
         "response_memory",
+        "file_memory",
         "send_timeout",
         "keepalive_timeout",
         "keepalive_requests",
@@ -154,8 +155,8 @@ pub(crate) static TLS: Keys = Keys {
 pub(crate) static ROUTE: Keys = Keys {
     place: "a route",
     names: &[
-        "path", "app", "files", "redirect", "respond", "strip", "headers", "cache", "status",
-        "type", "queue",
+        "path", "app", "files", "index", "fallback", "listing", "cache", "types", "symlinks",
+        "redirect", "respond", "strip", "headers", "status", "type", "queue",
     ],
     foreign: &[
         ("location", "path"),
@@ -168,6 +169,13 @@ pub(crate) static ROUTE: Keys = Keys {
         ("add_header", "headers"),
         ("header", "headers"),
         ("expires", "cache"),
+        ("max_age", "cache"),
+        ("autoindex", "listing"),
+        ("browse", "listing"),
+        ("try_files", "fallback"),
+        ("spa", "fallback"),
+        ("mime_types", "types"),
+        ("follow_symlinks", "symlinks"),
         ("content_type", "type"),
     ],
     later: &["limits", "upstream"],

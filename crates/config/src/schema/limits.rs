@@ -35,6 +35,7 @@ fn figures(table: &Table<'_>) -> Limits {
         body: table.size(&defaults::BODY),
         body_memory: table.size(&defaults::BODY_MEMORY),
         response_memory: table.size(&defaults::RESPONSE_MEMORY),
+        file_memory: table.size(&defaults::FILE_MEMORY),
         send_timeout: table.duration(&defaults::SEND_TIMEOUT),
         keepalive_timeout: table.duration(&defaults::KEEPALIVE_TIMEOUT),
         keepalive_requests: table.count(&defaults::KEEPALIVE_REQUESTS),

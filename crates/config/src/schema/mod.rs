@@ -5,6 +5,7 @@
 //! content is part of the configuration.
 
 mod app;
+mod files;
 mod headers;
 pub(crate) mod keys;
 mod limits;

@@ -1,8 +1,6 @@
 //! One entry of `routes`.
 
-use std::time::Duration;
-
-use super::{Context, headers, keys, location};
+use super::{Context, files, headers, keys, location};
 use crate::{
     defaults,
     error::{Mistake, Problem},
@@ -90,10 +88,13 @@ fn has_escape(text: &str) -> bool {
         .any(|three| three[0] == b'%' && three[1..].iter().all(u8::is_ascii_hexdigit))
 }
 
-/// The keys that say what answers, and what goes with each.
+/// What goes with an app, also behind files.
+const APP_OPTIONS: &[&str] = &["strip", "queue"];
+
+/// The keys that say what answers, and what goes with each. Files may stand before an app, and then come first.
 const ACTIONS: [(&str, &[&str]); 4] = [
-    ("app", &["strip", "queue"]),
-    ("files", &["cache"]),
+    ("files", files::OPTIONS),
+    ("app", APP_OPTIONS),
     ("redirect", &["status"]),
     ("respond", &["status", "type"]),
 ];
@@ -107,7 +108,17 @@ fn action(
     let (name, value) = the_action(table)?;
     match name {
         "app" => app(table, &value, apps),
-        "files" => files(context, table, &value, path),
+        "files" => {
+            let files = files::read(context, table, &value, path);
+            let otherwise = table.get("app").map(|value| app(table, &value, apps));
+            Some(Action::Files {
+                files: Box::new(files?),
+                otherwise: match otherwise {
+                    None => None,
+                    Some(app) => Some(Box::new(app?)),
+                },
+            })
+        }
         "redirect" => redirect(table, &value, path),
         _ => respond(table, &value),
     }
@@ -126,22 +137,20 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         return None;
     };
     let mut alone = true;
-    for (other, _, second) in found {
+    for (other, _, second) in found.filter(|(other, ..)| (name, *other) != ("files", "app")) {
         alone = false;
-        let problem = Problem::new(
+        table.notes.wrong(Problem::new(
             second.key,
             format!("a route has one of `{name}` and `{other}`, not both"),
-        );
-        table.notes.wrong(match (name, other) {
-            ("app", "files") => problem.hint("files before an app are not available in this version: give the files a path of their own"),
-            _ => problem,
-        });
+        ));
     }
-    for option in ["strip", "cache", "status", "type", "queue"] {
-        if let Some(value) = table
-            .get(option)
-            .filter(|_| alone && !options.contains(&option))
-        {
+    let beside = table.get("app").filter(|_| name == "files");
+    let has = |option: &str| {
+        options.contains(&option) || beside.is_some() && APP_OPTIONS.contains(&option)
+    };
+    let others = ["strip", "queue", "status", "type"];
+    for option in files::OPTIONS.iter().copied().chain(others) {
+        if let Some(value) = table.get(option).filter(|_| alone && !has(option)) {
             let users: Vec<&str> = ACTIONS
                 .iter()
                 .filter(|(_, used)| used.contains(&option))
@@ -212,37 +221,6 @@ fn queue(value: &Value<'_>) -> Option<Queue> {
         ),
     });
     parsed.map(|queue| queue.value)
-}
-
-fn files(
-    context: &Context,
-    table: &Table<'_>,
-    value: &Value<'_>,
-    path: Option<&RoutePath>,
-) -> Option<Action> {
-    if let Some(RoutePath::Exact(exact)) = path {
-        let problem = Problem::new(
-            table.get("path").map(|value| value.span),
-            "`files` needs a path that ends in `/`",
-        );
-        table
-            .notes
-            .wrong(problem.hint(format!("did you mean `\"{exact}/\"`?")));
-    }
-    let root = value.parsed("a path in quotes", |text| context.folder.parse(text));
-    let cache = table.get("cache").and_then(|value| cache(&value));
-    Some(Action::Files { root: root?, cache })
-}
-
-fn cache(value: &Value<'_>) -> Option<Duration> {
-    let duration = value.duration()?;
-    let duration = value.within(&defaults::CACHE, duration, crate::units::show_duration)?;
-    if duration.subsec_nanos() != 0 {
-        value.wrong(
-            Mistake::new("`cache` is in whole seconds").hint("RFC 9111 has no shorter time"),
-        );
-    }
-    Some(duration)
 }
 
 fn redirect(table: &Table<'_>, value: &Value<'_>, path: Option<&RoutePath>) -> Option<Action> {
@@ -323,7 +301,7 @@ fn respond(table: &Table<'_>, value: &Value<'_>) -> Option<Action> {
 }
 
 /// RFC 9110 §8.3.1, as far as a mistake would break the field.
-fn parse_type(text: &str) -> Result<String, Mistake> {
+pub(super) fn parse_type(text: &str) -> Result<String, Mistake> {
     let wrong = || {
         Err(Mistake::new(format!("{text:?} is not a media type"))
             .hint("write one such as `\"text/html; charset=utf-8\"`"))

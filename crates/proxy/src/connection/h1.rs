@@ -426,7 +426,7 @@ impl<S: Stream> Sending<'_, S> {
         out.clear();
         let (status, reason) = (response.status, status::reason(response.status));
         write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a Vec takes every write");
-        out.extend_from_slice(response.fields.as_bytes());
+        response.fields.write_to(out);
         match framing {
             Outgoing::Length(length) => {
                 write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");

@@ -1,87 +1,57 @@
-//! What was found lately: descriptor, validators, prepared fields and, for a small file, its content.
+//! What was found lately, over all folders: descriptor, validators, prepared fields and, for a small file, its content.
 //!
 //! An entry is believed for [`FRESH`], then one request looks again while the others still get what is there; so a changed
-//! file is served after a second at the latest, and a file that everybody wants costs one look a second. Bounded in entries
-//! and in bytes: when the younger half is full it becomes the older one, and what nobody asked for meanwhile is forgotten.
+//! file is served after a second at the latest, and a file that everybody wants costs one look a second. Bounded in entries,
+//! in descriptors and in bytes (`limits.file_memory`): when the younger half is full it becomes the older one, and what nobody
+//! asked for meanwhile is forgotten.
 
 use std::{
     collections::HashMap,
-    fs::File,
+    hash::{BuildHasher, RandomState},
     sync::{
-        Arc, LazyLock, Mutex,
+        Arc, LazyLock, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
-use crate::response::FieldLines;
+use rustix::process::{Resource, getrlimit};
 
 /// How long an entry is believed without a look.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Most entries of each half. An entry of a larger file holds a descriptor.
-const ENTRIES: usize = 8 * 1024;
-/// Most descriptors of each half; the process may have tens of thousands, which connections need more.
-const FILES: usize = 512;
-/// Most bytes of content of each half.
-const BYTES: usize = 16 * 1024 * 1024;
+/// Most entries of each half.
+const ENTRIES: usize = 10 * 1024;
 
-/// A file that can be served.
+/// Most descriptors of each half, at most this part of those that the process may have: connections need more.
+const FILES: usize = 2 * 1024;
+const FILES_PART: u64 = 16;
+
+/// Parts with a lock of their own, so that threads seldom wait for each other.
+const SHARDS: usize = 8;
+
+/// What was found under a path.
 #[derive(Debug)]
-pub(super) struct Entry {
-    /// What it holds.
-    pub(super) content: Held,
-    /// Its length in bytes.
-    pub(super) length: u64,
-    /// Its entity tag, with quotes.
-    pub(super) etag: Box<str>,
-    /// When it was last changed.
-    pub(super) modified: Option<SystemTime>,
-    /// Its media type.
-    pub(super) content_type: Box<str>,
-    /// The fields of a whole response.
-    pub(super) fields: FieldLines,
-    /// Which file this is: another inode, length or time is another content.
-    pub(super) identity: Identity,
+pub(super) struct Entry<T> {
+    /// What it is.
+    pub(super) found: T,
     checked: AtomicU64,
 }
 
-/// A file's content, or the way to it.
-#[derive(Debug)]
-pub(super) enum Held {
-    /// All of it.
-    Small(Bytes),
-    /// Open.
-    Open(Arc<File>),
+/// What an entry costs to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Weight {
+    /// Memory, in bytes.
+    pub(super) bytes: usize,
+    /// Descriptors.
+    pub(super) files: usize,
 }
 
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) inode: u64,
-    pub(super) length: u64,
-    pub(super) modified: Option<SystemTime>,
-}
-
-impl Entry {
+impl<T> Entry<T> {
     /// An entry that was looked at now.
-    pub(super) fn new(
-        content: Held,
-        identity: Identity,
-        etag: String,
-        content_type: String,
-        fields: FieldLines,
-    ) -> Self {
+    pub(super) fn new(found: T) -> Self {
         Self {
-            content,
-            length: identity.length,
-            modified: identity.modified,
-            etag: etag.into(),
-            content_type: content_type.into(),
-            fields,
-            identity,
+            found,
             checked: AtomicU64::new(now()),
         }
     }
@@ -89,6 +59,12 @@ impl Entry {
     /// Believes it for another while.
     pub(super) fn confirm(&self) {
         self.checked.store(now(), Ordering::Relaxed);
+    }
+
+    /// Believes it no longer.
+    #[cfg(test)]
+    pub(super) fn doubt(&self) {
+        self.checked.store(0, Ordering::Relaxed);
     }
 
     /// Whether it may be served without a look. Of those who come too late only the first is told no.
@@ -112,108 +88,243 @@ fn now() -> u64 {
 
 /// What is known of a path.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(super) enum Known<T> {
     /// Serve it.
-    Fresh(Arc<Entry>),
+    Fresh(Arc<Entry<T>>),
     /// Look whether it is still so.
-    Stale(Arc<Entry>),
+    Stale(Arc<Entry<T>>),
     /// Nothing.
     Unknown,
 }
 
-/// The entries of one root, by path.
-#[derive(Debug, Default)]
-pub(super) struct Cache {
-    halves: Mutex<Halves>,
+/// Which folder, and which path in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'a> {
+    /// The folder's number.
+    pub(super) folder: u32,
+    /// Decoded, below the folder.
+    pub(super) path: &'a [u8],
 }
 
-#[derive(Debug, Default)]
-struct Halves {
-    young: Half,
-    old: Half,
+/// The entries of all folders.
+#[derive(Debug)]
+pub(super) struct Cache<T> {
+    shards: [Mutex<Halves<T>>; SHARDS],
+    chooser: RandomState,
+    most: Most,
 }
 
-#[derive(Debug, Default)]
-struct Half {
-    entries: HashMap<Box<[u8]>, Arc<Entry>>,
+/// The most that one half of a shard holds.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    entries: usize,
     files: usize,
     bytes: usize,
 }
 
-impl Half {
-    fn is_full(&self) -> bool {
-        self.entries.len() >= ENTRIES || self.files >= FILES || self.bytes >= BYTES
-    }
+#[derive(Debug)]
+struct Halves<T> {
+    young: Half<T>,
+    old: Half<T>,
+}
 
-    fn insert(&mut self, path: Box<[u8]>, entry: Arc<Entry>) {
-        self.weigh(&entry, usize::checked_add);
-        if let Some(replaced) = self.entries.insert(path, entry) {
-            self.weigh(&replaced, usize::checked_sub);
+#[derive(Debug)]
+struct Half<T> {
+    entries: HashMap<Box<[u8]>, Kept<T>>,
+    weight: Weight,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    entry: Arc<Entry<T>>,
+    weight: Weight,
+}
+
+impl<T> Default for Half<T> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            weight: Weight::default(),
         }
-    }
-
-    fn remove(&mut self, path: &[u8]) -> Option<(Box<[u8]>, Arc<Entry>)> {
-        let removed = self.entries.remove_entry(path)?;
-        self.weigh(&removed.1, usize::checked_sub);
-        Some(removed)
-    }
-
-    fn weigh(&mut self, entry: &Entry, count: impl Fn(usize, usize) -> Option<usize>) {
-        let (sum, weight) = match &entry.content {
-            Held::Small(content) => (&mut self.bytes, content.len()),
-            Held::Open(_) => (&mut self.files, 1),
-        };
-        *sum = count(*sum, weight).expect("what is taken out was put in, and both are bounded");
     }
 }
 
-impl Cache {
-    /// What is known of the path.
-    pub(super) fn get(&self, path: &[u8]) -> Known {
-        let mut halves = self.lock();
-        let entry = match halves.young.entries.get(path) {
-            Some(entry) => Arc::clone(entry),
-            None => match halves.old.remove(path) {
-                None => return Known::Unknown,
-                Some((path, entry)) => {
-                    halves.put(path, Arc::clone(&entry));
-                    entry
-                }
+impl<T> Half<T> {
+    fn is_full(&self, most: &Most) -> bool {
+        self.entries.len() >= most.entries
+            || self.weight.files >= most.files
+            || self.weight.bytes >= most.bytes
+    }
+
+    fn insert(&mut self, key: Box<[u8]>, kept: Kept<T>) {
+        self.add(kept.weight);
+        if let Some(replaced) = self.entries.insert(key, kept) {
+            self.take(replaced.weight);
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<(Box<[u8]>, Kept<T>)> {
+        let removed = self.entries.remove_entry(key)?;
+        self.take(removed.1.weight);
+        Some(removed)
+    }
+
+    fn add(&mut self, weight: Weight) {
+        self.weight.bytes += weight.bytes;
+        self.weight.files += weight.files;
+    }
+
+    fn take(&mut self, weight: Weight) {
+        self.weight.bytes -= weight.bytes;
+        self.weight.files -= weight.files;
+    }
+}
+
+impl<T> Halves<T> {
+    fn put(&mut self, key: Box<[u8]>, kept: Kept<T>, most: &Most) {
+        if self.young.is_full(most) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, kept);
+    }
+}
+
+impl<T> Cache<T> {
+    /// An empty one that keeps about so many bytes of content.
+    pub(super) fn new(bytes: u64) -> Self {
+        let parts = 2 * SHARDS;
+        let files = getrlimit(Resource::Nofile)
+            .current
+            .and_then(|limit| usize::try_from(limit / FILES_PART).ok())
+            .map_or(FILES, |part| part.min(FILES));
+        Self {
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Halves {
+                    young: Half::default(),
+                    old: Half::default(),
+                })
+            }),
+            chooser: RandomState::new(),
+            most: Most {
+                entries: ENTRIES / SHARDS,
+                files: (files / SHARDS).max(1),
+                bytes: usize::try_from(bytes).unwrap_or(usize::MAX) / parts,
             },
-        };
-        drop(halves);
-        if entry.is_fresh() {
-            Known::Fresh(entry)
-        } else {
-            Known::Stale(entry)
+        }
+    }
+
+    /// What is known of the path.
+    pub(super) fn get(&self, key: Key<'_>) -> Known<T> {
+        let entry = key.with_bytes(|key| {
+            let mut halves = self.shard(key);
+            if let Some(kept) = halves.young.entries.get(key) {
+                return Some(Arc::clone(&kept.entry));
+            }
+            let (key, kept) = halves.old.remove(key)?;
+            let entry = Arc::clone(&kept.entry);
+            halves.put(key, kept, &self.most);
+            Some(entry)
+        });
+        match entry {
+            None => Known::Unknown,
+            Some(entry) if entry.is_fresh() => Known::Fresh(entry),
+            Some(entry) => Known::Stale(entry),
         }
     }
 
     /// Remembers.
-    pub(super) fn put(&self, path: &[u8], entry: Arc<Entry>) {
-        let mut halves = self.lock();
-        halves.old.remove(path);
-        halves.put(path.into(), entry);
+    pub(super) fn put(&self, key: Key<'_>, entry: Arc<Entry<T>>, weight: Weight) {
+        key.with_bytes(|key| {
+            let mut halves = self.shard(key);
+            halves.old.remove(key);
+            halves.put(key.into(), Kept { entry, weight }, &self.most);
+        });
     }
 
-    /// Forgets: the file is gone.
-    pub(super) fn forget(&self, path: &[u8]) {
-        let mut halves = self.lock();
-        halves.young.remove(path);
-        halves.old.remove(path);
+    /// Forgets: it is gone.
+    pub(super) fn forget(&self, key: Key<'_>) {
+        key.with_bytes(|key| {
+            let mut halves = self.shard(key);
+            halves.young.remove(key);
+            halves.old.remove(key);
+        });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Halves> {
-        self.halves.lock().expect("no holder of this lock panics")
+    /// The entry has come to hold so many bytes more.
+    pub(super) fn grown(&self, key: Key<'_>, entry: &Arc<Entry<T>>, bytes: usize) {
+        key.with_bytes(|key| {
+            let mut halves = self.shard(key);
+            let Halves { young, old } = &mut *halves;
+            for half in [young, old] {
+                // Another entry may be there by now, or none; what this one holds then goes with its last user.
+                if let Some(kept) = half.entries.get_mut(key)
+                    && Arc::ptr_eq(&kept.entry, entry)
+                {
+                    kept.weight.bytes += bytes;
+                    half.weight.bytes += bytes;
+                }
+            }
+        });
+    }
+
+    /// Lets go of descriptors that nobody has asked for since the last time: an open file keeps its place on the disk, even
+    /// when it has been deleted.
+    pub(super) fn close_unused(&self) {
+        for shard in &self.shards {
+            let mut halves = lock(shard);
+            let Halves { young, old } = &mut *halves;
+            old.drop_files();
+            let open: Vec<Box<[u8]>> = young
+                .entries
+                .iter()
+                .filter(|(_, kept)| kept.weight.files > 0)
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in open {
+                if let Some((key, kept)) = young.remove(&key) {
+                    old.insert(key, kept);
+                }
+            }
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Halves<T>> {
+        let index = self.chooser.hash_one(key) as usize % SHARDS;
+        lock(&self.shards[index])
     }
 }
 
-impl Halves {
-    fn put(&mut self, path: Box<[u8]>, entry: Arc<Entry>) {
-        if self.young.is_full() {
-            self.old = std::mem::take(&mut self.young);
+impl<T> Half<T> {
+    fn drop_files(&mut self) {
+        let weight = &mut self.weight;
+        self.entries.retain(|_, kept| {
+            let keeps = kept.weight.files == 0;
+            if !keeps {
+                weight.bytes -= kept.weight.bytes;
+                weight.files -= kept.weight.files;
+            }
+            keeps
+        });
+    }
+}
+
+fn lock<T>(shard: &Mutex<Halves<T>>) -> MutexGuard<'_, Halves<T>> {
+    shard.lock().expect("no holder of this lock panics")
+}
+
+impl Key<'_> {
+    /// The key as the table has it: the folder's number, and the path.
+    fn with_bytes<R>(self, work: impl FnOnce(&[u8]) -> R) -> R {
+        const ON_STACK: usize = 256;
+        let number = self.folder.to_ne_bytes();
+        let length = number.len() + self.path.len();
+        let mut space = [0; ON_STACK];
+        if let Some(key) = space.get_mut(..length) {
+            key[..number.len()].copy_from_slice(&number);
+            key[number.len()..].copy_from_slice(self.path);
+            return work(key);
         }
-        self.young.insert(path, entry);
+        work(&[&number[..], self.path].concat())
     }
 }
 
@@ -221,72 +332,107 @@ impl Halves {
 mod tests {
     use super::*;
 
-    fn entry(size: usize) -> Arc<Entry> {
-        let identity = Identity {
-            inode: 1,
-            length: size as u64,
-            modified: None,
-        };
-        let content = Held::Small(vec![0; size].into());
-        Arc::new(Entry::new(
-            content,
-            identity,
-            "\"x\"".into(),
-            "text/plain".into(),
-            FieldLines::default(),
-        ))
+    type Test = Cache<()>;
+
+    fn key(path: &[u8]) -> Key<'_> {
+        Key { folder: 7, path }
     }
 
-    fn weight(cache: &Cache) -> (usize, usize) {
-        let halves = cache.lock();
-        let sum = |of: fn(&Half) -> usize| of(&halves.young) + of(&halves.old);
-        (sum(|half| half.entries.len()), sum(|half| half.bytes))
+    fn put(cache: &Test, path: &[u8], bytes: usize, files: usize) -> Arc<Entry<()>> {
+        let entry = Arc::new(Entry::new(()));
+        cache.put(key(path), Arc::clone(&entry), Weight { bytes, files });
+        entry
+    }
+
+    fn weight(cache: &Test) -> (usize, Weight) {
+        let mut sum = (0, Weight::default());
+        for shard in &cache.shards {
+            let halves = lock(shard);
+            for half in [&halves.young, &halves.old] {
+                sum.0 += half.entries.len();
+                sum.1.bytes += half.weight.bytes;
+                sum.1.files += half.weight.files;
+            }
+        }
+        sum
     }
 
     #[test]
-    fn it_is_bounded_in_entries_and_bytes() {
-        let cache = Cache::default();
+    fn it_is_bounded_in_entries_descriptors_and_bytes() {
+        let cache = Test::new(32 << 20);
         for number in 0..100_000_u32 {
-            cache.put(&number.to_be_bytes(), entry(10));
+            put(&cache, &number.to_be_bytes(), 10, 0);
         }
         assert!(weight(&cache).0 <= 2 * ENTRIES);
         for number in 0..2_000_u32 {
-            cache.put(&number.to_be_bytes(), entry(64 * 1024));
+            put(&cache, &number.to_be_bytes(), 64 * 1024, 0);
         }
-        assert!(weight(&cache).1 <= 2 * (BYTES + 64 * 1024));
+        assert!(weight(&cache).1.bytes <= (32 << 20) + 2 * SHARDS * 64 * 1024);
+        for number in 0..20_000_u32 {
+            put(&cache, &number.to_be_bytes(), 0, 1);
+        }
+        assert!(weight(&cache).1.files <= 2 * FILES);
     }
 
     #[test]
     fn what_is_asked_for_stays() {
-        let cache = Cache::default();
-        cache.put(b"wanted", entry(1));
+        let cache = Test::new(1 << 20);
+        put(&cache, b"wanted", 1, 0);
         for number in 0..5 * u32::try_from(ENTRIES).expect("small") {
-            cache.put(&number.to_be_bytes(), entry(1));
-            assert!(!matches!(cache.get(b"wanted"), Known::Unknown));
+            put(&cache, &number.to_be_bytes(), 1, 0);
+            assert!(!matches!(cache.get(key(b"wanted")), Known::Unknown));
         }
-        cache.forget(b"wanted");
-        assert!(matches!(cache.get(b"wanted"), Known::Unknown));
+        let other = Key {
+            folder: 8,
+            path: b"wanted",
+        };
+        assert!(matches!(cache.get(other), Known::Unknown));
+        cache.forget(key(b"wanted"));
+        assert!(matches!(cache.get(key(b"wanted")), Known::Unknown));
     }
 
     #[test]
     fn one_of_many_looks_again() {
-        let cache = Cache::default();
-        let late = entry(1);
-        cache.put(b"a", Arc::clone(&late));
-        assert!(matches!(cache.get(b"a"), Known::Fresh(_)));
-        late.checked.store(0, Ordering::Relaxed);
-        assert!(matches!(cache.get(b"a"), Known::Stale(_)));
-        assert!(matches!(cache.get(b"a"), Known::Fresh(_)));
+        let cache = Test::new(1 << 20);
+        let long = vec![b'a'; 1000];
+        let late = put(&cache, &long, 1, 0);
+        assert!(matches!(cache.get(key(&long)), Known::Fresh(_)));
+        late.doubt();
+        assert!(matches!(cache.get(key(&long)), Known::Stale(_)));
+        assert!(matches!(cache.get(key(&long)), Known::Fresh(_)));
     }
 
     #[test]
     fn weights_are_given_back() {
-        let cache = Cache::default();
+        let cache = Test::new(1 << 20);
+        let mut last = None;
         for _ in 0..3 {
-            cache.put(b"a", entry(100));
+            last = Some(put(&cache, b"a", 100, 1));
         }
-        assert_eq!(weight(&cache), (1, 100));
-        cache.forget(b"a");
-        assert_eq!(weight(&cache), (0, 0));
+        let last = last.expect("put");
+        cache.grown(key(b"a"), &last, 50);
+        cache.grown(key(b"a"), &Arc::new(Entry::new(())), 1000);
+        let sum = Weight {
+            bytes: 150,
+            files: 1,
+        };
+        assert_eq!(weight(&cache), (1, sum));
+        cache.forget(key(b"a"));
+        assert_eq!(weight(&cache), (0, Weight::default()));
+    }
+
+    #[test]
+    fn descriptors_that_nobody_uses_are_closed_at_the_second_look() {
+        let cache = Test::new(1 << 20);
+        put(&cache, b"open", 10, 1);
+        put(&cache, b"used", 10, 1);
+        put(&cache, b"small", 10, 0);
+        cache.close_unused();
+        assert!(!matches!(cache.get(key(b"used")), Known::Unknown));
+        cache.close_unused();
+        assert!(matches!(cache.get(key(b"open")), Known::Unknown));
+        assert!(!matches!(cache.get(key(b"used")), Known::Unknown));
+        assert!(!matches!(cache.get(key(b"small")), Known::Unknown));
+        assert_eq!(weight(&cache).1.files, 1);
     }
 }

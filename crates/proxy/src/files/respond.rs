@@ -1,14 +1,10 @@
-//! From a file to a response: type, validators, conditions (RFC 9110 §8.8, §13), ranges (§14), content.
+//! From a path to a response: which file, conditions (RFC 9110 §13), ranges (§14), content.
 
-use std::{
-    io,
-    os::unix::fs::FileExt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use message::{
+    coding::Coding,
     condition::{self, Validators, Verdict},
     field::Fields,
     head::Method,
@@ -16,9 +12,13 @@ use message::{
 };
 
 use super::{
-    FileContent, Root, Segment, blocking,
-    cache::{Entry, Held, Identity, Known},
-    resolve::{Found, OpenFile, find, is_servable},
+    FileContent, Folder, Rules, Segment, blocking,
+    cache::{Entry, Key, Known},
+    encode::choose,
+    listing,
+    name::is_servable,
+    resolve::{Found, OpenFile, Root, Wait},
+    served::{Held, Opened, Representation, Served, cache_control},
 };
 use crate::{
     failure::Failure,
@@ -30,178 +30,244 @@ use crate::{
 /// The methods a file takes.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// Up to this size a file is kept in memory, and leaves with its head in one write.
-const SMALL: u64 = 64 * 1024;
-
 /// Answers from the folder. `prefix` is the length of the path's part that the route names, its last slash included.
+/// Whoever is `alone` also answers for methods that read no file.
 pub(crate) async fn respond(
-    root: &Root,
+    folder: &Folder,
     prefix: usize,
     request: &Request<'_>,
+    alone: bool,
 ) -> Result<Response, Failure> {
     match request.head.method {
         Method::Get | Method::Head => {}
-        Method::Options => return Ok(Response::new(204, Content::None).with("Allow", ALLOW)),
+        Method::Options if alone => {
+            return Ok(Response::new(204, Content::None).with("Allow", ALLOW));
+        }
         _ => return Err(Failure::Method { allow: ALLOW }),
     }
     let path = &request.target.path;
     let below = path.as_bytes().get(prefix..).unwrap_or_default();
     // An encoded slash or backslash never names a file: what a cache or a filter before us read as one segment would be two.
-    if path.encoded_separator() || !is_servable(below) {
+    if path.encoded_separator() {
         return Err(Failure::NoFile);
     }
-    match root.cache.get(below) {
-        Known::Fresh(entry) => Ok(answer(&entry, request)),
-        Known::Stale(entry) => look(root, below, Some(entry), request).await,
-        Known::Unknown => look(root, below, None, request).await,
+    match find(folder, below).await? {
+        Answer::File(entry) => Ok(folder.represent(&entry, below, request).await),
+        // Relative links in its index need the slash.
+        Answer::Folder => Ok(redirect::response(
+            301,
+            redirect::with_slash(&request.target),
+        )),
+        Answer::Listing(open) => listing::respond(folder, open, below, request).await,
+        Answer::Nothing => fallback(folder, below, request).await,
     }
 }
 
-/// Looks at the file system, where it may block.
-async fn look(
-    root: &Root,
-    below: &[u8],
-    known: Option<Arc<Entry>>,
-    request: &Request<'_>,
-) -> Result<Response, Failure> {
-    let (folder, path) = (root.folder(), below.to_vec());
-    let cache_control = root.cache_control.clone();
-    let looked = blocking(move || {
-        let found = find(&folder, &path)?;
-        seen(found, known, cache_control.as_deref())
-    });
-    match looked.await.map_err(Failure::FileUnreadable)? {
-        Seen::Same(entry) => Ok(answer(&entry, request)),
-        Seen::New(entry) => {
-            let response = answer(&entry, request);
-            root.cache.put(below, entry);
-            Ok(response)
+/// What answers a path.
+enum Answer {
+    File(Arc<Entry<Served>>),
+    /// A folder, asked for without its slash.
+    Folder,
+    /// What is in a folder.
+    Listing(std::os::fd::OwnedFd),
+    Nothing,
+}
+
+/// Finds what answers: what is known, or what a look at the file system shows.
+async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failure> {
+    let key = folder.key(below);
+    let known = match folder.store.cache.get(key) {
+        Known::Fresh(entry) => return Ok(Answer::File(entry)),
+        Known::Stale(entry) => Some(entry),
+        Known::Unknown if !is_servable(below) => return Ok(Answer::Nothing),
+        Known::Unknown => None,
+    };
+    // Most looks need no disk; a thread for each would cost more than the look.
+    let now = look(&folder.root, &folder.rules, below, known.as_ref(), Wait::No);
+    let seen = match now {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let (root, rules) = (folder.root.clone(), Arc::clone(&folder.rules));
+            let below = below.to_vec();
+            blocking(move || look(&root, &rules, &below, known.as_ref(), Wait::Yes)).await
         }
-        Seen::Folder => {
-            root.cache.forget(below);
-            // Relative links in its index need the slash.
-            Ok(redirect::response(
-                301,
-                redirect::with_slash(&request.target),
-            ))
+        seen => seen,
+    };
+    Ok(match seen.map_err(Failure::FileUnreadable)? {
+        Seen::Same(entry) => {
+            entry.confirm();
+            Answer::File(entry)
         }
-        Seen::Nothing => {
-            root.cache.forget(below);
-            Err(Failure::NoFile)
+        Seen::New(served) => {
+            let (weight, settled) = (served.weight(), served.is_settled());
+            let entry = Arc::new(Entry::new(*served));
+            if settled {
+                folder.store.cache.put(key, Arc::clone(&entry), weight);
+            } else {
+                folder.store.cache.forget(key);
+            }
+            Answer::File(entry)
         }
-    }
+        Seen::Other(answer) => {
+            folder.store.cache.forget(key);
+            answer
+        }
+    })
 }
 
 /// What a look has shown.
 enum Seen {
     /// The file is what it was.
-    Same(Arc<Entry>),
+    Same(Arc<Entry<Served>>),
     /// There is another file, or the first.
-    New(Arc<Entry>),
-    Folder,
-    Nothing,
+    New(Box<Served>),
+    /// No file.
+    Other(Answer),
 }
 
-fn seen(found: Found, known: Option<Arc<Entry>>, cache_control: Option<&str>) -> io::Result<Seen> {
-    let open = match found {
-        Found::File(open) => open,
-        Found::Folder => return Ok(Seen::Folder),
-        Found::Nothing => return Ok(Seen::Nothing),
+fn look(
+    root: &Root,
+    rules: &Rules,
+    below: &[u8],
+    known: Option<&Arc<Entry<Served>>>,
+    wait: Wait,
+) -> io::Result<Seen> {
+    let (file, path) = match root.find(below, rules.inside(), wait)? {
+        Found::File(file, path) => (file, path),
+        Found::Folder => return Ok(Seen::Other(Answer::Folder)),
+        Found::Listing(folder) => return Ok(Seen::Other(Answer::Listing(folder))),
+        Found::Nothing => return Ok(Seen::Other(Answer::Nothing)),
     };
-    match known {
-        Some(entry) if entry.identity == open.identity => {
-            entry.confirm();
-            Ok(Seen::Same(entry))
-        }
-        _ => Ok(Seen::New(Arc::new(entry(open, cache_control)?))),
+    let opened = Opened {
+        neighbours: neighbours(root, rules, &path, &file, wait)?,
+        file,
+    };
+    if let Some(entry) = known.filter(|entry| entry.found.is(&opened)) {
+        return Ok(Seen::Same(Arc::clone(entry)));
     }
+    let cache = cache_control(&path, rules);
+    let served = Served::new(opened, &path, rules, cache.as_deref(), wait)?;
+    Ok(Seen::New(Box::new(served)))
 }
 
-fn entry(open: OpenFile, cache_control: Option<&str>) -> io::Result<Entry> {
-    let mut identity = open.identity;
-    let content = if identity.length <= SMALL {
-        let content = read_whole(&open)?;
-        // A file that is just being written may have another length by now; the next look will see it.
-        identity.length = content.len() as u64;
-        Held::Small(content)
+/// Files that hold this one in a coding: not older than it, or they hold what it was.
+fn neighbours(
+    root: &Root,
+    rules: &Rules,
+    path: &[u8],
+    file: &OpenFile,
+    wait: Wait,
+) -> io::Result<[Option<OpenFile>; Coding::ALL.len()]> {
+    let mut found = [None, None, None];
+    if !rules.codes(path) {
+        return Ok(found);
+    }
+    for coding in Coding::ALL {
+        let name = [path, coding.ending().as_bytes()].concat();
+        let neighbour = match root.find_file(&name, wait) {
+            // One that cannot be read is none.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => None,
+            found => found?,
+        };
+        found[coding as usize] =
+            neighbour.filter(|neighbour| neighbour.identity.is_not_older(&file.identity));
+    }
+    Ok(found)
+}
+
+/// What answers where there is no file, if the route says so.
+async fn fallback(
+    folder: &Folder,
+    below: &[u8],
+    request: &Request<'_>,
+) -> Result<Response, Failure> {
+    let page = folder.rules.fallback.as_ref().ok_or(Failure::NoFile)?;
+    let varies = match wants_page(below, &request.head.fields) {
+        Page::Yes => false,
+        Page::Asked => true,
+        Page::No => return Err(Failure::NoFile),
+    };
+    let Answer::File(entry) = find(folder, page.as_bytes()).await? else {
+        return Err(Failure::NoFile);
+    };
+    let response = folder.represent(&entry, page.as_bytes(), request).await;
+    Ok(if varies {
+        response.with("Vary", "Accept")
     } else {
-        Held::Open(Arc::new(open.file))
+        response
+    })
+}
+
+/// Whether a page would be an answer.
+enum Page {
+    Yes,
+    /// Only because it was asked for: another request for the same path would get 404.
+    Asked,
+    No,
+}
+
+/// A name with an ending is a script or a picture, and a page in its place would only hide that it is missing; unless the
+/// client says that it wants a page, as for `/users/jane.doe`.
+fn wants_page(below: &[u8], fields: &Fields) -> Page {
+    let name = below
+        .rsplit(|&byte| byte == b'/')
+        .next()
+        .unwrap_or_default();
+    let asked = || {
+        fields
+            .all("accept")
+            .any(|accept| memchr::memmem::find(accept, b"text/html").is_some())
     };
-    let (etag, content_type) = (entity_tag(&identity), content_type(&open.name));
-    let mut fields = FieldLines::with_capacity(256);
-    fields.push(b"Content-Type", content_type.as_bytes());
-    fields.push(b"X-Content-Type-Options", b"nosniff");
-    fields.push(b"Accept-Ranges", b"bytes");
-    push_validators(&mut fields, &etag, identity.modified, cache_control);
-    Ok(Entry::new(content, identity, etag, content_type, fields))
-}
-
-fn push_validators(
-    fields: &mut FieldLines,
-    etag: &str,
-    modified: Option<SystemTime>,
-    cache_control: Option<&str>,
-) {
-    fields.push(b"ETag", etag.as_bytes());
-    if let Some(modified) = modified {
-        fields.push(
-            b"Last-Modified",
-            httpdate::fmt_http_date(modified).as_bytes(),
-        );
-    }
-    if let Some(cache) = cache_control {
-        fields.push(b"Cache-Control", cache.as_bytes());
+    match memchr::memchr(b'.', name) {
+        None => Page::Yes,
+        Some(_) if name.ends_with(b".html") || name.ends_with(b".htm") => Page::Yes,
+        Some(_) if asked() => Page::Asked,
+        Some(_) => Page::No,
     }
 }
 
-fn read_whole(open: &OpenFile) -> io::Result<Bytes> {
-    let length = usize::try_from(open.identity.length).expect("checked to be small");
-    let mut content = vec![0; length];
-    let mut filled = 0;
-    while filled < content.len() {
-        match open.file.read_at(&mut content[filled..], filled as u64)? {
-            0 => break,
-            read => filled += read,
+impl Folder {
+    fn key<'a>(&self, path: &'a [u8]) -> Key<'a> {
+        Key {
+            folder: self.number,
+            path,
         }
     }
-    content.truncate(filled);
-    Ok(content.into())
+
+    async fn represent(
+        &self,
+        entry: &Arc<Entry<Served>>,
+        path: &[u8],
+        request: &Request<'_>,
+    ) -> Response {
+        let fields = &request.head.fields;
+        let chosen = choose(entry, fields, &self.store.cache, self.key(path)).await;
+        answer(&entry.found, chosen, request)
+    }
 }
 
-/// A strong validator: another inode, size or modification time is another content. Two writes within the file system's
-/// clock tick that keep the size look the same; nginx and Apache share that limit.
-fn entity_tag(identity: &Identity) -> String {
-    let modified = identity
-        .modified
-        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
-        .unwrap_or(Duration::ZERO);
-    format!(
-        "\"{:x}-{:x}-{:x}\"",
-        identity.inode,
-        identity.length,
-        modified.as_nanos()
-    )
-}
-
-fn answer(entry: &Entry, request: &Request<'_>) -> Response {
+fn answer(served: &Served, chosen: &Representation, request: &Request<'_>) -> Response {
     let fields = &request.head.fields;
     if !is_conditional(fields) {
-        return whole(entry);
+        return whole(chosen);
     }
     let method = &request.head.method;
     let validators = Validators {
-        etag: &entry.etag,
-        modified: entry.modified,
+        etag: &chosen.etag,
+        modified: served.modified,
     };
     match condition::evaluate(method, fields, &validators) {
         Verdict::PreconditionFailed => Response::new(412, Content::Bytes(Bytes::new())),
-        Verdict::NotModified => not_modified(entry),
-        Verdict::Proceed => match range::wanted(method, fields, &validators, entry.length) {
-            Wanted::Whole => whole(entry),
-            Wanted::Unsatisfiable => unsatisfiable(entry),
+        Verdict::NotModified => Response {
+            status: 304,
+            fields: FieldLines::beginning(&chosen.fields_unchanged),
+            content: Content::None,
+        },
+        Verdict::Proceed => match range::wanted(method, fields, &validators, chosen.length) {
+            Wanted::Whole => whole(chosen),
+            Wanted::Unsatisfiable => unsatisfiable(chosen),
             Wanted::Parts(parts) => match &parts[..] {
-                [part] => single(entry, part.clone()),
-                _ => multiple(entry, &parts, request.id),
+                [part] => single(chosen, part.clone()),
+                _ => multiple(served, chosen, &parts, request.id),
             },
         },
     }
@@ -218,93 +284,79 @@ fn is_conditional(fields: &Fields) -> bool {
     })
 }
 
-fn whole(entry: &Entry) -> Response {
-    let content = match &entry.content {
-        Held::Small(content) => Content::Bytes(content.clone()),
+fn whole(chosen: &Representation) -> Response {
+    let content = match &chosen.content {
+        Held::Memory(content) => Content::Bytes(content.clone()),
         Held::Open(file) => Content::File(FileContent::new(
             Arc::clone(file),
-            [Segment::File(0..entry.length)],
+            [Segment::File(0..chosen.length)],
         )),
     };
     Response {
         status: 200,
-        fields: entry.fields.clone(),
+        fields: FieldLines::beginning(&chosen.fields),
         content,
     }
 }
 
-/// RFC 9110 §15.4.5: what a 200 would have said of validators and caching, and nothing of the content.
-fn not_modified(entry: &Entry) -> Response {
-    let mut fields = FieldLines::with_capacity(128);
-    for (name, value) in entry.fields.iter() {
-        if matches!(name, b"ETag" | b"Last-Modified" | b"Cache-Control") {
-            fields.push(name, value);
-        }
-    }
-    Response {
-        status: 304,
-        fields,
-        content: Content::None,
-    }
-}
-
-fn unsatisfiable(entry: &Entry) -> Response {
-    let length = entry.length;
+fn unsatisfiable(chosen: &Representation) -> Response {
+    let length = chosen.length;
     Response::new(416, Content::Bytes(Bytes::new()))
         .with("Content-Range", format!("bytes */{length}"))
 }
 
-fn single(entry: &Entry, part: std::ops::Range<u64>) -> Response {
-    let range = format!("bytes {}-{}/{}", part.start, part.end - 1, entry.length);
-    let content = contents(entry, vec![Segment::File(part)]);
+fn single(chosen: &Representation, part: Range<u64>) -> Response {
+    let range = format!("bytes {}-{}/{}", part.start, part.end - 1, chosen.length);
+    let content = contents(chosen, vec![Segment::File(part)]);
     Response {
         status: 206,
-        fields: entry.fields.clone(),
+        fields: FieldLines::beginning(&chosen.fields),
         content,
     }
     .with("Content-Range", range)
 }
 
 /// RFC 9110 §15.3.7.2: each part under a head of its own. The boundary is the request's id, which no file can know.
-fn multiple(entry: &Entry, parts: &[std::ops::Range<u64>], id: RequestId) -> Response {
+fn multiple(
+    served: &Served,
+    chosen: &Representation,
+    parts: &[Range<u64>],
+    id: RequestId,
+) -> Response {
     let mut segments = Vec::with_capacity(2 * parts.len() + 1);
     for part in parts {
         let head = format!(
             "\r\n--{id}\r\nContent-Type: {}\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
-            entry.content_type,
+            served.content_type,
             part.start,
             part.end - 1,
-            entry.length
+            chosen.length
         );
         segments.push(Segment::Text(head.into()));
         segments.push(Segment::File(part.clone()));
     }
     segments.push(Segment::Text(format!("\r\n--{id}--\r\n").into()));
-    let mut fields = FieldLines::with_capacity(256);
+    let mut fields = FieldLines::beginning(&chosen.fields);
+    fields.retain(|name, _| name != b"Content-Type");
     fields.push(
         b"Content-Type",
         format!("multipart/byteranges; boundary={id}").as_bytes(),
     );
-    for (name, value) in entry.fields.iter() {
-        if name != b"Content-Type" {
-            fields.push(name, value);
-        }
-    }
     Response {
         status: 206,
         fields,
-        content: contents(entry, segments),
+        content: contents(chosen, segments),
     }
 }
 
 /// The segments as content: put together where the file is in memory.
-fn contents(entry: &Entry, segments: Vec<Segment>) -> Content {
-    let small = match &entry.content {
+fn contents(chosen: &Representation, segments: Vec<Segment>) -> Content {
+    let small = match &chosen.content {
         Held::Open(file) => return Content::File(FileContent::new(Arc::clone(file), segments)),
-        Held::Small(content) => content,
+        Held::Memory(content) => content,
     };
-    let slice = |range: &std::ops::Range<u64>| {
-        let at = |place: u64| usize::try_from(place).expect("inside a small file");
+    let slice = |range: &Range<u64>| {
+        let at = |place: u64| usize::try_from(place).expect("inside what is in memory");
         small.slice(at(range.start)..at(range.end))
     };
     match &segments[..] {
@@ -322,39 +374,28 @@ fn contents(entry: &Entry, segments: Vec<Segment>) -> Content {
     }
 }
 
-/// The type by the name's ending; text says its encoding, since a browser would otherwise guess.
-fn content_type(name: &[u8]) -> String {
-    let guess = str::from_utf8(name)
-        .ok()
-        .and_then(|name| mime_guess::from_path(name).first_raw());
-    match guess {
-        None => "application/octet-stream".to_owned(),
-        Some(text) if text.starts_with("text/") || text == "application/javascript" => {
-            format!("{text}; charset=utf-8")
-        }
-        Some(other) => other.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn types() {
-        for (name, expected) in [
-            ("style.css", "text/css; charset=utf-8"),
-            ("page.html", "text/html; charset=utf-8"),
-            ("app.js", "text/javascript; charset=utf-8"),
-            ("logo.svg", "image/svg+xml"),
-            ("photo.JPG", "image/jpeg"),
-            ("data.json", "application/json"),
-            ("font.woff2", "font/woff2"),
-            ("module.wasm", "application/wasm"),
-            ("noending", "application/octet-stream"),
+    fn a_page_answers_for_pages() {
+        for (path, accept, expected) in [
+            ("users/7", "*/*", "yes"),
+            ("", "*/*", "yes"),
+            ("users/", "image/png", "yes"),
+            ("app.js", "*/*", "no"),
+            ("app.js", "text/html,*/*;q=0.8", "asked"),
+            ("users/jane.doe", "*/*", "no"),
+            ("old.html", "*/*", "yes"),
         ] {
-            assert_eq!(content_type(name.as_bytes()), expected, "{name}");
+            let fields = Fields::from_pairs([(&b"Accept"[..], accept.as_bytes())]);
+            let found = match wants_page(path.as_bytes(), &fields) {
+                Page::Yes => "yes",
+                Page::Asked => "asked",
+                Page::No => "no",
+            };
+            assert_eq!(found, expected, "{path} {accept}");
         }
-        assert_eq!(content_type(b"\xff.css"), "application/octet-stream");
     }
 }

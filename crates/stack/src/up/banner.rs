@@ -130,7 +130,20 @@ impl Banner<'_> {
                 let (detail, fails) = self.app(app);
                 (format!("app {app}"), detail, fails)
             }
-            Action::Files { root, .. } => ("files".to_owned(), root.display().to_string(), false),
+            Action::Files { files, otherwise } => {
+                let folder = files.root.display().to_string();
+                match otherwise.as_deref() {
+                    Some(Action::App { app, .. }) => {
+                        let (detail, fails) = self.app(app);
+                        (
+                            format!("app {app}"),
+                            format!("{detail}, after {folder}"),
+                            fails,
+                        )
+                    }
+                    _ => ("files".to_owned(), folder, false),
+                }
+            }
             Action::Redirect { to, status } => {
                 ("redirect".to_owned(), format!("{status} {to}"), false)
             }
