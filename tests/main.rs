@@ -24,6 +24,7 @@ mod init;
 mod interpreters;
 mod overload;
 mod pages;
+mod privileges;
 mod ranges;
 mod routes;
 mod serve;

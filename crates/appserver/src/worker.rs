@@ -20,6 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use supervisor::{
     child::{Child, Command, Exit, Signal, SpawnError, Stdio},
     fds, notify,
+    user::{Permission, User},
 };
 use tokio::{net::UnixStream, sync::mpsc};
 use tracing::{error, warn};
@@ -105,6 +106,8 @@ pub struct Template {
     pub module: Arc<Module>,
     /// The user that the proxy runs as.
     pub proxy_uid: u32,
+    /// The user that workers run as, if it is not ours.
+    pub user: Option<User>,
 }
 
 impl Template {
@@ -140,6 +143,14 @@ pub enum StartError {
     /// Its working directory.
     #[error("the app's folder {} is gone", .0.display())]
     Root(PathBuf),
+    /// Its user, who lacks a permission.
+    #[error("the user `{user}` may not enter or run {}", path.display())]
+    Forbidden {
+        /// Who.
+        user: String,
+        /// What.
+        path: PathBuf,
+    },
     /// Its program.
     #[error("{0}; install it, or name another with `venv` or `python` in [app.{app}]", app = .1)]
     Interpreter(#[source] SpawnError, String),
@@ -183,7 +194,7 @@ impl Worker {
     /// # Errors
     /// When it has no process; nothing is left behind.
     pub fn start(template: &Template, number: u32) -> Result<Self, StartError> {
-        let (socket, listener) = listen(template.socket(number))?;
+        let (socket, listener) = listen(template.socket(number), template.proxy_uid)?;
         let (ours, theirs) = fds::socket_pair()?;
         let mut child = command(template, number, listener, theirs)?
             .spawn()
@@ -298,16 +309,16 @@ fn tell(events: &mpsc::UnboundedSender<Event>, event: Event) {
     let _ = events.send(event);
 }
 
-/// Makes the socket. Only our user can enter the folder; the worker also asks who connects.
-fn listen(path: PathBuf) -> Result<(Socket, OwnedFd), StartError> {
-    let listener = try_listen(&path);
+/// Makes the socket. Only we and the proxy can enter the folder, and only the proxy may connect; the worker also asks who does.
+fn listen(path: PathBuf, proxy_uid: u32) -> Result<(Socket, OwnedFd), StartError> {
+    let listener = try_listen(&path, proxy_uid);
     match listener {
         Ok(listener) => Ok((Socket(path), listener)),
         Err(source) => Err(StartError::Socket { path, source }),
     }
 }
 
-fn try_listen(path: &Path) -> io::Result<OwnedFd> {
+fn try_listen(path: &Path, proxy_uid: u32) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let listener = rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -317,6 +328,9 @@ fn try_listen(path: &Path) -> io::Result<OwnedFd> {
     )?;
     rustix::net::bind(&listener, &address)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    if proxy_uid != rustix::process::geteuid().as_raw() {
+        std::os::unix::fs::chown(path, Some(proxy_uid), None)?;
+    }
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
 }
@@ -350,6 +364,12 @@ fn command(
         .descriptor(listener, LISTENER_FD)
         .descriptor(control, CONTROL_FD)
         .own_group();
+    if let Some(user) = &template.user {
+        command = command.user(user.clone()).no_new_privileges();
+    }
+    if let Some(mask) = template.app.umask {
+        command = command.umask(mask);
+    }
     for name in notify::FROM_MANAGER {
         command = command.env_remove(name);
     }
@@ -380,6 +400,15 @@ fn assign(template: &Template, number: u32) -> Assignment {
 /// "No such file" may be about the program or about the folder: the kernel does not say which.
 fn explain(template: &Template, error: SpawnError) -> StartError {
     let root = &*template.app.root;
+    if let (Some(user), io::ErrorKind::PermissionDenied) = (&template.user, error.source.kind()) {
+        let obstacle = user
+            .obstacle(root, Permission::Enter)
+            .or_else(|| user.obstacle(&template.interpreter, Permission::Enter));
+        if let Some(path) = obstacle {
+            let user = user.name.clone();
+            return StartError::Forbidden { user, path };
+        }
+    }
     if root.is_dir() {
         StartError::Interpreter(error, template.app.name.clone())
     } else {
@@ -497,7 +526,8 @@ mod tests {
                 module: Arc::new(Module {
                     file: File::open("/dev/null").unwrap().into(),
                 }),
-                proxy_uid: 1000,
+                proxy_uid: rustix::process::geteuid().as_raw(),
+                user: None,
             }
         }
     }
@@ -516,6 +546,8 @@ mod tests {
             },
             on_start: None,
             on_stop: None,
+            account: None,
+            umask: None,
             root: Located {
                 value: root.to_owned(),
                 span: None,
@@ -553,7 +585,7 @@ mod tests {
         let place = Place::with(
             r#"[ "$1 $3" = "-c web·3" ] && [ "$GIVEN" = yes ] && [ "$PWD" -ef "$(dirname "$0")" ] || exit 10
             grep -q "import sys" <&3 || exit 11
-            grep -q '"number":3.*"listener":6,"control":7,"proxy_uid":1000' <&4 || exit 12
+            grep -q '"number":3.*"listener":6,"control":7,"proxy_uid":'$(id -u) <&4 || exit 12
             [ "$(readlink /proc/$$/fd/5)" = /dev/null ] || exit 13
             case "$(readlink /proc/$$/fd/6)" in socket:*) ;; *) exit 14 ;; esac
             [ -e /proc/$$/fd/8 ] && exit 15

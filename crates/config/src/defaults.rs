@@ -127,6 +127,10 @@ pub(crate) const RESPOND_TYPE: &str = "text/plain; charset=utf-8";
 // It says who answered where several servers stand in a row, and no version.
 pub(crate) const SERVER_HEADER: bool = true;
 
+// What the proxy is not given it cannot lose. A kernel that cannot is told of, not waited for.
+pub(crate) const LANDLOCK: bool = true;
+pub(crate) const SECCOMP: bool = true;
+
 /// Where plain HTTP is accepted: the web's port for who may take it, else the one that everybody uses instead.
 pub(crate) fn http(privileged: bool) -> Listen {
     Listen::Any {

@@ -62,6 +62,21 @@ pub struct Server {
     pub server_header: bool,
     /// The admin socket; `None` means in the run directory.
     pub admin: Option<Located<PathBuf>>,
+    /// Who the proxy runs as, and the workers of apps that say nothing else; `None` for who we are.
+    pub account: Option<Account>,
+    /// Whether the proxy gives up every file but those that it serves or writes.
+    pub landlock: bool,
+    /// Whether the proxy gives up the system calls that it does not need.
+    pub seccomp: bool,
+}
+
+/// Who a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The user's name.
+    pub user: Located<String>,
+    /// The primary group's name; `None` for the user's own.
+    pub group: Option<Located<String>>,
 }
 
 /// One address to listen on.
@@ -186,6 +201,10 @@ pub struct App {
     pub timeout: Duration,
     /// Time a worker may take until it is ready.
     pub boot_timeout: Duration,
+    /// Who its workers run as; `None` for the proxy's user.
+    pub account: Option<Account>,
+    /// Which permissions the workers' new files lack; `None` for our own mask.
+    pub umask: Option<u32>,
 }
 
 /// `module:attribute`, or a factory `module:attribute()`.
@@ -394,6 +413,12 @@ impl std::fmt::Display for Location {
 }
 
 impl Site {
+    /// Who an app's workers run as: its own user, else the proxy's; `None` for who we are.
+    #[must_use]
+    pub fn account<'a>(&'a self, app: &'a App) -> Option<&'a Account> {
+        app.account.as_ref().or(self.server.account.as_ref())
+    }
+
     /// The app of this name.
     #[must_use]
     pub fn app(&self, name: &str) -> Option<&App> {

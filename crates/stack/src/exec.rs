@@ -1,4 +1,4 @@
-//! `stack exec APP -- …`: a command as the app itself would run: its folder, environment and Python.
+//! `stack exec APP -- …`: a command as the app itself would run: its user, folder, environment and Python.
 
 use std::{
     env,
@@ -8,10 +8,14 @@ use std::{
     process::Command,
 };
 
+use anyhow::Context;
 use config::{Loaded, site::App};
-use supervisor::notify;
+use supervisor::{
+    notify,
+    user::{PERSONAL, User},
+};
 
-use crate::{args, failure::Failure, load};
+use crate::{args, failure::Failure, identity::Identities, load};
 
 /// Becomes the command; returns only when it cannot.
 pub(crate) fn run(asked: &args::Exec) -> Result<(), Failure> {
@@ -23,7 +27,17 @@ pub(crate) fn run(asked: &args::Exec) -> Result<(), Failure> {
         .command
         .split_first()
         .ok_or_else(|| Failure::User("there is no command after `--`".to_owned()))?;
-    let mut command = command(app, &python, program);
+    let identities = Identities::of(&loaded.site)
+        .map_err(|problems| Failure::Config(loaded.report(problems)))?;
+    let user = identities.app(&app.name);
+    let mut command = command(app, &python, program, user);
+    if let Some(mask) = app.umask {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+    }
+    if let Some(user) = user {
+        user.assume()
+            .with_context(|| format!("cannot become `{}`", user.name))?;
+    }
     let error = command.args(arguments).exec();
     Err(Failure::User(format!(
         "cannot run {}: {error}",
@@ -56,13 +70,19 @@ fn choose<'a>(loaded: &'a Loaded, name: Option<&str>) -> Result<&'a App, Failure
     }
 }
 
-fn command(app: &App, python: &Path, program: &OsStr) -> Command {
+fn command(app: &App, python: &Path, program: &OsStr, user: Option<&User>) -> Command {
     // Those two names mean the app's Python, whatever it is called.
     let ours = program == "python" || program == "python3";
     let mut command = Command::new(if ours { python.as_os_str() } else { program });
     command.current_dir(&app.root.value);
     for name in notify::FROM_MANAGER {
         command.env_remove(name);
+    }
+    if let Some(user) = user {
+        for name in PERSONAL {
+            command.env_remove(name);
+        }
+        command.envs(user.environment());
     }
     command.envs(environment(app, python));
     command

@@ -52,5 +52,6 @@ pub(crate) fn judge(loaded: Result<Loaded, Report>) -> Result<Loaded, Failure> {
 fn inspect(loaded: &Loaded) -> Report {
     let mut problems = config::machine::inspect(&loaded.site);
     problems.extend(::proxy::plan::check(&loaded.site));
+    problems.extend(crate::identity::inspect(&loaded.site));
     loaded.report(problems)
 }

@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod exec;
 mod failure;
+mod identity;
 mod init;
 mod load;
 mod pages;

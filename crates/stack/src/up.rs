@@ -22,6 +22,7 @@ use telemetry::log::{Process, Settings};
 use crate::{
     args::Up,
     failure::Failure,
+    identity::{self, Identities},
     load::Source,
     up::{master::Master, opened::Opened, pidfile::PidFile, rundir::RunDirectory},
 };
@@ -63,9 +64,18 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
         process: Process::Master,
     })?;
     raise_open_files()?;
-    let mut run_directory = RunDirectory::open(&loaded.site.file)?;
+    let identities = match Identities::of(&loaded.site) {
+        Ok(identities) => identities,
+        Err(problems) => return Err(Failure::Config(loaded.report(problems))),
+    };
+    if identity::is_all_root(&loaded.site) {
+        tracing::warn!(
+            "the proxy runs as root, and so does every app without a `user`: name one in [server], such as `user = \"www-data\"`"
+        );
+    }
+    let mut run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
     let _pid = options.pid.clone().map(PidFile::write).transpose()?;
-    let opened = Opened::open(loaded, run_directory.path())?;
+    let opened = Opened::open(loaded, identities, run_directory.path())?;
     let site = &opened.loaded.site;
     let admin = admin::place(site, run_directory.path());
     run_directory

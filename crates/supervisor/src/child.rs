@@ -23,7 +23,7 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::user::User;
+use crate::user::{PERSONAL, User};
 
 pub use rustix::process::Signal;
 
@@ -159,14 +159,10 @@ impl Command {
     /// Runs it as this user: with their groups, without any capability, and with `HOME`, `USER` and `LOGNAME` saying so.
     #[must_use]
     pub fn user(mut self, user: User) -> Self {
-        self.command
-            .env("HOME", &user.home)
-            .env("USER", &user.name)
-            .env("LOGNAME", &user.name)
-            // Folders of the user that we are.
-            .env_remove("XDG_RUNTIME_DIR")
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("XDG_CACHE_HOME");
+        self.command.envs(user.environment());
+        for name in PERSONAL {
+            self.command.env_remove(name);
+        }
         self.user = Some(user);
         self
     }
@@ -348,7 +344,7 @@ impl Setup {
 
     fn become_user(&self) -> io::Result<()> {
         if let Some(user) = &self.user {
-            user.become_it()?;
+            user.assume()?;
         }
         // Root without capabilities is not what anybody calls root. Every other user's would have those that systemd has given
         // us (`AmbientCapabilities=`).

@@ -6,8 +6,8 @@
 use std::{
     ffi::{CStr, CString, OsStr},
     io, mem,
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
     ptr,
 };
 
@@ -24,6 +24,15 @@ const LARGEST_BUFFER: usize = 16 << 20;
 
 /// The kernel's limit (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
+
+/// Variables that name folders of the user that we are.
+pub const PERSONAL: [&str; 5] = [
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+];
 
 /// A user, and what a process of theirs has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,15 +105,89 @@ impl User {
         self.uid == rustix::process::geteuid() && self.gid == rustix::process::getegid()
     }
 
-    /// Makes the calling thread this user's, for good: groups, group, user, and no capability is left.
+    /// The first folder on the way to this path, or what is there itself, that this user lacks the permission for; `None`
+    /// when nothing is in the way, and where only the kernel can tell: links that lead nowhere, access control lists.
+    #[must_use]
+    pub fn obstacle(&self, path: &Path, wanted: Permission) -> Option<PathBuf> {
+        // Root's rights are a matter of capabilities, not of modes.
+        if self.uid.is_root() {
+            return None;
+        }
+        let path = path.canonicalize().ok()?;
+        let mut way: Vec<&Path> = path.ancestors().collect();
+        way.reverse();
+        let last = way.len() - 1;
+        way.into_iter().enumerate().find_map(|(index, place)| {
+            let wanted = if index == last {
+                wanted
+            } else {
+                Permission::Enter
+            };
+            (!self.has(place, wanted)?).then(|| place.to_owned())
+        })
+    }
+
+    /// `None` where modes do not tell.
+    fn has(&self, place: &Path, wanted: Permission) -> Option<bool> {
+        let metadata = place.metadata().ok()?;
+        let mode = metadata.mode();
+        let granted = if metadata.uid() == self.uid() {
+            mode >> 6
+        } else if self.is_member(metadata.gid()) {
+            mode >> 3
+        } else {
+            mode
+        };
+        let bits = match wanted {
+            Permission::Enter => 0o1,
+            Permission::Read => 0o4,
+            Permission::Use => 0o5,
+        };
+        if granted & bits == bits {
+            return Some(true);
+        }
+        let mut list = [0; 1024];
+        let has_list = rustix::fs::getxattr(place, "system.posix_acl_access", &mut list).is_ok();
+        (!has_list).then_some(false)
+    }
+
+    fn is_member(&self, gid: u32) -> bool {
+        self.gid() == gid || self.groups.iter().any(|group| group.as_raw() == gid)
+    }
+
+    /// What the environment of this user's processes says about them.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, &OsStr); 3] {
+        let name = OsStr::new(&self.name);
+        [
+            ("HOME", self.home.as_os_str()),
+            ("USER", name),
+            ("LOGNAME", name),
+        ]
+    }
+
+    /// Makes the calling thread this user's, for good: groups, group and user. For a process of one thread that is about to
+    /// run another program: system calls only, no memory is allocated.
     ///
-    /// For a child between `fork` and `exec`: system calls only, no memory is allocated.
-    pub(crate) fn become_it(&self) -> io::Result<()> {
+    /// # Errors
+    /// When only root may.
+    pub fn assume(&self) -> io::Result<()> {
         rustix::thread::set_thread_groups(&self.groups)?;
         rustix::thread::set_thread_res_gid(self.gid, self.gid, self.gid)?;
         rustix::thread::set_thread_res_uid(self.uid, self.uid, self.uid)?;
         Ok(())
     }
+}
+
+/// What a user must be allowed to do with a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// Go through a folder, or run a program.
+    Enter,
+    /// Read a file.
+    Read,
+    /// Go into a folder and see what is there, or run a script.
+    Use,
 }
 
 /// A group of this machine.
@@ -206,6 +289,51 @@ mod tests {
         assert_eq!(User::find("nul\0inside").unwrap(), None);
         assert_eq!(Group::find("root").unwrap(), Some(Group(Gid::from_raw(0))));
         assert_eq!(Group::find("no-such-group").unwrap(), None);
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        use std::fs::{self, Permissions};
+        use std::os::unix::fs::PermissionsExt;
+
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let set = |name: &str, mode| {
+            fs::set_permissions(path(name), Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(path("home/web")).unwrap();
+        fs::write(path("home/web/secret"), "").unwrap();
+        set("", 0o755);
+        set("home", 0o755);
+        set("home/web", 0o755);
+        set("home/web/secret", 0o640);
+        let stranger = User {
+            name: "stranger".to_owned(),
+            home: PathBuf::from("/"),
+            uid: Uid::from_raw(54_321),
+            gid: Gid::from_raw(54_321),
+            groups: Vec::new(),
+        };
+        let obstacle = |user: &User, name: &str, wanted| user.obstacle(&path(name), wanted);
+        let real = |name: &str| Some(path(name).canonicalize().unwrap());
+        assert_eq!(obstacle(&stranger, "home/web", Permission::Use), None);
+        assert_eq!(
+            obstacle(&stranger, "home/web/secret", Permission::Read),
+            real("home/web/secret")
+        );
+        set("home", 0o710);
+        assert_eq!(
+            obstacle(&stranger, "home/web", Permission::Use),
+            real("home")
+        );
+        let gid = path("home").metadata().unwrap().gid();
+        let member = User {
+            groups: vec![Gid::from_raw(gid)],
+            ..stranger
+        };
+        assert_eq!(obstacle(&member, "home/web", Permission::Use), None);
+        assert_eq!(obstacle(&member, "home", Permission::Use), real("home"));
+        assert_eq!(obstacle(&member, "nowhere", Permission::Use), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Context, keys};
+use super::{Context, account, keys};
 use crate::{
     defaults, env_file,
     error::{Mistake, Problem},
@@ -34,6 +34,8 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
         boot_timeout: table.duration(&defaults::BOOT_TIMEOUT),
         on_start: hook(&table, "on_start"),
         on_stop: hook(&table, "on_stop"),
+        account: account::read(&table),
+        umask: account::umask(&table),
         wsgi: wsgi?,
     };
     Some(app)

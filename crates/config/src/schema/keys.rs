@@ -31,6 +31,10 @@ pub(crate) static SERVER: Keys = Keys {
         "access_log",
         "server_header",
         "admin",
+        "user",
+        "group",
+        "landlock",
+        "seccomp",
     ],
     foreign: &[
         ("listen", "http"),
@@ -39,7 +43,7 @@ pub(crate) static SERVER: Keys = Keys {
         ("accesslog", "access_log"),
         ("server_tokens", "server_header"),
     ],
-    later: &["user"],
+    later: &[],
 };
 
 pub(crate) static ACCESS_LOG: Keys = Keys {
@@ -107,6 +111,9 @@ pub(crate) static APP: Keys = Keys {
         "boot_timeout",
         "on_start",
         "on_stop",
+        "user",
+        "group",
+        "umask",
     ],
     foreign: &[
         ("module", "wsgi"),
@@ -120,8 +127,10 @@ pub(crate) static APP: Keys = Keys {
         ("environment", "env"),
         ("raw_env", "env"),
         ("harakiri", "timeout"),
+        ("uid", "user"),
+        ("gid", "group"),
     ],
-    later: &["user", "listen", "max_requests", "max_rss"],
+    later: &["listen", "max_requests", "max_rss"],
 };
 
 pub(crate) static SITE: Keys = Keys {
@@ -284,8 +293,8 @@ mod tests {
             ),
             (
                 &APP,
-                "user",
-                "`user` is not available in this version | remove it",
+                "listen",
+                "`listen` is not available in this version | remove it",
             ),
             (
                 &LIMITS,
@@ -295,7 +304,7 @@ mod tests {
             (
                 &SERVER,
                 "a\nb",
-                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log`, `server_header` and `admin`",
+                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log`, `server_header`, `admin`, `user`, `group`, `landlock` and `seccomp`",
             ),
         ] {
             let mistake = unknown(keys, name);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Context, keys};
+use super::{Context, account, keys};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
@@ -43,6 +43,13 @@ pub(super) fn read(
             .and_then(|value| value.boolean())
             .unwrap_or(defaults::SERVER_HEADER),
         admin: get("admin").and_then(|value| admin(context, &value)),
+        account: table.as_ref().and_then(account::read),
+        landlock: get("landlock")
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::LANDLOCK),
+        seccomp: get("seccomp")
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::SECCOMP),
     };
     if server.http.is_empty() && says_https.is_none() && http.is_some_and(|list| list.is_some()) {
         let span = get("http").map(|value| value.span);

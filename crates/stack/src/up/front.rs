@@ -10,6 +10,7 @@ use anyhow::Context;
 use supervisor::{
     child::{Child, Command, Exit, Signal, Stdio},
     fds, notify,
+    user::User,
 };
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -38,19 +39,27 @@ impl Front {
     /// Starts one and tells it what to serve. Must be called on the main thread: see [`Command::spawn`].
     pub(crate) fn start(
         serve: (Order, Vec<OwnedFd>),
+        user: Option<&User>,
         told: mpsc::UnboundedSender<Told>,
     ) -> anyhow::Result<Self> {
         let (ours, theirs) = fds::socket_pair().context("cannot make a channel to the proxy")?;
         // The same file as this process, even when another has taken its name since.
-        let child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe")
             .name("stack")
             .arg("proxy")
             .stdin(Stdio::Null)
-            .env_remove(notify::VARIABLE)
             .descriptor(theirs, CONTROL_FD)
-            .own_group()
-            .spawn()
-            .context("cannot start the proxy")?;
+            .no_new_privileges()
+            .own_group();
+        // All but the journal's mark: the proxy writes to the same place as we do.
+        let not_the_mark = |name: &&str| *name != "JOURNAL_STREAM";
+        for name in notify::FROM_MANAGER.into_iter().filter(not_the_mark) {
+            command = command.env_remove(name);
+        }
+        if let Some(user) = user {
+            command = command.user(user.clone());
+        }
+        let child = command.spawn().context("cannot start the proxy")?;
         let pid = child.pid();
         let (sender, receiver) = Channel::new(ours)
             .context("cannot talk to the proxy")?

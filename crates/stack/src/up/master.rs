@@ -210,7 +210,11 @@ impl Master {
             .opened
             .serve()
             .context("no descriptors for the proxy")?;
-        let front = Front::start(serve, self.front_reports.clone())?;
+        let front = Front::start(
+            serve,
+            self.opened.identities.proxy(),
+            self.front_reports.clone(),
+        )?;
         for order in self.roster.orders() {
             front.tell(order);
         }

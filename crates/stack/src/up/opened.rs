@@ -22,7 +22,7 @@ use config::{
 };
 
 use super::listen::{self, Listening};
-use crate::failure::Failure;
+use crate::{failure::Failure, identity::Identities};
 
 /// Access records name visitors; they are for the administrator and their group.
 const LOG_MODE: u32 = 0o640;
@@ -41,12 +41,18 @@ pub(crate) struct Opened {
     pub(crate) templates: Vec<Template>,
     /// Those of the configuration, and those that a proxy has made.
     certificates: Vec<Certificate>,
+    /// Who everybody runs as.
+    pub(crate) identities: Identities,
     access_log: Option<OwnedFd>,
 }
 
 impl Opened {
     /// Opens it, or says all that cannot be.
-    pub(crate) fn open(loaded: Loaded, run_directory: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        loaded: Loaded,
+        identities: Identities,
+        run_directory: &Path,
+    ) -> Result<Self, Failure> {
         let module = Arc::new(module()?);
         let mut problems = Vec::new();
         let site = &loaded.site;
@@ -56,13 +62,17 @@ impl Opened {
             access_log(site).map_err(|problem| vec![problem]),
             &mut problems,
         );
-        let templates = keep(templates(site, &module, run_directory), &mut problems);
+        let templates = keep(
+            templates(site, &module, &identities, run_directory),
+            &mut problems,
+        );
         match (listening, certificates, access_log, templates) {
             (Some(listening), Some(certificates), Some(access_log), Some(templates)) => Ok(Self {
                 loaded,
                 listening,
                 templates,
                 certificates,
+                identities,
                 access_log,
             }),
             _ => Err(Failure::Config(loaded.report(problems))),
@@ -154,12 +164,13 @@ fn access_log(site: &Site) -> Result<Option<OwnedFd>, Problem> {
 fn templates(
     site: &Site,
     module: &Arc<Module>,
+    identities: &Identities,
     run_directory: &Path,
 ) -> Result<Vec<Template>, Vec<Problem>> {
     let mut templates = Vec::new();
     let mut problems = Vec::new();
     for app in &site.apps {
-        match template(app, module, run_directory) {
+        match template(app, module, identities, run_directory) {
             Ok(template) => templates.push(template),
             Err(problem) => problems.push(problem),
         }
@@ -171,13 +182,18 @@ fn templates(
     }
 }
 
-fn template(app: &App, module: &Arc<Module>, run_directory: &Path) -> Result<Template, Problem> {
+fn template(
+    app: &App,
+    module: &Arc<Module>,
+    identities: &Identities,
+    run_directory: &Path,
+) -> Result<Template, Problem> {
     Ok(Template {
         app: app.clone(),
         interpreter: config::machine::interpreter(app)?,
         run_directory: run_directory.to_owned(),
         module: Arc::clone(module),
-        // The proxy is started as the user that we are.
-        proxy_uid: rustix::process::geteuid().as_raw(),
+        proxy_uid: identities.proxy_uid(),
+        user: identities.app(&app.name).cloned(),
     })
 }

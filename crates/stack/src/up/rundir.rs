@@ -1,6 +1,7 @@
-//! The run directory: where the workers' sockets are, and which only we can enter.
+//! The run directory: where the workers' sockets are, and which only we and the proxy can enter.
 //!
-//! It is `$RUNTIME_DIRECTORY` (systemd), else a folder of this configuration in `$XDG_RUNTIME_DIR`, else a fresh one in
+//! It is `$RUNTIME_DIRECTORY` (systemd), else a folder of this configuration in `$XDG_RUNTIME_DIR` (in `/run` where the
+//! proxy is another user's), else a fresh one in
 //! the place for temporary files. A lock in it keeps a second run out and ends with the process that holds it, however it
 //! ends, so what a dead run left behind is known as such. The lock also names the configuration and its admin socket:
 //! that is how commands find their master.
@@ -20,12 +21,16 @@ use std::{
 
 use anyhow::{Context, bail};
 use rustix::{fs::FlockOperation, io::Errno};
+use supervisor::user::User;
 use tracing::warn;
 
 use crate::failure::Failure;
 
 /// Nobody but us.
 const PRIVATE: u32 = 0o700;
+
+/// The proxy's group may go through, to sockets that it knows the names of.
+const ADMITTING: u32 = 0o710;
 
 /// How fresh folders are called.
 const FRESH: &str = "stack-";
@@ -52,10 +57,22 @@ enum Origin {
 }
 
 impl RunDirectory {
-    /// Takes the run directory for this configuration.
-    pub(crate) fn open(config: &Path) -> Result<Self, Failure> {
-        let (path, origin) = place(config)?;
-        Self::take(path, origin)
+    /// Takes the run directory for this configuration, for a proxy of this user.
+    pub(crate) fn open(config: &Path, proxy: Option<&User>) -> Result<Self, Failure> {
+        let (path, origin) = place(config, proxy)?;
+        let taken = Self::take(path, origin)?;
+        if let Some(proxy) = proxy {
+            taken.admit(proxy).with_context(|| {
+                format!("cannot open {} to `{}`", taken.path.display(), proxy.name)
+            })?;
+        }
+        Ok(taken)
+    }
+
+    /// Lets the proxy through to the sockets.
+    fn admit(&self, proxy: &User) -> io::Result<()> {
+        std::os::unix::fs::chown(&self.path, None, Some(proxy.gid()))?;
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(ADMITTING))
     }
 
     /// Where it is.
@@ -151,11 +168,16 @@ impl Drop for RunDirectory {
     }
 }
 
-fn place(config: &Path) -> anyhow::Result<(PathBuf, Origin)> {
+fn place(config: &Path, proxy: Option<&User>) -> anyhow::Result<(PathBuf, Origin)> {
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
         return Ok((first_of(&given), Origin::Given));
     }
-    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
+    // Another user's proxy would not get into a folder of ours.
+    let runtime = match proxy {
+        None => variable("XDG_RUNTIME_DIR"),
+        Some(_) => Some("/run".into()).filter(|run| Path::new(run).is_dir()),
+    };
+    if let Some(runtime) = runtime {
         let path = PathBuf::from(runtime).join(name_for(config));
         make_private(&path).with_context(|| format!("cannot use {}", path.display()))?;
         return Ok((path, Origin::Made));
