@@ -558,6 +558,7 @@ mod tests {
             },
             workers: 2,
             threads: 4,
+            streams: None,
             env: BTreeMap::from([("GIVEN".to_owned(), "yes".to_owned())]),
             timeout: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(60),

@@ -62,6 +62,12 @@ pub(crate) const BODY: Figure<u64> = figure("body", 16 * MIB, 0, 1 << 50);
 pub(crate) const BODY_MEMORY: Figure<u64> = figure("body_memory", 64 * KIB, KIB, GIB);
 // Nearly every page fits, so its worker is free at once.
 pub(crate) const RESPONSE_MEMORY: Figure<u64> = figure("response_memory", 256 * KIB, 4 * KIB, GIB);
+// A report or an export fits; a film is a file, which an app hands over.
+pub(crate) const RESPONSE_DISK: Figure<u64> = figure("response_disk", 256 * MIB, 0, 1 << 50);
+// Half a thousand pages that nobody takes, on the smallest machine that one would rent.
+pub(crate) const BUFFERS_MEMORY: Figure<u64> = figure("buffers_memory", 128 * MIB, MIB, 1 << 50);
+// What any disk has left.
+pub(crate) const BUFFERS_DISK: Figure<u64> = figure("buffers_disk", GIB, 0, 1 << 50);
 // The style sheets, scripts and small pictures of a dozen sites; a kernel has the rest in its own cache.
 pub(crate) const FILE_MEMORY: Figure<u64> = figure("file_memory", 64 * MIB, 0, 1 << 40);
 // A client that takes nothing for a minute is gone.
@@ -102,6 +108,8 @@ pub(crate) const DRAIN_TIMEOUT: Figure<Duration> = Figure {
 pub(crate) const THREADS: Figure<u64> = figure("threads", 4, 1, 512);
 // The default is one for each core, see `cores`.
 pub(crate) const WORKERS: Figure<u64> = figure("workers", 1, 1, 1024);
+// The default is half of the slots, for the pool as it is: as many are left for pages.
+pub(crate) const STREAMS: Figure<u64> = figure("streams", 1, 0, 32_768);
 // gunicorn's figure; people and proxies in front give up then.
 pub(crate) const TIMEOUT: Figure<Duration> = time("timeout", 30);
 // Large frameworks and models take their time to import, on a cold disk too.
@@ -164,6 +172,9 @@ impl Default for Limits {
             body: BODY.default,
             body_memory: BODY_MEMORY.default,
             response_memory: RESPONSE_MEMORY.default,
+            response_disk: RESPONSE_DISK.default,
+            buffers_memory: BUFFERS_MEMORY.default,
+            buffers_disk: BUFFERS_DISK.default,
             file_memory: FILE_MEMORY.default,
             send_timeout: SEND_TIMEOUT.default,
             keepalive_timeout: KEEPALIVE_TIMEOUT.default,

@@ -32,6 +32,7 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     if let Some(admin) = &site.server.admin {
         problems.extend(parent(&admin.value, admin.span, "the admin socket"));
     }
+    problems.extend(site.server.spool.as_ref().and_then(folder));
     for app in &site.apps {
         problems.extend(root(app).or_else(|| module(app)));
         problems.extend(interpreter(app).err());

@@ -60,6 +60,8 @@ pub struct Server {
     pub access_log: AccessLog,
     /// Whether responses carry `Server: stack`.
     pub server_header: bool,
+    /// Where temporary files are made; `None`: /var/tmp, or /tmp where only that is on a disk.
+    pub spool: Option<Located<PathBuf>>,
     /// The admin socket; `None` means in the run directory.
     pub admin: Option<Located<PathBuf>>,
     /// Who the proxy runs as, and the workers of apps that say nothing else; `None` for who we are.
@@ -146,8 +148,14 @@ pub struct Limits {
     pub body: u64,
     /// How much of a request body is kept in memory before it goes to a temporary file.
     pub body_memory: u64,
-    /// How much of a response is taken off a worker ahead of the client.
+    /// How much of a response that the client has not taken is kept in memory.
     pub response_memory: u64,
+    /// How much of it beyond that is kept in a temporary file; past it the worker waits for the client.
+    pub response_disk: u64,
+    /// Most memory for all bodies and responses together; past it they go to files sooner.
+    pub buffers_memory: u64,
+    /// Most bytes in temporary files for all of them together; past it: 503 for bodies, workers wait for clients.
+    pub buffers_disk: u64,
     /// How much of files, and of what they were compressed to, is kept in memory.
     pub file_memory: u64,
     /// Longest time a client may take to accept any byte of a response (reset).
@@ -195,6 +203,8 @@ pub struct App {
     pub workers: u16,
     /// How many slots (threads) in each worker.
     pub threads: u16,
+    /// How many live responses (events, streams) it may have at once (503); `None`: as many as half of its slots.
+    pub streams: Option<u16>,
     /// Environment on top of the master's own: `env_file`, then `env`.
     pub env: BTreeMap<String, String>,
     /// Time a request may take until its response head (504).

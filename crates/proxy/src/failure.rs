@@ -161,6 +161,20 @@ pub(crate) enum Failure {
     /// The temporary file of an upload could not be written.
     #[error("the content could not be stored: {0}")]
     Spool(#[source] io::Error),
+    /// The app has as many live responses as it may have at once (`streams`).
+    #[error(
+        "app {app} has as many live responses (events, streams) at once as its `streams` allows"
+    )]
+    StreamsFull {
+        /// Which app.
+        app: Arc<str>,
+    },
+    /// All requests and responses together hold as much as they may (`limits.buffers_disk`).
+    #[error("there is no room for the content: limits.buffers_disk is used up")]
+    SpoolFull,
+    /// The client read so slowly that its response kept a slot from others, of whom there were too many like it.
+    #[error("the client read too slowly, and its response kept a slot busy")]
+    SlowReader,
     /// The app answered with an open file, and what came of it is not one that can be sent.
     #[error("the file that the app answered with could not be taken over: {0}")]
     Handed(#[source] io::Error),
@@ -178,13 +192,15 @@ impl Failure {
             Self::Expectation => 417,
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
-            Self::ClientLeft => 499,
+            Self::ClientLeft | Self::SlowReader => 499,
             Self::QueueFull { .. }
             | Self::QueueClient { .. }
             | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::AppNotReady { .. }
             | Self::Spool(_)
+            | Self::SpoolFull
+            | Self::StreamsFull { .. }
             | Self::Handed(_) => 503,
             Self::WorkerDied { .. } | Self::WorkerCut { .. } | Self::BadResponse { .. } => 502,
             Self::AppTimeout { .. } => 504,
@@ -217,6 +233,9 @@ impl Failure {
             Self::AppTimeout { .. } => "app-timeout",
             Self::AppFailed { .. } => "app-failed",
             Self::Spool(_) => "spool-failed",
+            Self::SpoolFull => "spool-full",
+            Self::StreamsFull { .. } => "streams-full",
+            Self::SlowReader => "slow-reader",
             Self::Handed(_) => "file-lost",
         }
     }
@@ -236,6 +255,8 @@ impl Failure {
             | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::Spool(_)
+            | Self::SpoolFull
+            | Self::StreamsFull { .. }
             | Self::Handed(_) => Who::Us,
             _ => Who::Client,
         }
@@ -252,6 +273,7 @@ impl Failure {
                 | Self::ClientLeft
                 | Self::Expectation
                 | Self::Spool(_)
+                | Self::SpoolFull
         )
     }
 

@@ -10,6 +10,7 @@
 
 mod admit;
 mod app;
+mod buffer;
 pub mod channel;
 mod coder;
 mod connection;

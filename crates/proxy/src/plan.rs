@@ -14,6 +14,7 @@ use telemetry::access::Log;
 
 use crate::{
     app::{AppRoute, Settings, pool::Pool},
+    buffer::{self, budget::Budget, scratch::FolderError},
     control::{Certificate, Listener},
     files::{Folder, Store},
     response::Edits,
@@ -107,6 +108,9 @@ pub(crate) enum PlanError {
         #[source]
         source: std::io::Error,
     },
+    /// A folder for buffers that cannot be written to.
+    #[error(transparent)]
+    Spool(#[from] FolderError),
     /// A certificate that cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::CertificateError),
@@ -123,8 +127,15 @@ impl Plan {
         certificates: &[Certificate],
         self_signed: &tls::SelfSigned,
         log: Log,
+        budget: &Arc<Budget>,
         pool: impl Fn(&site::App) -> Arc<Pool>,
     ) -> Result<Self, PlanError> {
+        let folder = site
+            .server
+            .spool
+            .as_ref()
+            .map(|folder| folder.value.as_path());
+        let buffers = buffer::Store::open(folder, Arc::clone(budget))?;
         let https_port = listeners
             .iter()
             .find(|listener| listener.tls)
@@ -133,6 +144,7 @@ impl Plan {
         let maker = Maker {
             site,
             store: Store::new(site.limits.file_memory),
+            buffers: Arc::new(buffers),
             pool: &pool,
         };
         for virtual_host in &site.hosts {
@@ -177,6 +189,7 @@ impl Host {
 struct Maker<'a> {
     site: &'a Site,
     store: Store,
+    buffers: Arc<buffer::Store>,
     pool: &'a dyn Fn(&site::App) -> Arc<Pool>,
 }
 
@@ -216,7 +229,7 @@ impl Maker<'_> {
                 let app = found.ok_or_else(|| PlanError::NoApp(app.clone()))?;
                 Action::App(AppRoute {
                     pool: (self.pool)(app),
-                    settings: Settings::new(app, *queue, &self.site.limits),
+                    settings: Settings::new(app, *queue, &self.site.limits, &self.buffers),
                     mounted: route.strip.then(|| mounted(&route.path)),
                 })
             }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     app::pool::Pool,
+    buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
     control::{Certificate, Listener, Order, Report},
     door::{self, Door},
@@ -119,6 +120,8 @@ struct Kept {
     build: OnceLock<Arc<str>>,
     pools: Mutex<HashMap<String, Arc<Pool>>>,
     self_signed: SelfSigned,
+    /// What all requests and responses may hold.
+    budget: Arc<Budget>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -159,8 +162,12 @@ impl Kept {
         log: Log,
     ) -> Result<Plan, String> {
         let pool = |app: &config::site::App| self.pool(&app.name);
-        Plan::new(site, listeners, certificates, &self.self_signed, log, pool)
-            .map_err(|error| error.to_string())
+        let made = &self.self_signed;
+        let plan = Plan::new(site, listeners, certificates, made, log, &self.budget, pool)
+            .map_err(|error| error.to_string())?;
+        let limits = &site.limits;
+        self.budget.set(limits.buffers_memory, limits.buffers_disk);
+        Ok(plan)
     }
 }
 
@@ -172,6 +179,7 @@ async fn obey(sender: Sender, mut orders: Receiver, descriptors: u64) -> Result<
         build: OnceLock::new(),
         pools: Mutex::default(),
         self_signed: SelfSigned::default(),
+        budget: Arc::default(),
         reports,
     };
     let first = next(&mut orders).await?;

@@ -29,6 +29,9 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
         interpreter: interpreter(context, &table),
         workers: workers(&table),
         threads: small(table.count(&defaults::THREADS)),
+        streams: table
+            .get(defaults::STREAMS.key)
+            .map(|_| small(table.count(&defaults::STREAMS))),
         env: environment(context, &table),
         timeout: table.duration(&defaults::TIMEOUT),
         boot_timeout: table.duration(&defaults::BOOT_TIMEOUT),

@@ -42,6 +42,8 @@ pub(super) fn read(
         server_header: get("server_header")
             .and_then(|value| value.boolean())
             .unwrap_or(defaults::SERVER_HEADER),
+        spool: get("spool")
+            .and_then(|value| value.parsed("a path in quotes", |text| context.folder.parse(text))),
         admin: get("admin").and_then(|value| admin(context, &value)),
         account: table.as_ref().and_then(account::read),
         landlock: get("landlock")

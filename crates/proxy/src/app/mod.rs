@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use config::site;
 
 use crate::{
+    buffer::{Holding, Store},
     failure::Failure,
     journal::Journal,
     network::Network,
@@ -52,15 +53,22 @@ pub(crate) struct Settings {
     pub(crate) queue: Bounds,
     /// Where in it requests of this route wait.
     pub(crate) place: Place,
-    /// How much of a response is taken off the worker ahead of the client.
-    pub(crate) ahead: usize,
+    /// How a response is held that the client has not taken.
+    pub(crate) holding: Holding,
+    /// How many live responses there may be at once; `None`: half as many as slots.
+    pub(crate) streams: Option<usize>,
     /// How uploads are read.
     pub(crate) spooling: Spooling,
 }
 
 impl Settings {
     /// The app's own, and those of the table.
-    pub(crate) fn new(app: &site::App, queue: site::Queue, limits: &site::Limits) -> Self {
+    pub(crate) fn new(
+        app: &site::App,
+        queue: site::Queue,
+        limits: &site::Limits,
+        store: &Arc<Store>,
+    ) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             timeout: app.timeout,
@@ -74,8 +82,9 @@ impl Settings {
                 site::Queue::First => Place::First,
                 site::Queue::Last => Place::Last,
             },
-            ahead: size(limits.response_memory),
-            spooling: Spooling::new(limits),
+            holding: Holding::new(store, limits),
+            streams: app.streams.map(usize::from),
+            spooling: Spooling::new(store, limits),
         }
     }
 }

@@ -151,7 +151,7 @@ fn is_listed(fields: &Fields, name: &[u8]) -> bool {
 }
 
 /// The response's fields as the client gets them. Framing is made anew by whoever writes the response; `Date`, `Server` and
-/// `X-Request-ID` are ours to say.
+/// `X-Request-ID` are ours to say, and `X-Accel-Buffering` was said to us.
 pub(super) fn passed_back(fields: &Fields) -> FieldLines {
     let mut lines = FieldLines::with_capacity(256);
     let listed = fields.contains("connection");
@@ -175,7 +175,7 @@ fn is_made_anew(name: &[u8]) -> bool {
         Some(b'c') => any(&["content-length"]),
         Some(b'd') => any(&["date"]),
         Some(b's') => any(&["server"]),
-        Some(b'x') => any(&["x-request-id"]),
+        Some(b'x') => any(&["x-request-id", "x-accel-buffering"]),
         _ => false,
     }
 }

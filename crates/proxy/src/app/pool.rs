@@ -6,7 +6,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,7 @@ use super::{
     slot::{Greeted, Life, Slot, Worker},
 };
 use crate::{
+    buffer::stalls::Stalls,
     control::{Report, WorkerName},
     failure::Failure,
     journal::Journal,
@@ -41,6 +45,10 @@ pub(crate) struct Pool {
     pub(crate) label: Arc<str>,
     build: Arc<str>,
     reports: mpsc::Sender<Report>,
+    /// Slots that wait for slow clients.
+    pub(super) stalls: Arc<Stalls>,
+    /// How many slots have a live response.
+    streams: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -82,6 +90,16 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A live response, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Stream(Arc<Pool>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A worker and its connections.
 #[derive(Debug)]
 struct Member {
@@ -107,9 +125,12 @@ impl Member {
 impl Pool {
     /// An empty pool. `build` is what workers must greet with, `reports` leads to the master.
     pub(crate) fn new(app: &str, build: Arc<str>, reports: mpsc::Sender<Report>) -> Arc<Self> {
+        let label: Arc<str> = format!("app {app}").into();
         Arc::new(Self {
             app: app.into(),
-            label: format!("app {app}").into(),
+            stalls: Stalls::new(Arc::clone(&label)),
+            streams: AtomicUsize::new(0),
+            label,
             build,
             reports,
             inner: Mutex::default(),
@@ -305,6 +326,7 @@ impl Pool {
             self.reopen(&mut member);
         }
         inner.members.push(member);
+        self.stalls.set_slots(inner.slots());
     }
 
     /// A worker is to leave; the master hears when its last connection is closed.
@@ -321,6 +343,7 @@ impl Pool {
             member.worker.life.send_replace(Life::Releasing);
             let idle = std::mem::take(&mut member.idle);
             let worker = Arc::clone(&member.worker);
+            self.stalls.set_slots(inner.slots());
             self.settle(&mut inner, &worker);
             idle
         };
@@ -338,7 +361,9 @@ impl Pool {
             let member = inner.members.swap_remove(at);
             member.worker.life.send_replace(Life::Dead(how.into()));
             inner.refuse_if_hopeless();
-            if inner.slots() == 0 {
+            let slots = inner.slots();
+            self.stalls.set_slots(slots);
+            if slots == 0 {
                 inner.waiting.pause();
             }
         }
@@ -411,6 +436,14 @@ impl Pool {
         drop(unwanted);
     }
 
+    /// One live response more; `None` if there are as many as there may be.
+    pub(super) fn stream(self: &Arc<Self>, most: Option<usize>) -> Option<Stream> {
+        let most = most.unwrap_or_else(|| (self.lock().slots() / 2).max(1));
+        let before = self.streams.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream(Arc::clone(self));
+        (before < most).then_some(stream)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
     }
@@ -466,7 +499,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::{app::queue::Place, origin::spool::Spooling};
+    use crate::{
+        app::queue::Place,
+        buffer::{Holding, Store},
+        origin::spool::Spooling,
+    };
 
     /// A worker whose slots greet as soon as the semaphore lets them, and then hold their connections.
     fn worker(socket: &Path, number: u32, free: Arc<Semaphore>) {
@@ -514,7 +551,12 @@ mod tests {
                     target: Duration::ZERO,
                 },
                 place: Place::Last,
-                ahead: 1024,
+                holding: Holding {
+                    store: Store::for_tests(1 << 20, 1 << 20),
+                    memory: 1024,
+                    disk: 0,
+                },
+                streams: None,
                 spooling: Spooling::for_tests(),
             };
             Self {

@@ -1,6 +1,6 @@
 //! One request through one slot: up to the response head, and what a worker says beside HTTP.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use message::{
     handoff,
@@ -16,7 +16,7 @@ use crate::{
     journal::Journal,
     origin::{
         Connection, Origin,
-        relay::{Unanswered, Written, answer, content, decimal, finish},
+        relay::{Unanswered, Written, answer, content, decimal, finish, is_live},
         spool::Spooled,
         wire::HeadError,
     },
@@ -56,7 +56,19 @@ pub(super) async fn run(
         });
     }
     let is_head = request.head.method == Method::Head;
-    let content = content(slot, &head, is_head, unsent, app.settings.ahead)?;
+    if !is_head && is_live(&head) && !slot.stream(app.settings.streams) {
+        // Whoever makes the response is told by the end of its connection.
+        let app = Arc::clone(&app.pool.app);
+        return Err(Failure::StreamsFull { app });
+    }
+    let content = content(
+        slot,
+        &head,
+        is_head,
+        unsent,
+        &app.settings.holding,
+        request.id,
+    )?;
     Ok(Response {
         status: head.status,
         fields: passed_back(&head.fields),

@@ -16,8 +16,9 @@ use message::{
 };
 use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
-use super::pool::Pool;
+use super::pool::{Pool, Stream};
 use crate::{
+    buffer::stalls::Stalls,
     control::WorkerName,
     failure::Failure,
     origin::{
@@ -120,6 +121,8 @@ pub(crate) struct Slot {
     greeted: Option<Greeted>,
     worker: Arc<Worker>,
     pool: Arc<Pool>,
+    /// It has a live response.
+    stream: Option<Stream>,
 }
 
 /// Which slot answered, for logs: `web·1/3`.
@@ -141,7 +144,14 @@ impl Slot {
             greeted: Some(greeted),
             worker,
             pool,
+            stream: None,
         }
+    }
+
+    /// Begins a live response; `false` if there are `most` already.
+    pub(crate) fn stream(&mut self, most: Option<usize>) -> bool {
+        self.stream = self.pool.stream(most);
+        self.stream.is_some()
     }
 
     /// The worker it belongs to.
@@ -160,6 +170,10 @@ impl Slot {
 }
 
 impl Origin for Slot {
+    fn stalls(&self) -> Option<&Arc<Stalls>> {
+        Some(&self.pool.stalls)
+    }
+
     fn connection(&mut self) -> &mut Connection {
         let greeted = self.greeted.as_mut();
         &mut greeted

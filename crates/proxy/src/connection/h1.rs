@@ -309,7 +309,7 @@ impl<S: Stream> Sending<'_, S> {
         let patience = self.plan.limits.send_timeout;
         // The head need not wait for content that is slow to come.
         if let Some(piece) = relay.next_now() {
-            self.relayed(piece, chunked, journal).await?;
+            self.piece(&piece, chunked).await?;
         } else {
             self.wire.write_out(b"", patience).await?;
             self.wire.out.clear();

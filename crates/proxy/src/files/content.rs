@@ -105,18 +105,23 @@ impl FileContent {
         let size = usize::try_from(range.end - range.start)
             .unwrap_or(PIECE)
             .min(PIECE);
-        let piece = match read_cached(&self.file, range.start, size)? {
-            Some(piece) => piece,
-            None => {
-                let file = Arc::clone(&self.file);
-                blocking(move || read(&file, range.start, size)).await?
-            }
-        };
+        let piece = piece(&self.file, range.start, size).await?;
         let next = range.start + piece.len() as u64;
         if next < range.end {
             self.segments.push_front(Segment::File(next..range.end));
         }
         Ok(Some(piece))
+    }
+}
+
+/// Some of what a file has at a place, `size` at most; an error at its end.
+pub(crate) async fn piece(file: &Arc<File>, at: u64, size: usize) -> io::Result<Bytes> {
+    match read_cached(file, at, size)? {
+        Some(piece) => Ok(piece),
+        None => {
+            let file = Arc::clone(file);
+            blocking(move || read(&file, at, size)).await
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use std::{
 
 use config::site;
 
-pub(crate) use content::{FileContent, Segment, truncated};
+pub(crate) use content::{FileContent, Segment, piece, truncated};
 pub(crate) use respond::respond;
 
 use resolve::{Inside, Root};
@@ -133,7 +133,7 @@ impl Default for Rules {
 }
 
 /// Runs file work where it may block: a disk that is slow must not stop the connections of a reactor thread.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work)

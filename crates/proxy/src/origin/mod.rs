@@ -8,11 +8,11 @@ pub(crate) mod relay;
 pub(crate) mod spool;
 pub(crate) mod wire;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use message::refusal::Refusal;
 
-use crate::{failure::Failure, timer::Timer};
+use crate::{buffer::stalls::Stalls, failure::Failure, timer::Timer};
 use wire::Wire;
 
 /// A connection that can carry a request.
@@ -36,6 +36,11 @@ pub(crate) trait Origin: Send + Sync + 'static {
 
     /// The response breaks a rule.
     fn broke(&self, rule: Refusal) -> Failure;
+
+    /// What bounds how many of its kind wait for their clients; `None`: nothing does.
+    fn stalls(&self) -> Option<&Arc<Stalls>> {
+        None
+    }
 
     /// The connection ended before the response did. Lets go of it; why it ended may take a moment to be known.
     fn ended(self) -> impl Future<Output = Failure> + Send;

@@ -4,25 +4,31 @@
 //! connection is this request's failure, and it is never tried again (RFC 9110 §9.2.2 would allow it for some methods; an
 //! application's author expects it for none).
 
-use std::{io, sync::Arc};
+use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use message::{
     framing::{self, Body, Piece},
     head::ResponseHead,
 };
-use tokio::{
-    io::AsyncReadExt,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     Connection, Origin,
     spool::Spooled,
     wire::{HeadError, Reader, Socket, Wire, read_head},
 };
-use crate::{failure::Failure, framed::Framed, response::Content};
+use crate::{
+    buffer::{
+        Holding,
+        pipe::{self, pipe},
+        scratch::Scratch,
+    },
+    failure::Failure,
+    framed::Framed,
+    request::RequestId,
+    response::Content,
+};
 
 /// How much of a request the socket took at once: nearly always all of it.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +75,14 @@ pub(crate) async fn answer(
     } = connection;
     let file = match body {
         Spooled::None | Spooled::Memory(_) => None,
-        Spooled::File { file, .. } => Some(file),
+        Spooled::File(file) => Some(Rest { file, sent: 0 }),
     };
     let answered = if written == out.len() && file.is_none() {
         let head = timer.bound(deadline, wire.head()).await;
         head.map(|head| head.map(|head| (head, None)).map_err(Unanswered::Head))
     } else {
         let unsent = Unsent {
-            piece: BytesMut::from(&out[written..]),
+            piece: Bytes::copy_from_slice(&out[written..]),
             file,
         };
         timer.bound(deadline, send_and_read(wire, unsent)).await
@@ -124,8 +130,14 @@ fn answered_early(
 /// during its response.
 pub(crate) struct Unsent {
     /// Read, and not yet written.
-    piece: BytesMut,
-    file: Option<tokio::fs::File>,
+    piece: Bytes,
+    file: Option<Rest>,
+}
+
+/// What lies in a file of it.
+struct Rest {
+    file: Scratch,
+    sent: u64,
 }
 
 enum SendError {
@@ -145,20 +157,19 @@ impl Unsent {
                     _ => return Err(SendError::Origin),
                 }
             }
-            let Some(file) = &mut self.file else {
+            let Some(Rest { file, sent }) = &mut self.file else {
                 return Ok(());
             };
-            self.piece.reserve(FILE_PIECE);
-            let read = file.read_buf(&mut self.piece).await;
-            if read.map_err(SendError::File)? == 0 {
+            if *sent == file.length() {
                 self.file = None;
+                return Ok(());
             }
+            let piece = file.reader().read(*sent..file.length()).await;
+            self.piece = piece.map_err(SendError::File)?;
+            *sent += self.piece.len() as u64;
         }
     }
 }
-
-/// How much of a spooled upload is read and written at once.
-const FILE_PIECE: usize = 128 * 1024;
 
 /// The response is complete: the connection is free. Where part of the request never left us, it is closed instead: the origin
 /// would read that part as the next request.
@@ -175,8 +186,16 @@ pub(crate) fn content(
     head: &ResponseHead,
     is_head: bool,
     unsent: Option<Unsent>,
-    ahead: usize,
+    holding: &Holding,
+    id: RequestId,
 ) -> Result<Content, Failure> {
+    let live;
+    let holding = if is_live(head) {
+        live = holding.in_memory();
+        &live
+    } else {
+        holding
+    };
     let framing = framing::of_response(head, is_head).map_err(|rule| origin.broke(rule))?;
     if framing == Body::None {
         finish(origin, unsent.as_ref());
@@ -196,23 +215,58 @@ pub(crate) fn content(
             Err(rule) => return Err(origin.broke(rule)),
             Ok(Piece::End) => {
                 finish(origin, unsent.as_ref());
-                return Ok(Content::Bytes(join(first, whole)));
+                return Ok(held(join(first, whole), holding, id));
             }
             Ok(Piece::Data(piece)) if first.is_none() => first = Some(piece),
             Ok(Piece::Data(piece)) => whole.extend_from_slice(&piece),
             Ok(Piece::NeedMore) => {
                 let held = first.as_ref().map_or(0, Bytes::len) + whole.len();
                 let more = source.expects().unwrap_or(READ_MAX).clamp(1024, READ_MAX);
-                if held >= ahead || !matches!(wire.fill_now(more), Ok(Some(1..))) {
+                if held >= holding.memory || !matches!(wire.fill_now(more), Ok(Some(1..))) {
                     let begun = join(first, whole);
+                    let holding = holding.clone();
                     return Ok(Content::Relay(Relay::start(
-                        origin, source, begun, unsent, ahead,
+                        origin, source, begun, unsent, holding, id,
                     )));
                 }
             }
         }
     }
 }
+
+/// Whether a response is worth nothing when it is late: events, pictures that replace each other, and what says so as nginx has
+/// it. It is not kept on disk for a client that does not keep up, since that would only ever fall further behind.
+///
+/// Every other response is passed on as it comes as well; a client that keeps up sees no difference.
+pub(crate) fn is_live(head: &ResponseHead) -> bool {
+    let says = |name, wanted: &[&str]| {
+        let value = head.fields.get(name).unwrap_or_default();
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii();
+        wanted
+            .iter()
+            .any(|wanted| essence.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    says(
+        "content-type",
+        &["text/event-stream", "multipart/x-mixed-replace"],
+    ) || says("x-accel-buffering", &["no"])
+}
+
+/// Content that is here whole: within the budget, if it is not small.
+fn held(content: Bytes, holding: &Holding, id: RequestId) -> Content {
+    if content.len() <= UNCOUNTED {
+        return Content::Bytes(content);
+    }
+    let mut share = holding.store.budget.memory.share();
+    if share.grow(content.len()) {
+        return Content::Bytes(share.hold(content));
+    }
+    Content::Relay(Relay::whole(content, holding.clone(), id))
+}
+
+/// Content up to this size is not counted: a connection's own buffers are as large.
+const UNCOUNTED: usize = 16 * 1024;
 
 /// Most bytes asked of a socket in one read.
 const READ_MAX: usize = 64 * 1024;
@@ -234,16 +288,13 @@ pub(crate) fn decimal(value: &[u8]) -> Option<u64> {
     str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// A response that is still coming. A task of its own takes it off the slot, up to `limits.response_memory` ahead of the
-/// client, so that a client that reads slowly frees the slot as soon as the rest fits.
+/// A response that is still coming. A task of its own takes it off its origin, ahead of the client, so that a client that reads
+/// slowly frees the slot as soon as the app is finished.
 #[derive(Debug)]
 pub(crate) struct Relay {
     length: Option<u64>,
-    pieces: mpsc::Receiver<Result<Held, Failure>>,
+    pipe: pipe::Reader,
 }
-
-/// A piece, and its part of the memory that may be held.
-type Held = (Bytes, Option<OwnedSemaphorePermit>);
 
 impl Relay {
     fn start(
@@ -251,47 +302,49 @@ impl Relay {
         source: Framed,
         begun: Bytes,
         unsent: Option<Unsent>,
-        ahead: usize,
+        holding: Holding,
+        id: RequestId,
     ) -> Self {
-        let (sender, pieces) = mpsc::channel(PIECES);
-        let ahead = ahead.min(Semaphore::MAX_PERMITS);
-        let relay = Self {
-            length: source.length(begun.len()),
-            pieces,
-        };
+        let length = source.length(begun.len());
+        let (writer, pipe) = pipe(holding, id);
         let pump = Pump {
             origin,
             source,
             unsent,
             ends_with_connection: false,
-            ahead,
-            memory: Arc::new(Semaphore::new(ahead)),
-            sender,
+            pipe: writer,
         };
         tokio::spawn(pump.run(begun));
-        relay
+        Self { length, pipe }
     }
 
-    /// The length, where the worker told it.
+    /// One whose origin is finished, and for which there is no memory.
+    fn whole(content: Bytes, holding: Holding, id: RequestId) -> Self {
+        let length = Some(content.len() as u64);
+        let (mut writer, pipe) = pipe(holding, id);
+        tokio::spawn(async move {
+            if writer.write(content, None).await.is_ok() {
+                writer.end(Ok(()));
+            }
+        });
+        Self { length, pipe }
+    }
+
+    /// The length, where the origin told it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The next piece; `None` after the last.
+    /// The next piece; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
-        let next = self.pieces.recv().await?;
-        Some(next.map(|(piece, _held_until_here)| piece))
+        self.pipe.next().await
     }
 
     /// The next piece if it is here already.
-    pub(crate) fn next_now(&mut self) -> Option<Result<Bytes, Failure>> {
-        let next = self.pieces.try_recv().ok()?;
-        Some(next.map(|(piece, _held_until_here)| piece))
+    pub(crate) fn next_now(&mut self) -> Option<Bytes> {
+        self.pipe.next_now()
     }
 }
-
-/// Most pieces held ahead of a client: what bounds a response that comes in tiny ones.
-const PIECES: usize = 256;
 
 /// Takes a response off its origin.
 struct Pump<O> {
@@ -301,87 +354,80 @@ struct Pump<O> {
     unsent: Option<Unsent>,
     /// The origin has closed the connection, as it may.
     ends_with_connection: bool,
-    /// How much may be held ahead of the client.
-    ahead: usize,
-    /// What of it is free.
-    memory: Arc<Semaphore>,
-    sender: mpsc::Sender<Result<Held, Failure>>,
+    pipe: pipe::Writer,
 }
 
 impl<O: Origin> Pump<O> {
     async fn run(mut self, begun: Bytes) {
-        if !begun.is_empty() && !self.send(begun).await {
-            return;
-        }
-        let taken = self.take().await;
+        let taken = self.take(begun).await;
         let Self {
             origin,
             unsent,
             ends_with_connection,
-            sender,
+            pipe,
             ..
         } = self;
-        let failure = match taken {
-            Taken::All if !ends_with_connection => return finish(origin, unsent.as_ref()),
-            // The origin has closed the connection, or the client left and closing it tells the origin.
-            Taken::All | Taken::ForNobody => return drop(origin),
-            Taken::Ended => origin.ended().await,
+        let end = match taken {
+            Taken::All => {
+                if ends_with_connection {
+                    drop(origin);
+                } else {
+                    finish(origin, unsent.as_ref());
+                }
+                Ok(())
+            }
+            // Closing the connection tells the origin.
+            Taken::ForNobody => return drop(origin),
+            Taken::Ended => Err(origin.ended().await),
             Taken::Failed(failure) => {
                 drop(origin);
-                failure
+                Err(failure)
             }
         };
-        // The receiver may be gone; then nobody needs to know.
-        let _ = sender.send(Err(failure)).await;
+        pipe.end(end);
     }
 
     /// Reads to the end, or until the client has left.
-    async fn take(&mut self) -> Taken {
+    async fn take(&mut self, mut piece: Bytes) -> Taken {
         loop {
-            let wire = &mut self.origin.connection().wire;
-            let piece = match self.source.take(&mut wire.buffer) {
-                Ok(piece) => piece,
-                Err(rule) => return Taken::Failed(self.origin.broke(rule)),
-            };
-            match piece {
-                Piece::End => return Taken::All,
-                Piece::Data(piece) => {
-                    if !self.send(piece).await {
-                        return Taken::ForNobody;
-                    }
-                }
-                Piece::NeedMore => {
-                    let read = tokio::select! {
-                        biased;
-                        read = fill(wire, &mut self.unsent) => read,
-                        () = self.sender.closed() => return Taken::ForNobody,
-                    };
-                    match read {
-                        Ok(Ok(0)) if matches!(self.source, Framed::UntilClose) => {
-                            self.ends_with_connection = true;
-                            return Taken::All;
-                        }
-                        // Whatever the kernel calls it, the other end is gone.
-                        Ok(Ok(0) | Err(_)) => return Taken::Ended,
-                        Ok(Ok(_)) => {}
-                        Err(failure) => return Taken::Failed(failure),
-                    }
-                }
+            if !piece.is_empty()
+                && self.pipe.write(piece, self.origin.stalls()).await == Err(pipe::Gone)
+            {
+                return Taken::ForNobody;
             }
+            piece = match self.next().await {
+                Ok(piece) => piece,
+                Err(taken) => return taken,
+            };
         }
     }
 
-    /// Hands a piece on, once there is room for it; `false` when nobody takes it.
-    async fn send(&self, piece: Bytes) -> bool {
-        // More than there is would be waited for for ever; such a piece goes out alone.
-        let size = u32::try_from(piece.len().min(self.ahead)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.memory).acquire_many_owned(size);
-        let held = tokio::select! {
-            biased;
-            held = room => held.ok(),
-            () = self.sender.closed() => return false,
-        };
-        self.sender.send(Ok((piece, held))).await.is_ok()
+    /// The next piece, or how there came to be none.
+    async fn next(&mut self) -> Result<Bytes, Taken> {
+        loop {
+            let wire = &mut self.origin.connection().wire;
+            match self.source.take(&mut wire.buffer) {
+                Ok(Piece::Data(piece)) => return Ok(piece),
+                Ok(Piece::End) => return Err(Taken::All),
+                Ok(Piece::NeedMore) => {}
+                Err(rule) => return Err(Taken::Failed(self.origin.broke(rule))),
+            }
+            let read = tokio::select! {
+                biased;
+                read = fill(wire, &mut self.unsent) => read,
+                () = self.pipe.gone() => return Err(Taken::ForNobody),
+            };
+            match read {
+                Ok(Ok(0)) if matches!(self.source, Framed::UntilClose) => {
+                    self.ends_with_connection = true;
+                    return Err(Taken::All);
+                }
+                // Whatever the kernel calls it, the other end is gone.
+                Ok(Ok(0) | Err(_)) => return Err(Taken::Ended),
+                Ok(Ok(_)) => {}
+                Err(failure) => return Err(Taken::Failed(failure)),
+            }
+        }
     }
 }
 

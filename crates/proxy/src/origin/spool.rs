@@ -1,24 +1,31 @@
-//! Request content is read whole before a slot is asked for: in memory first, then in a file that has no name.
+//! Request content is read whole before a slot is asked for: in memory first, then in a file that has no name, within what all
+//! requests and responses together may hold ([`crate::buffer`]).
 //!
 //! The time a client takes is ours, never a worker's. It must not stop for longer than `limits.body_timeout`, nor, once that
 //! long has passed, come slower than `limits.body_rate`. There is no deadline for the whole: a large upload over a slow line
 //! is honest work (Caddy's absolute deadline broke such uploads).
 
-use std::{fs::File, io, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use config::site::Limits;
 use message::framing::Body;
-use tokio::{
-    io::{AsyncSeekExt, AsyncWriteExt},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use crate::{failure::Failure, request::Upload};
+use crate::{
+    buffer::{
+        Store,
+        budget::Share,
+        scratch::{BLOCK, Scratch, ScratchError},
+    },
+    failure::Failure,
+    request::Upload,
+};
 
 /// How content is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Spooling {
+    store: Arc<Store>,
     limit: u64,
     memory: usize,
     silence: Duration,
@@ -32,18 +39,14 @@ pub(crate) enum Spooled {
     None,
     /// It fitted into memory.
     Memory(Bytes),
-    /// It went into an unlinked file; the position is at its start.
-    File {
-        /// The file.
-        file: tokio::fs::File,
-        /// Its length.
-        length: u64,
-    },
+    /// It went into a file.
+    File(Scratch),
 }
 
 impl Spooling {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(store: &Arc<Store>, limits: &Limits) -> Self {
         Self {
+            store: Arc::clone(store),
             limit: limits.body,
             memory: usize::try_from(limits.body_memory).unwrap_or(usize::MAX),
             silence: limits.body_timeout,
@@ -54,6 +57,7 @@ impl Spooling {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self {
+            store: Store::for_tests(1000, 1000),
             limit: 100,
             memory: 10,
             silence: Duration::from_secs(30),
@@ -68,7 +72,7 @@ impl Spooled {
         match self {
             Self::None => 0,
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { length, .. } => *length,
+            Self::File(file) => file.length(),
         }
     }
 }
@@ -84,62 +88,96 @@ pub(crate) async fn read(upload: &mut impl Upload, how: &Spooling) -> Result<Spo
         Body::Length(length) => Some(length),
         Body::Chunked | Body::UntilClose => None,
     };
+    let mut taken = Taken::new(how, expected)?;
     let pace = Pace::new(how);
-    let mut memory = BytesMut::new();
-    let mut file: Option<tokio::fs::File> = None;
     let mut length = 0;
     while let Some(piece) = pace.next(upload, length).await? {
         length += piece.len() as u64;
         if length > how.limit {
             return Err(Failure::BodyTooLarge { limit: how.limit });
         }
-        if memory.is_empty() && expected == Some(piece.len() as u64) && length <= how.memory as u64
-        {
+        // Nothing is copied of what came with its head; its memory is the connection's.
+        if expected == Some(piece.len() as u64) && piece.len() <= how.memory {
             return Ok(Spooled::Memory(piece));
         }
-        if file.is_none() && length <= how.memory as u64 {
-            memory.extend_from_slice(&piece);
-            continue;
-        }
-        let file = match &mut file {
-            Some(file) => file,
-            None => file.insert(begin_file(&memory).await.map_err(Failure::Spool)?),
-        };
-        file.write_all(&piece).await.map_err(Failure::Spool)?;
+        taken.add(&piece).await?;
     }
-    match file {
-        None => Ok(Spooled::Memory(memory.freeze())),
-        Some(mut file) => {
-            // `tokio::fs` writes behind: only `flush` tells whether the disk took the last piece.
-            file.flush().await.map_err(Failure::Spool)?;
-            file.rewind().await.map_err(Failure::Spool)?;
-            Ok(Spooled::File { file, length })
-        }
-    }
+    taken.finish().await
 }
 
-async fn begin_file(memory: &[u8]) -> io::Result<tokio::fs::File> {
-    let file = tokio::task::spawn_blocking(unnamed_file)
-        .await
-        .map_err(io::Error::other)??;
-    let mut file = tokio::fs::File::from_std(file);
-    file.write_all(memory).await?;
-    Ok(file)
+/// What has come so far: in memory, until that is too much for one or for all, then in a file with a block before it.
+struct Taken<'how> {
+    how: &'how Spooling,
+    expected: Option<u64>,
+    block: BytesMut,
+    /// What the block costs.
+    memory: Share,
+    file: Option<Scratch>,
 }
 
-/// A file that never has a name (`O_TMPFILE`), so that none is left behind however we end.
-fn unnamed_file() -> io::Result<File> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        // /tmp may be memory; /var/tmp is a disk (Filesystem Hierarchy Standard §5.15).
-        let disk = PathBuf::from("/var/tmp");
-        if tempfile::tempfile_in(&disk).is_ok() {
-            disk
+impl<'how> Taken<'how> {
+    /// Nothing. What is sure to find no room is refused before it comes.
+    fn new(how: &'how Spooling, expected: Option<u64>) -> Result<Self, Failure> {
+        let budget = &how.store.budget;
+        if expected
+            .is_some_and(|length| length > how.memory as u64 && !budget.disk.has_room(length))
+        {
+            return Err(Failure::SpoolFull);
+        }
+        Ok(Self {
+            how,
+            expected,
+            block: BytesMut::new(),
+            memory: budget.memory.share(),
+            file: None,
+        })
+    }
+
+    async fn add(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        let counted = self.memory.grow(piece.len());
+        self.block.extend_from_slice(piece);
+        let most = if self.file.is_none() {
+            self.how.memory
         } else {
-            std::env::temp_dir()
+            BLOCK
+        };
+        if !counted || self.block.len() > most {
+            self.write().await?;
         }
-    });
-    tempfile::tempfile_in(folder)
+        Ok(())
+    }
+
+    /// Moves the block to the file.
+    async fn write(&mut self) -> Result<(), Failure> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let disk = &self.how.store.budget.disk;
+                let wanted = self.expected.unwrap_or(self.block.len() as u64);
+                if !disk.has_room(wanted) {
+                    return Err(Failure::SpoolFull);
+                }
+                let file = Scratch::new(&self.how.store).await;
+                self.file.insert(file.map_err(Failure::Spool)?)
+            }
+        };
+        let written = file.append(self.block.split().freeze()).await;
+        self.memory.clear();
+        written.map_err(|error| match error {
+            ScratchError::Budget => Failure::SpoolFull,
+            ScratchError::Io(error) => Failure::Spool(error),
+        })
+    }
+
+    async fn finish(mut self) -> Result<Spooled, Failure> {
+        if self.file.is_some() && !self.block.is_empty() {
+            self.write().await?;
+        }
+        Ok(match self.file {
+            Some(file) => Spooled::File(file),
+            None => Spooled::Memory(self.memory.hold(self.block)),
+        })
+    }
 }
 
 /// How fast the content comes.
@@ -218,16 +256,18 @@ mod tests {
         }
     }
 
-    async fn outcome(mut upload: Pieces) -> String {
-        match read(&mut upload, &Spooling::for_tests()).await {
+    async fn outcome(upload: Pieces) -> String {
+        outcome_with(upload, &Spooling::for_tests()).await
+    }
+
+    async fn outcome_with(mut upload: Pieces, how: &Spooling) -> String {
+        match read(&mut upload, how).await {
             Ok(Spooled::None) => "none".to_owned(),
             Ok(Spooled::Memory(bytes)) => format!("memory {}", bytes.len()),
-            Ok(Spooled::File { mut file, length }) => {
-                use tokio::io::AsyncReadExt;
-                let mut content = Vec::new();
-                file.read_to_end(&mut content).await.expect("readable");
-                assert_eq!(content.len() as u64, length);
-                format!("file {length}")
+            Ok(Spooled::File(file)) => {
+                let whole = file.reader().read(0..file.length()).await;
+                assert_eq!(whole.expect("readable").len() as u64, file.length());
+                format!("file {}", file.length())
             }
             Err(failure) => failure.cause().to_owned(),
         }
@@ -247,6 +287,39 @@ mod tests {
         ] {
             assert_eq!(outcome(upload).await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn without_memory_files_are_made_sooner_and_without_a_disk_small_requests_go_on() {
+        let with = |memory, disk| Spooling {
+            store: Store::for_tests(memory, disk),
+            ..Spooling::for_tests()
+        };
+        let two = || pieces(Body::Length(10), 0, 2, b"12345");
+        assert_eq!(outcome_with(two(), &with(10, 0)).await, "memory 10");
+        assert_eq!(outcome_with(two(), &with(9, 100)).await, "file 10");
+        assert_eq!(
+            outcome_with(two(), &with(9, 10)).await,
+            "spool-full",
+            "an eighth is kept"
+        );
+        let how = with(0, 0);
+        let one = pieces(Body::Length(5), 0, 1, b"12345");
+        assert_eq!(
+            outcome_with(one, &how).await,
+            "memory 5",
+            "it came with its head"
+        );
+        // Refused before it is sent.
+        let mut large = pieces(Body::Length(50), 0, 0, b"");
+        large.stalls = true;
+        assert_eq!(outcome_with(large, &how).await, "spool-full");
+        // One that does not say how large it is goes as far as there is room, and gives it back.
+        let how = with(10, 50);
+        let chunked = pieces(Body::Chunked, 0, 20, b"12345");
+        assert_eq!(outcome_with(chunked, &how).await, "spool-full");
+        let budget = &how.store.budget;
+        assert_eq!((budget.memory.used(), budget.disk.used()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
