@@ -271,12 +271,18 @@ fn each_process_has_what_it_needs_open_and_nothing_else() {
     assert_eq!(worker, expected);
     let proxy = stack.proxy().expect("it runs");
     // The clock's time zone is read now and then. Sockets: the channel, the listener, two slots, tokio's own.
-    stack.until("the proxy has only pipes, sockets and events", || {
-        let open = described(proxy);
-        let sockets = open.iter().filter(|what| *what == "socket").count();
-        let kinds: BTreeSet<&str> = open.iter().map(String::as_str).collect();
-        sockets <= 8 && kinds == BTreeSet::from(["/dev/null", "anon_inode", "pipe", "socket"])
-    });
+    // And the folder in which files without names are made.
+    stack.until(
+        "the proxy has only pipes, sockets, events and a folder",
+        || {
+            let open = described(proxy);
+            let sockets = open.iter().filter(|what| *what == "socket").count();
+            let kinds: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+            sockets <= 8
+                && kinds
+                    == BTreeSet::from(["/dev/null", "/var/tmp", "anon_inode", "pipe", "socket"])
+        },
+    );
 }
 
 /// What a process has open, without numbers.

@@ -30,5 +30,6 @@ mod routes;
 mod serve;
 mod serving;
 mod shutdown;
+mod slow_clients;
 mod startup;
 mod wsgi;

@@ -68,6 +68,15 @@ impl Client {
         Self::over(patient(socket.into()), address)
     }
 
+    /// One for which the kernel reads next to nothing in advance.
+    pub fn with_small_buffer(address: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a valid size");
+        connect(&socket, &address).expect("the stack listens");
+        Self::over(patient(socket.into()), address)
+    }
+
     fn over(tcp: TcpStream, address: SocketAddr) -> Self {
         let stream = tcp.try_clone().expect("a descriptor is left");
         Self {
@@ -115,6 +124,11 @@ impl Client {
             .expect("the server takes it");
         self.stream.flush().expect("the server takes it");
         self
+    }
+
+    /// The same where the server may have closed; whether it took them.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Our own port.
@@ -237,13 +251,48 @@ impl Client {
     fn chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
-            let size = usize::from_str_radix(&self.line(), 16).expect("a chunk size");
-            body.extend(self.exactly(size));
-            assert_eq!(self.line(), "", "a chunk ends with CRLF");
-            if size == 0 {
+            let chunk = self.chunk();
+            if chunk.is_empty() {
                 return body;
             }
+            body.extend(chunk);
         }
+    }
+
+    /// Reads one chunk; an empty one is the last.
+    pub fn chunk(&mut self) -> Vec<u8> {
+        let size = usize::from_str_radix(&self.line(), 16).expect("a chunk size");
+        let chunk = self.exactly(size);
+        assert_eq!(self.line(), "", "a chunk ends with CRLF");
+        chunk
+    }
+
+    /// Reads chunks, all of them together of this length.
+    pub fn body_of_length(&mut self, length: usize) -> Vec<u8> {
+        let body = self.chunks();
+        assert_eq!(body.len(), length);
+        body
+    }
+
+    /// Reads chunks up to this length, or up to where the server closed.
+    pub fn rest_of(&mut self, length: usize) -> Vec<u8> {
+        let mut body = Vec::new();
+        while body.len() < length {
+            while find(&self.buffer, b"\r\n").is_none() {
+                if !self.more() {
+                    return body;
+                }
+            }
+            let size = usize::from_str_radix(&self.line(), 16).expect("a chunk size");
+            while self.buffer.len() < size + 2 {
+                if !self.more() {
+                    return body;
+                }
+            }
+            body.extend(self.exactly(size));
+            self.exactly(2);
+        }
+        body
     }
 
     fn line(&mut self) -> String {

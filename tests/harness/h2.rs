@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::{RecvStream, client::SendRequest};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
@@ -68,6 +68,24 @@ impl H2 {
         let request = request.body(()).expect("a valid request");
         let body = Bytes::copy_from_slice(body);
         let exchange = exchange(self.send.clone(), request, body);
+        self.wait(exchange)
+    }
+
+    /// Asks, and reads nothing but the head: the window stays as it is.
+    pub fn get_head(&mut self, path: &str) -> http::Response<RecvStream> {
+        let uri = format!("https://{}{path}", self.authority);
+        let request = http::Request::builder().uri(uri).body(());
+        let request = request.expect("a valid request");
+        let exchange = begin(self.send.clone(), request, Bytes::new());
+        self.wait(exchange)
+    }
+
+    /// Reads the rest.
+    pub fn rest(&mut self, response: http::Response<RecvStream>) -> Answer {
+        self.wait(finish(response))
+    }
+
+    fn wait<T>(&self, exchange: impl Future<Output = T>) -> T {
         self.runtime
             .block_on(async { tokio::time::timeout(PATIENCE, exchange).await })
             .expect("an answer in time")
@@ -75,6 +93,14 @@ impl H2 {
 }
 
 async fn exchange(send: SendRequest<Bytes>, request: http::Request<()>, body: Bytes) -> Answer {
+    finish(begin(send, request, body).await).await
+}
+
+async fn begin(
+    send: SendRequest<Bytes>,
+    request: http::Request<()>,
+    body: Bytes,
+) -> http::Response<RecvStream> {
     let mut send = send.ready().await.expect("the connection is open");
     let (response, mut stream) = send
         .send_request(request, body.is_empty())
@@ -82,7 +108,11 @@ async fn exchange(send: SendRequest<Bytes>, request: http::Request<()>, body: By
     if !body.is_empty() {
         stream.send_data(body, true).expect("it can be sent");
     }
-    let (parts, mut body) = response.await.expect("a response").into_parts();
+    response.await.expect("a response")
+}
+
+async fn finish(response: http::Response<RecvStream>) -> Answer {
+    let (parts, mut body) = response.into_parts();
     let mut content = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece.expect("the body is whole");
