@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod handoff;
 pub mod head;
+pub mod hpack;
 pub mod range;
 pub mod refusal;
 pub mod status;
