@@ -20,6 +20,8 @@ mod exec;
 mod files;
 mod frameworks;
 mod http1;
+mod http2;
+mod http2_attacks;
 mod init;
 mod interpreters;
 mod overload;

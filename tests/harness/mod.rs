@@ -5,6 +5,7 @@
 //! waits by the clock. When a test panics, the stack's output is printed.
 
 pub mod client;
+pub mod frames;
 pub mod h2;
 pub mod venv;
 
@@ -404,6 +405,28 @@ pub fn kill(pid: u32, signal: rustix::process::Signal) {
         .and_then(rustix::process::Pid::from_raw)
         .expect("a process id");
     rustix::process::kill_process(pid, signal).expect("it runs, and is ours");
+}
+
+/// The memory of a process, in KiB.
+pub fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs, and is ours");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("every process has memory");
+    let figure = line.trim().trim_end_matches(" kB");
+    figure.parse().expect("a number")
+}
+
+/// The CPU time that a process has used.
+pub fn cpu(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs, and is ours");
+    let nanoseconds = tasks.flatten().map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let first = text.split_whitespace().next().map(str::parse::<u64>);
+        first.and_then(Result::ok).unwrap_or(0)
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// Whether a process is there (and no zombie).

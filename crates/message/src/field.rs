@@ -1,6 +1,6 @@
 //! Field sections (RFC 9110 §5): lines in order of arrival, as ranges of the buffer they came in.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::refusal::Refusal;
 
@@ -42,51 +42,13 @@ impl Fields {
         })
     }
 
-    /// A section from pairs, as HTTP/2 delivers them. The caller checks them with [`Self::check`].
+    /// A section from pairs, as they are.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
-        let mut buffer = BytesMut::with_capacity(512);
-        let mut lines = Vec::with_capacity(16);
+        let mut collected = Collected::default();
         for (name, value) in pairs {
-            let start = place(buffer.len());
-            buffer.extend_from_slice(name);
-            let name_end = place(buffer.len());
-            buffer.extend_from_slice(value);
-            lines.push(Line {
-                name: start,
-                name_end,
-                value: name_end,
-                value_end: place(buffer.len()),
-            });
+            collected.push(name, value);
         }
-        Self {
-            buffer: buffer.freeze(),
-            lines,
-        }
-    }
-
-    /// Whether these lines are fields of HTTP/2: every name is a token, no value has a control character or white space
-    /// around it (RFC 9113 §8.2.1), and none speaks of a connection (RFC 9113 §8.2.2).
-    ///
-    /// # Errors
-    /// The rule that a line breaks.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-        for (name, value) in self.iter() {
-            if !is_token(name) {
-                return Err(Refusal::FieldName);
-            }
-            if value_length(value) < value.len()
-                || is_space(value.first())
-                || is_space(value.last())
-            {
-                return Err(Refusal::FieldValue);
-            }
-            if is_of_connection(name) && !(name.eq_ignore_ascii_case(b"te") && value == b"trailers")
-            {
-                return Err(Refusal::ConnectionField);
-            }
-        }
-        Ok(())
+        collected.finish()
     }
 
     /// A value of this section as a slice that shares its memory.
@@ -138,6 +100,62 @@ impl Fields {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+}
+
+/// A section that comes field by field, as HTTP/2 delivers it.
+#[derive(Debug, Default)]
+pub struct Collected {
+    buffer: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+impl Collected {
+    /// Adds a line as it is.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        if self.lines.capacity() == 0 {
+            // Nearly every head whole.
+            self.buffer.reserve(512);
+            self.lines.reserve(16);
+        }
+        let start = place(self.buffer.len());
+        self.buffer.extend_from_slice(name);
+        let name_end = place(self.buffer.len());
+        self.buffer.extend_from_slice(value);
+        self.lines.push(Line {
+            name: start,
+            name_end,
+            value: name_end,
+            value_end: place(self.buffer.len()),
+        });
+    }
+
+    /// The section.
+    #[must_use]
+    pub fn finish(self) -> Fields {
+        Fields {
+            buffer: self.buffer.into(),
+            lines: self.lines,
+        }
+    }
+}
+
+/// Whether a line may be a field of HTTP/2: its name is a token in lower case, its value has no control character or white space
+/// around it (RFC 9113 §8.2.1), and it does not speak of a connection (RFC 9113 §8.2.2).
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_http2(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
+        return Err(Refusal::FieldName);
+    }
+    if value_length(value) < value.len() || is_space(value.first()) || is_space(value.last()) {
+        return Err(Refusal::FieldValue);
+    }
+    if is_of_connection(name) && !(name == b"te" && value == b"trailers") {
+        return Err(Refusal::ConnectionField);
+    }
+    Ok(())
 }
 
 fn place(index: usize) -> u32 {
@@ -376,6 +394,7 @@ mod tests {
             ("te", "trailers", None),
             ("", "b", Some(Refusal::FieldName)),
             ("a b", "c", Some(Refusal::FieldName)),
+            ("Cookie", "c", Some(Refusal::FieldName)),
             ("a:", "c", Some(Refusal::FieldName)),
             ("a\r\nb", "c", Some(Refusal::FieldName)),
             ("a", "b\r\nc: d", Some(Refusal::FieldValue)),
@@ -394,8 +413,8 @@ mod tests {
             ("upgrade", "websocket", Some(Refusal::ConnectionField)),
             ("te", "gzip", Some(Refusal::ConnectionField)),
         ] {
-            let fields = Fields::from_pairs([(name.as_bytes(), value.as_bytes())]);
-            assert_eq!(fields.check().err(), refusal, "{name}: {value:?}");
+            let checked = check_http2(name.as_bytes(), value.as_bytes());
+            assert_eq!(checked.err(), refusal, "{name}: {value:?}");
         }
     }
 

@@ -167,6 +167,14 @@ impl Method {
         Self::known(text).map_or_else(|| Self::other(text.clone()), Ok)
     }
 
+    /// The same for text that is not shared: only a method that no server knows is copied.
+    ///
+    /// # Errors
+    /// When it is not a token.
+    pub fn copied(text: &[u8]) -> Result<Self, Refusal> {
+        Self::known(text).map_or_else(|| Self::other(Bytes::copy_from_slice(text)), Ok)
+    }
+
     fn known(text: &[u8]) -> Option<Self> {
         Some(match text {
             b"GET" => Self::Get,

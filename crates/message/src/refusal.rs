@@ -97,6 +97,12 @@ pub enum Refusal {
     /// A field that HTTP/2 forbids (RFC 9113 §8.2.2).
     #[error("a connection-specific field was sent over HTTP/2")]
     ConnectionField,
+    /// A pseudo-field of HTTP/2 that is missing, unknown, repeated, empty or behind other fields (RFC 9113 §8.3).
+    #[error("the pseudo-fields are malformed")]
+    PseudoField,
+    /// The content of an HTTP/2 request is longer or shorter than its Content-Length (RFC 9113 §8.1.1).
+    #[error("the content is not as long as Content-Length says")]
+    ContentLengthMismatch,
 }
 
 impl Refusal {
@@ -146,6 +152,8 @@ impl Refusal {
             Self::AboveRoot => "above-root",
             Self::StatusLine => "bad-status-line",
             Self::ConnectionField => "connection-field",
+            Self::PseudoField => "bad-pseudo-field",
+            Self::ContentLengthMismatch => "content-length-mismatch",
         }
     }
 }

@@ -33,4 +33,5 @@ mod server;
 mod timer;
 mod tls;
 
+pub use connection::http2_attacks;
 pub use server::{Error, run};

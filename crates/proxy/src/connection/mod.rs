@@ -6,6 +6,8 @@ mod wire;
 
 use std::{net::SocketAddr, sync::Arc};
 
+pub use h2::attacks as http2_attacks;
+
 use rustls::ProtocolVersion;
 use tokio::{
     io::{AsyncRead, AsyncWrite},

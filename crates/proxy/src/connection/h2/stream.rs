@@ -1,0 +1,252 @@
+//! One request and its response on a stream, through the same exchange as HTTP/1.1's.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use message::{frame::Code, framing::Body, head::RequestHead};
+use tokio::time::timeout;
+
+use super::session::{Gone, Opened, Session, Taken};
+use crate::{
+    exchange,
+    failure::Failure,
+    journal::Journal,
+    plan::Plan,
+    request::{Peer, Upload},
+    response::{Content, Response},
+};
+
+/// A stream of a session. All of a connection's streams and the connection itself are one task, so nobody ever waits for the
+/// lock; and since that task polls a stream whenever something happens to it, no waker is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    pub(super) session: Arc<Mutex<Session>>,
+    pub(super) place: usize,
+}
+
+impl Handle {
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().expect("no holder of this lock panics")
+    }
+
+    fn is_gone(&self) -> bool {
+        self.session().is_gone(self.place)
+    }
+
+    /// Resolves when the client has left the stream.
+    async fn gone(&self) {
+        poll_fn(|_| match self.is_gone() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+}
+
+/// Answers it.
+pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer: Arc<Peer>) {
+    let mut journal = Journal::begin();
+    let Opened { head, framing, .. } = opened;
+    let (head, response) = match head {
+        // One that was cancelled with its first breath costs no more than a line.
+        Ok(head) if handle.is_gone() => {
+            journal.fail(&Failure::ClientLeft);
+            return journal.record(&plan.log, &peer, Some(&head), LEFT, 0);
+        }
+        Ok(head) => {
+            let mut upload = Incoming::new(&handle, framing, &head);
+            let response = exchange::respond(&plan, &peer, &head, &mut upload, &mut journal).await;
+            (Some(head), response)
+        }
+        Err(refusal) => (None, exchange::refuse(&plan, refusal.into(), &mut journal)),
+    };
+    let status = response.status;
+    let mut sent = 0;
+    if !journal.client_left() {
+        let mut sending = Sending {
+            handle: &handle,
+            patience: plan.limits.send_timeout,
+            sent: &mut sent,
+        };
+        if let Err(failure) = sending.send(response).await {
+            journal.fail(&failure);
+            handle.session().send_reset(handle.place, Code::Internal);
+        } else if head.is_none() && status == MALFORMED {
+            // RFC 9113 §8.1.1: a malformed request is a stream error, be it that it was answered.
+            handle.session().send_reset(handle.place, Code::Protocol);
+        }
+    } else {
+        handle.session().send_reset(handle.place, Code::Cancel);
+    }
+    journal.record(&plan.log, &peer, head.as_ref(), status, sent);
+}
+
+/// What the log says of a client that left, as nginx has it.
+const LEFT: u16 = 499;
+const MALFORMED: u16 = 400;
+
+/// A request's content on its stream.
+struct Incoming<'s> {
+    handle: &'s Handle,
+    framing: Body,
+    /// The client waits to be told to send (RFC 9110 §10.1.1).
+    waits: bool,
+}
+
+impl<'s> Incoming<'s> {
+    fn new(handle: &'s Handle, framing: Body, head: &RequestHead) -> Self {
+        Self {
+            handle,
+            framing,
+            waits: framing != Body::None && head.fields.contains("expect"),
+        }
+    }
+}
+
+impl Upload for Incoming<'_> {
+    fn framing(&self) -> Body {
+        self.framing
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Handle { place, .. } = *self.handle;
+        if std::mem::take(&mut self.waits) {
+            let mut session = self.handle.session();
+            session
+                .send_head(place, 100, std::iter::empty(), false)
+                .map_err(left)?;
+        }
+        poll_fn(|_| match self.handle.session().take(place) {
+            Taken::Content(content) => Poll::Ready(Ok(Some(content))),
+            Taken::End => Poll::Ready(Ok(None)),
+            Taken::Nothing => Poll::Pending,
+            Taken::Refused(refusal) => Poll::Ready(Err(refusal.into())),
+            Taken::Gone => Poll::Ready(Err(Failure::ClientLeft)),
+        })
+        .await
+    }
+
+    async fn left(&mut self) {
+        self.handle.gone().await;
+    }
+}
+
+fn left(_: Gone) -> Failure {
+    Failure::ClientLeft
+}
+
+/// A response on its way out.
+struct Sending<'s> {
+    handle: &'s Handle,
+    patience: Duration,
+    sent: &'s mut u64,
+}
+
+impl Sending<'_> {
+    async fn send(&mut self, response: Response) -> Result<(), Failure> {
+        let empty = match &response.content {
+            Content::None | Content::Head(_) => true,
+            content => content.length() == Some(0),
+        };
+        self.head(&response, empty)?;
+        if empty {
+            return Ok(());
+        }
+        match response.content {
+            Content::None | Content::Head(_) => Ok(()),
+            Content::Bytes(bytes) => self.content(bytes, true).await,
+            Content::File(mut file) => {
+                while let Some(piece) = file.next().await.map_err(Failure::FileUnreadable)? {
+                    self.content(piece, false).await?;
+                }
+                self.content(Bytes::new(), true).await
+            }
+            Content::Relay(mut relay) => {
+                // As in HTTP/1.1: a client that leaves in the middle is noticed even while the app says nothing.
+                while let Some(piece) = self.unless_left(relay.next()).await? {
+                    self.content(piece?, false).await?;
+                }
+                self.content(Bytes::new(), true).await
+            }
+        }
+    }
+
+    fn head(&self, response: &Response, empty: bool) -> Result<(), Failure> {
+        let mut digits = [0; 20];
+        let length = match response.content {
+            Content::None => None,
+            _ => response.content.length(),
+        };
+        let length = length.map(|length| (&b"content-length"[..], decimal(length, &mut digits)));
+        let fields = response.fields.iter().chain(length);
+        let mut session = self.handle.session();
+        session
+            .send_head(self.handle.place, response.status, fields, empty)
+            .map_err(left)
+    }
+
+    /// Sends a piece as the client's windows and the connection take it. A window that stays shut is not waited for longer
+    /// than for a client that does not read (CVE-2019-9517, CVE-2026-49975).
+    async fn content(&mut self, mut content: Bytes, last: bool) -> Result<(), Failure> {
+        loop {
+            let before = content.len();
+            self.handle
+                .session()
+                .send_content(self.handle.place, &mut content, last)
+                .map_err(left)?;
+            *self.sent += (before - content.len()) as u64;
+            if content.is_empty() {
+                return Ok(());
+            }
+            timeout(self.patience, self.room(&mut content, last))
+                .await
+                .map_err(|_| Failure::ClientLeft)??;
+        }
+    }
+
+    /// Resolves when something more has been sent.
+    async fn room(&mut self, content: &mut Bytes, last: bool) -> Result<(), Failure> {
+        let before = content.len();
+        poll_fn(|_| {
+            let sent = self
+                .handle
+                .session()
+                .send_content(self.handle.place, content, last);
+            match sent {
+                Err(Gone) => Poll::Ready(Err(Failure::ClientLeft)),
+                Ok(()) if content.len() == before => Poll::Pending,
+                Ok(()) => {
+                    *self.sent += (before - content.len()) as u64;
+                    Poll::Ready(Ok(()))
+                }
+            }
+        })
+        .await
+    }
+
+    /// What comes of the work, unless the client leaves before.
+    async fn unless_left<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.handle.gone() => Err(Failure::ClientLeft),
+        }
+    }
+}
+
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
