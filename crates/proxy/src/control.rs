@@ -55,6 +55,8 @@ pub enum Order {
         /// For people, one line; the traceback is in the log.
         why: String,
     },
+    /// Say that you live: [`Report::Alive`].
+    Ping,
     /// Stop accepting, finish what runs within `limits.drain_timeout`, exit.
     Drain,
 }
@@ -62,6 +64,8 @@ pub enum Order {
 /// From the proxy to the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
+    /// The answer to [`Order::Ping`], given by the threads that serve.
+    Alive,
     /// The configuration is being served.
     Serving {
         /// The self-signed certificates that were made for it, to be handed to the next proxy: a visitor's browser trusts the

@@ -136,10 +136,18 @@ impl Kept {
         Arc::clone(pool)
     }
 
+    /// Lets one of the threads that serve say that it does.
+    fn answer(&self) {
+        let reports = self.reports.clone();
+        // Nobody reads only when the master is gone.
+        tokio::spawn(async move { drop(reports.send(Report::Alive).await) });
+    }
+
     /// Does what the master says of workers.
     fn follow(&self, order: Order) -> Result<Then, Error> {
         match order {
             Order::Drain => return Ok(Then::Drain),
+            Order::Ping => self.answer(),
             // Another configuration is another process, beside this one.
             Order::Serve { .. } => return Err(Error::Protocol),
             Order::WorkerReady {

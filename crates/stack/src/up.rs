@@ -12,6 +12,7 @@ mod opened;
 mod pidfile;
 mod roster;
 pub(crate) mod rundir;
+mod watchdog;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -24,7 +25,7 @@ use crate::{
     failure::Failure,
     identity::{self, Identities},
     load::Source,
-    up::{master::Master, opened::Opened, pidfile::PidFile, rundir::RunDirectory},
+    up::{listen::Given, master::Master, opened::Opened, pidfile::PidFile, rundir::RunDirectory},
 };
 
 /// What the command line says besides the configuration.
@@ -64,6 +65,7 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
         process: Process::Master,
     })?;
     raise_open_files()?;
+    let given = Given::take()?;
     let identities = match Identities::of(&loaded.site) {
         Ok(identities) => identities,
         Err(problems) => return Err(Failure::Config(loaded.report(problems))),
@@ -75,7 +77,7 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
     }
     let mut run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
     let _pid = options.pid.clone().map(PidFile::write).transpose()?;
-    let opened = Opened::open(loaded, identities, run_directory.path())?;
+    let opened = Opened::open(loaded, identities, given, run_directory.path())?;
     let site = &opened.loaded.site;
     let admin = admin::place(site, run_directory.path());
     run_directory

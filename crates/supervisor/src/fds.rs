@@ -44,6 +44,34 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Where the sockets of a service manager begin (sd_listen_fds(3)).
+const ACTIVATED_FIRST: RawFd = 3;
+
+/// More is a broken environment.
+const ACTIVATED_MOST: i32 = 1024;
+
+/// The sockets that the service manager has opened for us, each with the name that it gave to it
+/// (`FileDescriptorName=`, sd_listen_fds_with_names(3)). To be called once, before anything else takes descriptors.
+///
+/// # Errors
+/// When the environment promises descriptors that are not there.
+pub fn activated() -> io::Result<Vec<(String, OwnedFd)>> {
+    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
+    // They are for the process of that number, and not for what it has started.
+    if number("LISTEN_PID").and_then(|pid| u32::try_from(pid).ok()) != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, ACTIVATED_MOST);
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    (ACTIVATED_FIRST..ACTIVATED_FIRST + count)
+        .map(|number| {
+            let name = names.next().unwrap_or_default().to_owned();
+            Ok((name, inherited(number)?))
+        })
+        .collect()
+}
+
 /// Anonymous memory that holds these bytes and can never be changed again, to be read from its start.
 ///
 /// Each reader needs one of its own: duplicates share the position.

@@ -33,6 +33,16 @@ pub const FROM_MANAGER: [&str; 9] = [
     "JOURNAL_STREAM",
 ];
 
+/// How long the manager waits for a sign of life, `WATCHDOG=1`; `None` when it does not (sd_watchdog_enabled(3)).
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    // The manager may mean another process than us, such as a script that started us.
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let patience = number("WATCHDOG_USEC").filter(|patience| ours && *patience > 0)?;
+    Some(Duration::from_micros(patience))
+}
+
 /// A manager that does not read must not stop us.
 const PATIENCE: Duration = Duration::from_secs(1);
 

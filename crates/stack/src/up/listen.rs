@@ -14,14 +14,18 @@ use std::{
 };
 
 use ::proxy::control::Listener;
+use anyhow::Context;
 use config::{
     error::Problem,
     site::{Listen, Located, Server},
 };
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+    net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
+use supervisor::fds;
+
+use crate::failure::Failure;
 
 /// How many connections may wait to be accepted; the kernel takes less if `net.core.somaxconn` is less.
 const BACKLOG: i32 = 4096;
@@ -63,16 +67,64 @@ impl Drop for SocketPath {
     }
 }
 
-/// Opens all of them, or says all that is wrong with them.
-pub(crate) fn open_all(server: &Server) -> Result<Vec<Listening>, Vec<Problem>> {
-    let plain = server.http.iter().map(|listen| (listen, false));
-    let secure = server.https.iter().map(|listen| (listen, true));
+/// Sockets that the service manager opened for us: they go on taking connections while we are restarted.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    http: Vec<OwnedFd>,
+    https: Vec<OwnedFd>,
+}
+
+impl Given {
+    /// Takes what this process was started with.
+    pub(crate) fn take() -> Result<Self, Failure> {
+        let sockets = fds::activated().context("cannot take the service manager's sockets")?;
+        let mut given = Self::default();
+        for (name, socket) in sockets {
+            if !is_listening_stream(&socket) {
+                return Err(Failure::User(format!(
+                    "the socket `{name}` of the service manager does not listen for streams: \
+                     write ListenStream= and leave Accept=no in its unit"
+                )));
+            }
+            match name.as_str() {
+                "http" => given.http.push(socket),
+                "https" => given.https.push(socket),
+                _ => {
+                    return Err(Failure::User(format!(
+                        "the socket `{name}` of the service manager is for nothing that we know: \
+                         write FileDescriptorName=http or FileDescriptorName=https in its unit"
+                    )));
+                }
+            }
+        }
+        Ok(given)
+    }
+}
+
+fn is_listening_stream(socket: &OwnedFd) -> bool {
+    sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::STREAM)
+        && sockopt::socket_acceptconn(socket).is_ok_and(|listens| listens)
+}
+
+/// Opens all of them, or says all that is wrong with them. What the service manager gives stands in for what the file names.
+pub(crate) fn open_all(server: &Server, given: Given) -> Result<Vec<Listening>, Vec<Problem>> {
     let mut listening = Vec::new();
     let mut problems = Vec::new();
-    for (listen, tls) in plain.chain(secure) {
-        match open(listen, tls) {
-            Ok(socket) => listening.push(socket),
-            Err(problem) => problems.push(problem),
+    let kinds = [
+        (&server.http, given.http, false),
+        (&server.https, given.https, true),
+    ];
+    for (named, given, tls) in kinds {
+        let opened: Vec<Result<Listening, Problem>> = if given.is_empty() {
+            named.iter().map(|listen| open(listen, tls)).collect()
+        } else {
+            given.into_iter().map(|socket| take(socket, tls)).collect()
+        };
+        for result in opened {
+            match result {
+                Ok(socket) => listening.push(socket),
+                Err(problem) => problems.push(problem),
+            }
         }
     }
     if problems.is_empty() {
@@ -121,6 +173,32 @@ fn open_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// One that was given to us; its path, if it has one, is its maker's.
+fn take(socket: OwnedFd, tls: bool) -> Result<Listening, Problem> {
+    let address = rustix::net::getsockname(&socket).map_err(|error| {
+        let error = io::Error::from(error);
+        Problem::new(
+            None,
+            format!("the service manager's socket is unusable: {error}"),
+        )
+    })?;
+    let (name, port) = match SocketAddr::try_from(address.clone()) {
+        Ok(address) => (address.to_string(), Some(address.port())),
+        Err(_) => (unix_name(address), None),
+    };
+    tracing::info!(
+        "{name} was opened by the service manager, and stands in for what the file names"
+    );
+    Ok(Listening::of(socket, Listener { tls, name, port }))
+}
+
+fn unix_name(address: SocketAddrAny) -> String {
+    let path = SocketAddrUnix::try_from(address).ok();
+    let path = path.as_ref().and_then(SocketAddrUnix::path_bytes);
+    let path = path.map(|path| String::from_utf8_lossy(path).into_owned());
+    format!("unix:{}", path.unwrap_or_default())
 }
 
 fn describe(socket: OwnedFd, tls: bool) -> Result<Listening, Errno> {

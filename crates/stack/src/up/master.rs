@@ -18,7 +18,7 @@ use appserver::{
 use supervisor::{
     backoff::Backoff,
     child::Exit,
-    notify::Notifier,
+    notify::{self, Notifier},
     signal::{Request, Requests},
 };
 use telemetry::text::Elapsed;
@@ -32,6 +32,7 @@ use super::{
     front::{self, Front},
     opened::Opened,
     roster::Roster,
+    watchdog::Watchdog,
 };
 use crate::{
     admin::{AppStatus, ListenerStatus, ProxyStatus, Status, WorkerStatus},
@@ -58,6 +59,7 @@ pub(crate) struct Master {
     /// What runs each app, by its name.
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
+    watchdog: Watchdog,
     inbox: Inbox,
     /// Closed when the master ends.
     _admin: Admin,
@@ -167,6 +169,7 @@ impl Master {
             roster: Roster::default(),
             programs: BTreeMap::new(),
             notifier,
+            watchdog: Watchdog::new(notify::watchdog()),
             inbox: Inbox {
                 requests,
                 front,
@@ -192,6 +195,7 @@ impl Master {
                 Some(told) = self.inbox.front.recv() => self.front_told(told)?,
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
+                () = self.watchdog.due() => self.show_life(),
                 () = sleep_until(wake) => self.tick(),
             }
         }
@@ -254,6 +258,14 @@ impl Master {
                 self.restart_front(now);
             }
             _ => {}
+        }
+    }
+
+    /// A proxy that should serve answers for both of us; where there is none to ask we are at work on that.
+    fn show_life(&self) {
+        match (&self.phase, self.front.front()) {
+            (Phase::Starting { .. } | Phase::Serving, Some(front)) => front.tell(Order::Ping),
+            _ => self.notify(&[("WATCHDOG", "1")]),
         }
     }
 
@@ -384,6 +396,7 @@ impl Master {
                 self.opened.keep(made);
                 self.front_serves();
             }
+            front::Told::Report(Report::Alive) => self.notify(&[("WATCHDOG", "1")]),
             front::Told::Report(Report::Refused { why }) => self.front_refuses(&why)?,
             front::Told::Report(Report::Released { worker }) => {
                 tracing::debug!("no connection to {worker} is left");

@@ -21,7 +21,7 @@ use config::{
     site::{App, Located, LogTarget, Site, Tls},
 };
 
-use super::listen::{self, Listening};
+use super::listen::{self, Given, Listening};
 use crate::{failure::Failure, identity::Identities};
 
 /// Access records name visitors; they are for the administrator and their group.
@@ -51,12 +51,13 @@ impl Opened {
     pub(crate) fn open(
         loaded: Loaded,
         identities: Identities,
+        given: Given,
         run_directory: &Path,
     ) -> Result<Self, Failure> {
         let module = Arc::new(module()?);
         let mut problems = Vec::new();
         let site = &loaded.site;
-        let listening = keep(listen::open_all(&site.server), &mut problems);
+        let listening = keep(listen::open_all(&site.server, given), &mut problems);
         let certificates = keep(certificates(site), &mut problems);
         let access_log = keep(
             access_log(site).map_err(|problem| vec![problem]),
