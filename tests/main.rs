@@ -24,6 +24,7 @@ mod http2;
 mod http2_attacks;
 mod init;
 mod interpreters;
+mod manager;
 mod overload;
 mod pages;
 mod privileges;

@@ -28,7 +28,19 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command under test.
 pub fn stack_command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
+    stack_command_through(&[])
+}
+
+fn stack_command_through(launcher: &[String]) -> Command {
+    const STACK: &str = env!("CARGO_BIN_EXE_stack");
+    let mut command = match launcher.split_first() {
+        None => Command::new(STACK),
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(STACK);
+            command
+        }
+    };
     for name in [
         "NOTIFY_SOCKET",
         "RUNTIME_DIRECTORY",
@@ -62,6 +74,7 @@ pub struct Site {
     config: PathBuf,
     command: Vec<String>,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 impl Site {
@@ -80,6 +93,7 @@ impl Site {
             config,
             command,
             environment: Vec::new(),
+            launcher: Vec::new(),
         }
     }
 
@@ -170,6 +184,12 @@ impl Site {
         self
     }
 
+    /// Lets this command start the stack, whose command line it gets as further arguments.
+    pub fn through(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -191,7 +211,7 @@ impl Site {
         notify
             .set_read_timeout(Some(Duration::from_millis(50)))
             .expect("a valid time");
-        let mut command = stack_command();
+        let mut command = stack_command_through(&self.launcher);
         command
             .args(&self.command)
             .current_dir(self.folder.path())
@@ -267,6 +287,14 @@ impl Stack {
         }
         let found = told.lines().rev().find_map(|line| line.strip_prefix(start));
         found.map(str::to_owned)
+    }
+
+    /// How often it has told this line.
+    pub fn told_times(&self, line: &str) -> usize {
+        // Whatever has arrived meanwhile is taken in.
+        let _ = self.told("");
+        let told = self.told.lock().expect("no test panics with it");
+        told.lines().filter(|told| *told == line).count()
     }
 
     fn address(&self, what: &str) -> SocketAddr {
