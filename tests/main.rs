@@ -13,6 +13,7 @@ mod harness;
 mod admin;
 mod browser;
 mod children;
+mod compression;
 mod config;
 mod encodings;
 mod environ;

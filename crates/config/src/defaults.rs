@@ -70,6 +70,8 @@ pub(crate) const BUFFERS_MEMORY: Figure<u64> = figure("buffers_memory", 128 * MI
 pub(crate) const BUFFERS_DISK: Figure<u64> = figure("buffers_disk", GIB, 0, 1 << 50);
 // The style sheets, scripts and small pictures of a dozen sites; a kernel has the rest in its own cache.
 pub(crate) const FILE_MEMORY: Figure<u64> = figure("file_memory", 64 * MIB, 0, 1 << 40);
+// An encoder takes about a MiB.
+pub(crate) const ENCODERS: Figure<u64> = figure("encoders", 128, 0, 100_000);
 // A client that takes nothing for a minute is gone.
 pub(crate) const SEND_TIMEOUT: Figure<Duration> = time("send_timeout", 60);
 // Longer than a person reads a page; a connection at rest is cheap here. nginx's figure.
@@ -126,6 +128,8 @@ pub(crate) const CACHE: Figure<Duration> = Figure {
 pub(crate) const QUEUE: Queue = Queue::Last;
 // What every web server and every framework's documentation takes it to be.
 pub(crate) const INDEX: &str = "index.html";
+// Text is a fifth of its length then; see `compress` of the proxy for what is left alone, and why.
+pub(crate) const COMPRESS: bool = true;
 // A browser never forgets a 301: that a move is for good has to be said.
 pub(crate) const REDIRECT_STATUS: u16 = 302;
 // What a text is when nothing else is said.
@@ -176,6 +180,7 @@ impl Default for Limits {
             buffers_memory: BUFFERS_MEMORY.default,
             buffers_disk: BUFFERS_DISK.default,
             file_memory: FILE_MEMORY.default,
+            encoders: ENCODERS.default,
             send_timeout: SEND_TIMEOUT.default,
             keepalive_timeout: KEEPALIVE_TIMEOUT.default,
             keepalive_requests: KEEPALIVE_REQUESTS.default,

@@ -158,6 +158,8 @@ pub struct Limits {
     pub buffers_disk: u64,
     /// How much of files, and of what they were compressed to, is kept in memory.
     pub file_memory: u64,
+    /// Most responses that are encoded while they come; further ones go out as they are.
+    pub encoders: u64,
     /// Longest time a client may take to accept any byte of a response (reset).
     pub send_timeout: Duration,
     /// Longest time between two requests of a connection (close).
@@ -288,6 +290,8 @@ pub struct Route {
     pub strip: bool,
     /// What is changed in its responses: what the route says, and of the site's what it does not say otherwise.
     pub headers: Headers,
+    /// Whether its responses are sent in codings (br, zstd, gzip) where they gain.
+    pub compress: bool,
     /// What answers them.
     pub action: Action,
 }

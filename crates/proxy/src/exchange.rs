@@ -13,7 +13,7 @@ use message::{
 
 use crate::{
     admit::admit,
-    app,
+    app, compress,
     failure::Failure,
     files,
     journal::{Journal, Route},
@@ -90,6 +90,10 @@ async fn attempt<'plan>(
                 otherwise,
             ) {
                 (Err(Failure::NoFile | Failure::Method { .. }), Some(otherwise)) => otherwise,
+                // Shorter files have been encoded, or are not to be.
+                (Ok(response), _) if route.compress && is_long(&response) => {
+                    return Ok(compress::apply(response, &request, plan).await);
+                }
                 (answered, _) => return answered,
             }
         }
@@ -98,7 +102,11 @@ async fn attempt<'plan>(
     match action {
         Action::App(app) => {
             journal.route = Route::App(app.pool.label.clone());
-            app::respond(app, &request, peer, upload, journal).await
+            let response = app::respond(app, &request, peer, upload, journal).await?;
+            Ok(match route.compress {
+                true => compress::apply(response, &request, plan).await,
+                false => response,
+            })
         }
         // Behind files there are never files again.
         Action::Files { .. } => Err(Failure::NoFile),
@@ -128,6 +136,11 @@ async fn attempt<'plan>(
             Ok(Response::new(*status, content).with("Content-Type", content_type.as_bytes()))
         }
     }
+}
+
+/// Whether it is a file that was not read into memory.
+fn is_long(response: &Response) -> bool {
+    matches!(response.content, Content::File(_))
 }
 
 fn unknown_host(request: &Request<'_>) -> Failure {

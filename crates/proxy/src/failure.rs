@@ -175,6 +175,9 @@ pub(crate) enum Failure {
     /// The client read so slowly that its response kept a slot from others, of whom there were too many like it.
     #[error("the client read too slowly, and its response kept a slot busy")]
     SlowReader,
+    /// A response could not be encoded.
+    #[error("the response could not be encoded: {0}")]
+    Encoding(#[source] io::Error),
     /// The app answered with an open file, and what came of it is not one that can be sent.
     #[error("the file that the app answered with could not be taken over: {0}")]
     Handed(#[source] io::Error),
@@ -204,7 +207,7 @@ impl Failure {
             | Self::Handed(_) => 503,
             Self::WorkerDied { .. } | Self::WorkerCut { .. } | Self::BadResponse { .. } => 502,
             Self::AppTimeout { .. } => 504,
-            Self::AppFailed { .. } => 500,
+            Self::AppFailed { .. } | Self::Encoding(_) => 500,
         }
     }
 
@@ -236,6 +239,7 @@ impl Failure {
             Self::SpoolFull => "spool-full",
             Self::StreamsFull { .. } => "streams-full",
             Self::SlowReader => "slow-reader",
+            Self::Encoding(_) => "encoding-failed",
             Self::Handed(_) => "file-lost",
         }
     }
@@ -257,6 +261,7 @@ impl Failure {
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
+            | Self::Encoding(_)
             | Self::Handed(_) => Who::Us,
             _ => Who::Client,
         }

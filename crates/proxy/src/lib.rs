@@ -13,6 +13,7 @@ mod app;
 mod buffer;
 pub mod channel;
 mod coder;
+mod compress;
 mod connection;
 pub mod control;
 mod door;

@@ -11,6 +11,7 @@ use config::{
 use ipnet::IpNet;
 use message::head;
 use telemetry::access::Log;
+use tokio::sync::Semaphore;
 
 use crate::{
     app::{AppRoute, Settings, pool::Pool},
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) server_header: bool,
     /// What TLS listeners speak; `None` when no site has a certificate.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Places for responses that are encoded while they come (`limits.encoders`).
+    pub(crate) encoders: Arc<Semaphore>,
     hosts: Hosts<Arc<Host>>,
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct Route {
     pub(crate) action: Action,
     /// What is changed in its responses.
     pub(crate) edits: Option<Edits>,
+    /// Whether its responses are sent in codings.
+    pub(crate) compress: bool,
 }
 
 /// Where certificate authorities look for an answer to their challenge, always in the clear (RFC 8555 §8.3).
@@ -153,6 +158,7 @@ impl Plan {
                 hosts.insert(name, Arc::clone(&host));
             }
         }
+        let encoders = usize::try_from(site.limits.encoders).unwrap_or(usize::MAX);
         Ok(Self {
             head_limits: head_limits(&site.limits),
             log,
@@ -160,6 +166,7 @@ impl Plan {
             server_header: site.server.server_header,
             tls: Certificates::load(site, certificates, self_signed)?.map(tls::server_config),
             limits: site.limits.clone(),
+            encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             hosts,
         })
     }
@@ -200,6 +207,7 @@ impl Maker<'_> {
             let made = Route {
                 action: self.action(route, &route.action)?,
                 edits: edits(&route.headers),
+                compress: route.compress,
             };
             routes.insert(&route.path, made);
         }
@@ -209,6 +217,7 @@ impl Maker<'_> {
             let slash = Route {
                 action: Action::Slash,
                 edits: edits(&route.headers),
+                compress: false,
             };
             routes.insert(&RoutePath::Exact(place.to_owned()), slash);
         }
@@ -234,7 +243,7 @@ impl Maker<'_> {
                 })
             }
             site::Action::Files { files, otherwise } => Action::Files {
-                folder: self.folder(files)?,
+                folder: self.folder(files, route.compress)?,
                 otherwise: match otherwise {
                     None => None,
                     Some(action) => Some(Box::new(self.action(route, action)?)),
@@ -256,8 +265,8 @@ impl Maker<'_> {
         })
     }
 
-    fn folder(&self, files: &site::Files) -> Result<Folder, PlanError> {
-        Folder::open(files, true, &self.store).map_err(|source| PlanError::Root {
+    fn folder(&self, files: &site::Files, compress: bool) -> Result<Folder, PlanError> {
+        Folder::open(files, compress, &self.store).map_err(|source| PlanError::Root {
             path: files.root.display().to_string(),
             source,
         })

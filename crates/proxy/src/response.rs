@@ -4,7 +4,7 @@ use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::{files::FileContent, origin::relay::Relay};
+use crate::{compress::Encoded, failure::Failure, files::FileContent, origin::relay::Relay};
 
 /// What a connection writes. Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`) are not in `fields`: the
 /// connection makes them from [`Content`], so they cannot disagree with what follows.
@@ -31,13 +31,15 @@ pub(crate) enum Content {
     File(FileContent),
     /// Coming from a slot.
     Relay(Relay),
+    /// One of these, in a coding.
+    Encoded(Box<Encoded>),
 }
 
 impl Content {
     /// The length, where it is known before the content has ended.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Self::None => None,
+            Self::None | Self::Encoded(_) => None,
             Self::Head(length) => *length,
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File(file) => Some(file.length()),
@@ -68,6 +70,33 @@ impl Response {
     pub(crate) fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.fields.push(name.as_bytes(), value.as_ref());
         self
+    }
+}
+
+/// Content that is still coming.
+pub(crate) trait Pieces: Send {
+    /// The next piece; `None` after the last.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, Failure>>> + Send;
+
+    /// The next piece if it is here already.
+    fn next_now(&mut self) -> Option<Bytes> {
+        None
+    }
+}
+
+impl Pieces for Relay {
+    fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, Failure>>> + Send {
+        self.next()
+    }
+
+    fn next_now(&mut self) -> Option<Bytes> {
+        self.next_now()
+    }
+}
+
+impl Pieces for Encoded {
+    fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, Failure>>> + Send {
+        self.next()
     }
 }
 
@@ -148,6 +177,13 @@ impl FieldLines {
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.shared);
         out.extend_from_slice(&self.own);
+    }
+
+    /// The value of the first line of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 
     /// Keeps the lines of which this is true.

@@ -12,7 +12,9 @@ use crate::{
 };
 
 /// What goes with `files` alone.
-pub(super) const OPTIONS: &[&str] = &["index", "fallback", "listing", "cache", "types", "symlinks"];
+pub(super) const OPTIONS: &[&str] = &[
+    "index", "fallback", "listing", "cache", "types", "symlinks", "compress",
+];
 
 /// `value` is that of `files`.
 pub(super) fn read(

@@ -74,6 +74,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "buffers_memory",
         "buffers_disk",
         "file_memory",
+        "encoders",
         "send_timeout",
         "keepalive_timeout",
         "keepalive_requests",
@@ -175,7 +176,7 @@ pub(crate) static ROUTE: Keys = Keys {
     place: "a route",
     names: &[
         "path", "app", "files", "index", "fallback", "listing", "cache", "types", "symlinks",
-        "redirect", "respond", "strip", "headers", "status", "type", "queue",
+        "compress", "redirect", "respond", "strip", "headers", "status", "type", "queue",
     ],
     foreign: &[
         ("location", "path"),
@@ -189,6 +190,9 @@ pub(crate) static ROUTE: Keys = Keys {
         ("header", "headers"),
         ("expires", "cache"),
         ("max_age", "cache"),
+        ("gzip", "compress"),
+        ("brotli", "compress"),
+        ("encode", "compress"),
         ("autoindex", "listing"),
         ("browse", "listing"),
         ("try_files", "fallback"),

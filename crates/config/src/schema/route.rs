@@ -22,11 +22,13 @@ pub(super) fn read(
     )?;
     let path = path(&table, before);
     let action = action(context, &table, apps, path.as_ref());
+    let compress = table.get("compress").and_then(|value| value.boolean());
     let (strip, headers) = (strip(&table, path.as_ref()), headers::read(&table, outer));
     Some(Route {
         path: path?,
         strip,
         headers,
+        compress: compress.unwrap_or(defaults::COMPRESS),
         action: action?,
     })
 }
@@ -89,7 +91,7 @@ fn has_escape(text: &str) -> bool {
 }
 
 /// What goes with an app, also behind files.
-const APP_OPTIONS: &[&str] = &["strip", "queue"];
+const APP_OPTIONS: &[&str] = &["compress", "strip", "queue"];
 
 /// The keys that say what answers, and what goes with each. Files may stand before an app, and then come first.
 const ACTIONS: [(&str, &[&str]); 4] = [

@@ -20,10 +20,9 @@ use crate::{
     files::{FileContent, Segment, truncated},
     framed::Framed,
     journal::Journal,
-    origin::relay::Relay,
     plan::Plan,
     request::{Peer, Upload},
-    response::{Content, Response},
+    response::{Content, Pieces, Response},
     server::Server,
 };
 
@@ -293,6 +292,7 @@ impl<S: Stream> Sending<'_, S> {
                 })?;
             }
             Content::Relay(relay) => self.relay(relay, framing.chunked(), journal).await?,
+            Content::Encoded(encoded) => self.relay(*encoded, framing.chunked(), journal).await?,
         }
         self.wire.out.clear();
         self.wire.flush(patience).await
@@ -302,7 +302,7 @@ impl<S: Stream> Sending<'_, S> {
     /// nothing to say for an hour, as with events, would otherwise keep its slot for nobody.
     async fn relay(
         &mut self,
-        mut relay: Relay,
+        mut relay: impl Pieces,
         chunked: Chunked,
         journal: &mut Journal,
     ) -> Result<(), Lost> {

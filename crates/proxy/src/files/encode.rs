@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, LazyLock, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use message::{
     coding::{Accepted, Coding},
     field::Fields,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::{
     blocking,
@@ -23,7 +23,7 @@ use super::{
     resolve::Wait,
     served::{Held, Representation, Served, read_whole},
 };
-use crate::coder;
+use crate::coder::{self, Effort};
 
 /// Shorter content fits a packet or two with its head; a coding would spare nothing.
 pub(crate) const LEAST: u64 = 1024;
@@ -163,12 +163,7 @@ struct Job {
 
 impl Job {
     async fn run(self) {
-        /// Half of the cores, so that a release with hundreds of new files does not take them from the connections.
-        static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            Semaphore::new(cores.div_ceil(2))
-        });
-        let turn = TURNS.acquire().await;
+        let turn = coder::turn().await;
         let (entry, coding) = (Arc::clone(&self.entry), self.coding);
         let encoded = blocking(move || encode(&entry.found, coding)).await;
         drop(turn);
@@ -210,7 +205,7 @@ fn encode(served: &Served, coding: Coding) -> io::Result<Option<Bytes>> {
     if content.len() as u64 != plain.length {
         return Err(super::truncated());
     }
-    let encoded = coder::encode(coding, &content)?;
+    let encoded = coder::encode(coding, Effort::Kept, &content)?;
     Ok((encoded.len() < content.len() - content.len() / 16).then_some(encoded))
 }
 

@@ -28,6 +28,7 @@ use std::{
 use config::site;
 
 pub(crate) use content::{FileContent, Segment, piece, truncated};
+pub(crate) use encode::{LEAST, gains};
 pub(crate) use respond::respond;
 
 use resolve::{Inside, Root};
@@ -114,7 +115,7 @@ impl Rules {
 
     /// Whether a file of this name is sent in codings.
     fn codes(&self, name: &[u8]) -> bool {
-        self.compress && encode::gains(&kind::of(name, &self.types))
+        self.compress && gains(&kind::of(name, &self.types))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     journal::Journal,
     plan::Plan,
     request::{Peer, Upload},
-    response::{Content, Response},
+    response::{Content, Pieces, Response},
 };
 
 /// A stream of a session. All of a connection's streams and the connection itself are one task, so nobody ever waits for the
@@ -166,14 +166,18 @@ impl Sending<'_> {
                 }
                 self.content(Bytes::new(), true).await
             }
-            Content::Relay(mut relay) => {
-                // As in HTTP/1.1: a client that leaves in the middle is noticed even while the app says nothing.
-                while let Some(piece) = self.unless_left(relay.next()).await? {
-                    self.content(piece?, false).await?;
-                }
-                self.content(Bytes::new(), true).await
-            }
+            Content::Relay(relay) => self.pieces(relay).await,
+            Content::Encoded(encoded) => self.pieces(*encoded).await,
         }
+    }
+
+    /// Sends content that is still coming. As in HTTP/1.1, a client that leaves in the middle is noticed even while the app
+    /// says nothing.
+    async fn pieces(&mut self, mut pieces: impl Pieces) -> Result<(), Failure> {
+        while let Some(piece) = self.unless_left(pieces.next()).await? {
+            self.content(piece?, false).await?;
+        }
+        self.content(Bytes::new(), true).await
     }
 
     fn head(&self, response: &Response, empty: bool) -> Result<(), Failure> {
