@@ -7,7 +7,7 @@
 use std::str;
 
 use memchr::memchr;
-use message::handoff::{GREETING, Handoff, REQUEST, SCRIPT, TARGET};
+use message::handoff::{GREETING, Handoff, REQUEST, SCRIPT, TARGET, USER};
 
 use crate::content::Content;
 
@@ -58,6 +58,7 @@ pub(crate) struct Index {
     handoff: Option<Span>,
     raw_target: Option<Span>,
     script: Option<Span>,
+    user: Option<Span>,
     greeting: Option<Span>,
     content_length: Option<u64>,
     fields: Vec<(Span, Span)>,
@@ -69,6 +70,7 @@ impl Index {
         self.handoff = None;
         self.raw_target = None;
         self.script = None;
+        self.user = None;
         self.greeting = None;
         self.content_length = None;
         self.fields.clear();
@@ -128,6 +130,8 @@ impl Index {
                 self.raw_target = Some(value);
             } else if text == SCRIPT.as_bytes() {
                 self.script = Some(value);
+            } else if text == USER.as_bytes() {
+                self.user = Some(value);
             } else if text == GREETING.as_bytes() {
                 self.greeting = Some(value);
             }
@@ -225,6 +229,11 @@ impl<'a> Request<'a> {
         length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
     }
 
+    /// The user who has shown to be it, if any had to: `REMOTE_USER`.
+    pub fn user(&self) -> Option<&'a [u8]> {
+        self.index.user.map(|value| value.of(self.head))
+    }
+
     /// Who asks: the client, the scheme, the server's name and port, the request id.
     pub fn handoff(&self) -> &Handoff<'a> {
         &self.handoff
@@ -291,7 +300,7 @@ mod tests {
     #[test]
     fn a_request_has_its_parts() {
         let head = format!(
-            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\n_script: 2\r\nHost: example.org\r\nAccept:\t a \r\n\
+            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\n_script: 2\r\n_user: ann\r\nHost: example.org\r\nAccept:\t a \r\n\
              X-Empty:\r\nContent-Length: 12\r\n\r\n"
         );
         let index = scan(&head).unwrap();
@@ -301,6 +310,7 @@ mod tests {
         assert_eq!(request.query(), b"c=d?e");
         assert_eq!(request.raw_target(), b"/x/../a%20b?c=d?e");
         assert_eq!(request.script_length(), 2);
+        assert_eq!(request.user(), Some(&b"ann"[..]));
         assert_eq!(request.handoff().client, "192.0.2.1");
         assert_eq!(index.content_length(), 12);
         assert_eq!(index.greeting(head.as_bytes()), None);
@@ -320,7 +330,7 @@ mod tests {
     fn an_index_forgets_the_last_request() {
         let mut index = Index::default();
         let first = format!(
-            "PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\n_script: 1\r\nX: y\r\nContent-Length: 1\r\n\r\n"
+            "PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\n_script: 1\r\n_user: ann\r\nX: y\r\nContent-Length: 1\r\n\r\n"
         );
         index.scan(first.as_bytes()).unwrap();
         let second = format!("GET /c HTTP/1.1\r\n{WHO}\r\n");
@@ -328,6 +338,7 @@ mod tests {
         let request = index.request(second.as_bytes(), None).unwrap();
         assert_eq!(request.raw_target(), b"/c");
         assert_eq!(request.script_length(), 0);
+        assert_eq!(request.user(), None);
         assert_eq!(request.query(), b"");
         assert_eq!(request.fields().count(), 0);
         assert_eq!(index.content_length(), 0);

@@ -100,6 +100,8 @@ pub(crate) const CONNECTIONS: Figure<u64> = figure("connections", 16_384, 1, 1_0
 // 0, no limit: a company or a mobile network may stand behind one address.
 pub(crate) const CONNECTIONS_PER_CLIENT: Figure<u64> =
     figure("connections_per_client", 0, 0, 1_000_000);
+// A table of 2 MiB for each `limit`: more clients than a small attack has, and far more than are busy at once.
+pub(crate) const LIMIT_CLIENTS: Figure<u64> = figure("limit_clients", 65_536, 1024, 16 << 20);
 // As long as a request may take, and less than what systemd waits (90 s).
 pub(crate) const DRAIN_TIMEOUT: Figure<Duration> = Figure {
     least: Duration::ZERO,
@@ -130,6 +132,17 @@ pub(crate) const QUEUE: Queue = Queue::Last;
 pub(crate) const INDEX: &str = "index.html";
 // Text is a fifth of its length then; see `compress` of the proxy for what is left alone, and why.
 pub(crate) const COMPRESS: bool = true;
+// Ten minutes tire a script, and a person who was taken for one waits.
+pub(crate) const BAN: Figure<Duration> = Figure {
+    key: "ban",
+    default: seconds(600),
+    least: seconds(1),
+    most: seconds(30 * 86_400),
+};
+// A page with many pictures may be refused some of them; nobody reloads it for the twentieth time.
+pub(crate) const BAN_AFTER: Figure<u64> = figure("ban_after", 20, 1, 1_000_000);
+// What the question above a name and a password is about, when nothing else is said.
+pub(crate) const REALM: &str = "Restricted";
 // A browser never forgets a 301: that a move is for good has to be said.
 pub(crate) const REDIRECT_STATUS: u16 = 302;
 // What a text is when nothing else is said.
@@ -192,6 +205,7 @@ impl Default for Limits {
             h2_streams: H2_STREAMS.default,
             connections: CONNECTIONS.default,
             connections_per_client: CONNECTIONS_PER_CLIENT.default,
+            limit_clients: LIMIT_CLIENTS.default,
             drain_timeout: DRAIN_TIMEOUT.default,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     error::{Problem, Span},
     plain,
     schema::keys::nearest,
-    site::{Action, App, Entry, Interpreter, Listen, Located, LogTarget, Site, Tls},
+    site::{Action, App, Auth, Entry, Interpreter, Listen, Located, LogTarget, Site, Tls},
 };
 
 /// Everything that is missing, each with its place in the file.
@@ -40,6 +40,12 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     for host in &site.hosts {
         if let Tls::Files { cert, key } = &host.tls.value {
             problems.extend([cert, key].into_iter().filter_map(readable));
+        }
+        let own = host.routes.iter().map(|route| &route.access);
+        for access in std::iter::once(&host.access).chain(own) {
+            if let Some(Auth::Basic { users, .. }) = &access.auth {
+                problems.extend(readable(users).filter(|problem| !problems.contains(problem)));
+            }
         }
         problems.extend(host.routes.iter().filter_map(|route| match &route.action {
             Action::Files { files, .. } => folder(&files.root),

@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Span;
 
+mod access;
+
+pub use access::{Access, Auth, Ban, Cors, Limit, LimitBy, Satisfy};
+
 /// The whole file: `site.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
@@ -182,6 +186,8 @@ pub struct Limits {
     pub connections: u64,
     /// Most connections of one client at once (close); 0: any number.
     pub connections_per_client: u64,
+    /// How many clients each `limit` can tell apart; of more, those that came longest ago are forgotten.
+    pub limit_clients: u64,
     /// How long running requests may take to finish when we stop.
     pub drain_timeout: Duration,
 }
@@ -250,6 +256,10 @@ pub struct VirtualHost {
     pub tls: Located<Tls>,
     /// What is changed in responses that no route makes.
     pub headers: Headers,
+    /// Whether what routes do not say otherwise gets the usual fields of caution.
+    pub security_headers: bool,
+    /// Who may come in, unless a route says otherwise, and how often in all.
+    pub access: Access,
     /// Which path goes where.
     pub routes: Vec<Route>,
 }
@@ -292,6 +302,10 @@ pub struct Route {
     pub headers: Headers,
     /// Whether its responses are sent in codings (br, zstd, gzip) where they gain.
     pub compress: bool,
+    /// Whether its responses get the usual fields of caution where they lack them.
+    pub security_headers: bool,
+    /// Who may come in, and how often.
+    pub access: Access,
     /// What answers them.
     pub action: Action,
 }

@@ -13,6 +13,8 @@ pub const TARGET: &str = "_target";
 /// Proxy to slot, where the app is mounted below a path: how many bytes of the decoded path are that path, without its last
 /// slash. They become `SCRIPT_NAME` (PEP 3333).
 pub const SCRIPT: &str = "_script";
+/// Proxy to slot: the name of the user who has shown to be it; `REMOTE_USER` (RFC 3875 §4.1.11).
+pub const USER: &str = "_user";
 /// Proxy to slot in `OPTIONS *`: the build id. Slot to proxy in its 204: app, worker, slot; one space between.
 pub const GREETING: &str = "_greeting";
 /// Slot to proxy: why the worker's runtime, and not the app, made this response: `exception`, `protocol`.

@@ -49,6 +49,7 @@ pub(crate) fn admit<'head>(
         target,
         client,
         id,
+        user: None,
     })
 }
 

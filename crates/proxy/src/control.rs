@@ -24,6 +24,8 @@ pub enum Order {
         /// PEM text of the certificates that the configuration names, opened by the master, and of those that an earlier
         /// proxy made and reported.
         certificates: Vec<Certificate>,
+        /// The files of users that the configuration names, read by the master.
+        users: Vec<Users>,
         /// Whether a descriptor for the access log follows those of the listeners.
         access_log: bool,
     },
@@ -115,6 +117,24 @@ pub struct Listener {
     pub name: String,
     /// The port clients see; `None` for a Unix socket.
     pub port: Option<u16>,
+}
+
+/// A file of names and hashes of passwords.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Its path, as the configuration has it.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Nor do hashes.
+        f.debug_struct("Users")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A certificate and its key, as PEM text.

@@ -12,6 +12,7 @@ use message::{
 };
 
 use crate::{
+    access::{Cors, Passed},
     admit::admit,
     app, compress,
     failure::Failure,
@@ -31,8 +32,8 @@ pub(crate) async fn respond(
     upload: &mut impl Upload,
     journal: &mut Journal,
 ) -> Response {
-    let mut edits = None;
-    let mut response = match attempt(plan, peer, head, upload, journal, &mut edits).await {
+    let mut finish = Finish::default();
+    let mut response = match attempt(plan, peer, head, upload, journal, &mut finish).await {
         Ok(response) => response,
         Err(failure) => {
             journal.fail(&failure);
@@ -43,10 +44,20 @@ pub(crate) async fn respond(
         response.content = response.content.without_content();
     }
     let mut response = signed(response, plan, journal);
-    if let Some(edits) = edits {
+    if let Some(edits) = finish.edits {
         response.fields.edit(edits);
     }
+    if let Some(cors) = finish.cors {
+        cors.mark(head, &mut response.fields);
+    }
     response
+}
+
+/// What the site or the route says in every response of theirs, failures included.
+#[derive(Default)]
+struct Finish<'plan> {
+    edits: Option<&'plan Edits>,
+    cors: Option<&'plan Cors>,
 }
 
 /// Answers what never became a request.
@@ -55,21 +66,20 @@ pub(crate) fn refuse(plan: &Plan, failure: Failure, journal: &mut Journal) -> Re
     signed(failure.into_response(None, journal.id), plan, journal)
 }
 
-/// `edits` becomes what the site or the route changes in every response of theirs, failures included.
 async fn attempt<'plan>(
     plan: &'plan Plan,
     peer: &Peer,
     head: &RequestHead,
     upload: &mut impl Upload,
     journal: &mut Journal,
-    edits: &mut Option<&'plan Edits>,
+    finish: &mut Finish<'plan>,
 ) -> Result<Response, Failure> {
-    let request = admit(head, peer, plan, journal.id)?;
+    let mut request = admit(head, peer, plan, journal.id)?;
     journal.client = request.client.address;
     let host = plan
         .host(&request.target.host)
         .ok_or_else(|| unknown_host(&request))?;
-    *edits = host.edits.as_ref();
+    finish.edits = host.edits.as_ref();
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));
@@ -80,7 +90,17 @@ async fn attempt<'plan>(
     let (route, prefix) = host
         .route(request.target.path.as_bytes())
         .ok_or(Failure::NoRoute)?;
-    *edits = route.edits.as_ref();
+    finish.edits = route.edits.as_ref();
+    if let Some(gate) = host.gate(request.target.path.as_bytes(), route) {
+        finish.cors = gate.cors.as_ref();
+        match gate.pass(&request).await? {
+            Passed::Preflight(answer) => return Ok(answer),
+            Passed::In(user) => {
+                journal.user.clone_from(&user);
+                request.user = user;
+            }
+        }
+    }
     let action = match &route.action {
         Action::Files { folder, otherwise } => {
             journal.route = Route::Fixed("files");

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use message::{field::Fields, refusal::Refusal, status};
 
 use crate::{
+    access::TooMany,
     request::RequestId,
     response::{Content, Response},
 };
@@ -45,6 +46,21 @@ pub(crate) enum Failure {
     /// The file is there but cannot be read.
     #[error("the file cannot be read: {0}")]
     FileUnreadable(#[source] io::Error),
+    /// The client's address is not let in.
+    #[error("the client's address is not let in here")]
+    Denied,
+    /// Nobody has shown who they are (RFC 9110 §15.5.2).
+    #[error("no name and password that fit")]
+    Unauthorized {
+        /// The value of `WWW-Authenticate`.
+        challenge: Arc<str>,
+    },
+    /// Too many passwords are being checked.
+    #[error("the password could not be checked in time")]
+    AuthBusy,
+    /// The client asks more often than a `limit` has it (RFC 6585 §4).
+    #[error("more requests than the limit allows{}", if .0.banned { ", and again and again" } else { "" })]
+    TooMany(TooMany),
     /// The target does not take this method.
     #[error("the method is not allowed here")]
     Method {
@@ -189,6 +205,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::UnknownHost(_) => 421,
+            Self::Denied => 403,
+            Self::Unauthorized { .. } => 401,
+            Self::TooMany(_) => 429,
             Self::NoRoute | Self::NoFile => 404,
             Self::FileUnreadable(_) => 403,
             Self::Method { .. } => 405,
@@ -201,6 +220,7 @@ impl Failure {
             | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::AppNotReady { .. }
+            | Self::AuthBusy
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
@@ -216,6 +236,11 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.cause(),
             Self::UnknownHost(_) => "unknown-host",
+            Self::Denied => "address-denied",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::AuthBusy => "auth-busy",
+            Self::TooMany(TooMany { banned: true, .. }) => "banned",
+            Self::TooMany(_) => "rate-limited",
             Self::NoRoute => "no-route",
             Self::NoFile => "no-file",
             Self::FileUnreadable(_) => "file-unreadable",
@@ -258,6 +283,7 @@ impl Failure {
             | Self::QueueClient { .. }
             | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
+            | Self::AuthBusy
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
@@ -277,6 +303,7 @@ impl Failure {
                 | Self::HeadTimeout(_)
                 | Self::ClientLeft
                 | Self::Expectation
+                | Self::TooMany(TooMany { banned: true, .. })
                 | Self::Spool(_)
                 | Self::SpoolFull
         )
@@ -285,11 +312,14 @@ impl Failure {
     /// What a visitor can do about it.
     fn advice(&self) -> &'static str {
         match self.status() {
+            401 => "This address asks for a name and a password.",
+            403 => "This address is not open to everybody.",
             404 => "There is nothing at this address.",
             405 => "This address does not take this kind of request.",
             408 => "The request took too long to arrive.",
             413 => "What was sent is larger than this site accepts.",
             421 => "This server does not answer for the name that was asked for.",
+            429 => "There were too many requests from where you are. Please wait a moment.",
             500 => "The application failed while it worked on this request.",
             502 => "The application stopped in the middle of this request.",
             503 => "The application cannot take this request now. Please try again in a moment.",
@@ -314,10 +344,23 @@ impl Failure {
         let mut response = Response::new(status, Content::Bytes(Bytes::from(body)))
             .with("Content-Type", content_type)
             .with("Cache-Control", "no-store");
-        if let Self::Method { allow } = self {
+        if let Self::Method { allow } = &self {
             response = response.with("Allow", allow);
         }
-        if status == 503 {
+        if let Self::Unauthorized { challenge } = &self {
+            response = response.with("WWW-Authenticate", challenge.as_bytes());
+        }
+        if let Self::TooMany(too_many) = &self {
+            // As draft-ietf-httpapi-ratelimit-headers has them.
+            let (requests, seconds) = (too_many.requests, too_many.per.as_secs_f64().ceil());
+            response = response
+                .with(
+                    "RateLimit-Policy",
+                    format!("\"limit\";q={requests};w={seconds}"),
+                )
+                .with("RateLimit", format!("\"limit\";r=0;t={retry_after}"));
+        }
+        if matches!(status, 429 | 503) {
             response = response.with("Retry-After", retry_after.to_string());
         }
         response
@@ -333,6 +376,7 @@ impl Failure {
             | Self::QueueTimeout { retry_after, .. } => {
                 (retry_after.as_secs() + 1).min(RETRY_AFTER_MOST)
             }
+            Self::TooMany(too_many) => too_many.retry.as_secs() + 1,
             _ => RETRY_AFTER,
         }
     }

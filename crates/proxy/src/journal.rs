@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     pub(crate) route: Route,
     /// Who asked, once that is decided.
     pub(crate) client: Option<IpAddr>,
+    /// Who has shown to be whom.
+    pub(crate) user: Option<String>,
     /// Bytes of the request's content.
     pub(crate) received: u64,
     /// The slot that ran it.
@@ -74,6 +76,7 @@ impl Journal {
             id: RequestId::new(),
             route: Route::Fixed("-"),
             client: None,
+            user: None,
             received: 0,
             slot: None,
             queue: Queue::None,
@@ -143,7 +146,7 @@ impl Journal {
             time: self.time,
             duration: self.begun.elapsed(),
             client: client.as_deref().unwrap_or("unix"),
-            user: "-",
+            user: self.user.as_deref().unwrap_or("-"),
             method: head.map_or("", |head| head.method.as_str()),
             target: head.map_or(b"", |head| &head.target),
             protocol: head.map_or("", |head| protocol(head.version)),

@@ -8,6 +8,7 @@
 //! One request's way, in order: `server` → `listener` → `tls` → `connection` → `exchange` (`admit`, `route`, then `files`
 //! or `app`) → `connection`; every error becomes a response in `failure`, once.
 
+pub mod access;
 mod admit;
 mod app;
 mod buffer;

@@ -2,7 +2,7 @@
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use config::{
     error::{Problem, Span},
@@ -14,9 +14,10 @@ use telemetry::access::Log;
 use tokio::sync::Semaphore;
 
 use crate::{
+    access::{self, Gate, GateError, Gates, Limiters},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
-    control::{Certificate, Listener},
+    control::{Certificate, Listener, Users},
     files::{Folder, Store},
     response::Edits,
     route::{Hosts, Paths},
@@ -53,6 +54,9 @@ pub(crate) struct Host {
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
     routes: Paths<Route>,
+    /// The gates of subtrees at their own path without its last slash. Whoever guards `/admin/` means `/admin` as well, which is
+    /// another route's by the letter; nearly every framework answers the two alike.
+    guards: HashMap<Vec<u8>, Arc<Gate>>,
 }
 
 /// One entry of `routes`.
@@ -64,6 +68,8 @@ pub(crate) struct Route {
     pub(crate) edits: Option<Edits>,
     /// Whether its responses are sent in codings.
     pub(crate) compress: bool,
+    /// Who may come in; `None` for everybody.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 /// Where certificate authorities look for an answer to their challenge, always in the clear (RFC 8555 §8.3).
@@ -119,20 +125,37 @@ pub(crate) enum PlanError {
     /// A certificate that cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::CertificateError),
+    /// Who may come in cannot be told.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// A route to an app without a pool; the configuration forbids it.
     #[error("there is no app {0:?}")]
     NoApp(String),
+}
+
+/// What a plan is made of beside the configuration: what the master has opened for it, and what outlives it.
+pub(crate) struct Given<'a> {
+    /// What there is to accept on.
+    pub(crate) listeners: &'a [Listener],
+    /// The certificates that the configuration names, and those that were made before.
+    pub(crate) certificates: &'a [Certificate],
+    /// The files of users that it names.
+    pub(crate) users: &'a [Users],
+    /// Where certificates are made.
+    pub(crate) self_signed: &'a tls::SelfSigned,
+    /// Who has asked how often.
+    pub(crate) limiters: &'a Limiters,
+    /// What all requests and responses may hold.
+    pub(crate) budget: &'a Arc<Budget>,
+    /// Where records go.
+    pub(crate) log: Log,
 }
 
 impl Plan {
     /// Makes the plan. `pool` gives the pool of an app by name.
     pub(crate) fn new(
         site: &Site,
-        listeners: &[Listener],
-        certificates: &[Certificate],
-        self_signed: &tls::SelfSigned,
-        log: Log,
-        budget: &Arc<Budget>,
+        given: Given<'_>,
         pool: impl Fn(&site::App) -> Arc<Pool>,
     ) -> Result<Self, PlanError> {
         let folder = site
@@ -140,8 +163,9 @@ impl Plan {
             .spool
             .as_ref()
             .map(|folder| folder.value.as_path());
-        let buffers = buffer::Store::open(folder, Arc::clone(budget))?;
-        let https_port = listeners
+        let buffers = buffer::Store::open(folder, Arc::clone(given.budget))?;
+        let https_port = given
+            .listeners
             .iter()
             .find(|listener| listener.tls)
             .and_then(|tls| tls.port);
@@ -153,7 +177,8 @@ impl Plan {
             pool: &pool,
         };
         for virtual_host in &site.hosts {
-            let host = Arc::new(maker.host(virtual_host, https_port)?);
+            let gates = Gates::new(site, virtual_host, given.limiters, given.users);
+            let host = Arc::new(maker.host(virtual_host, https_port, &gates)?);
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
             }
@@ -161,10 +186,11 @@ impl Plan {
         let encoders = usize::try_from(site.limits.encoders).unwrap_or(usize::MAX);
         Ok(Self {
             head_limits: head_limits(&site.limits),
-            log,
+            log: given.log,
             trusted_proxies: site.server.trusted_proxies.clone(),
             server_header: site.server.server_header,
-            tls: Certificates::load(site, certificates, self_signed)?.map(tls::server_config),
+            tls: Certificates::load(site, given.certificates, given.self_signed)?
+                .map(tls::server_config),
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             hosts,
@@ -190,6 +216,14 @@ impl Host {
     pub(crate) fn route(&self, path: &[u8]) -> Option<(&Route, usize)> {
         self.routes.find(path)
     }
+
+    /// Who may come in at a path that this route answers.
+    pub(crate) fn gate<'a>(&'a self, path: &[u8], route: &'a Route) -> Option<&'a Arc<Gate>> {
+        match self.guards.is_empty() {
+            true => route.gate.as_ref(),
+            false => self.guards.get(path).or(route.gate.as_ref()),
+        }
+    }
 }
 
 /// What hosts and their routes are made with.
@@ -201,13 +235,19 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn host(&self, host: &VirtualHost, https_port: Option<u16>) -> Result<Host, PlanError> {
+    fn host(
+        &self,
+        host: &VirtualHost,
+        https_port: Option<u16>,
+        gates: &Gates<'_>,
+    ) -> Result<Host, PlanError> {
         let mut routes = Paths::default();
         for route in &host.routes {
             let made = Route {
                 action: self.action(route, &route.action)?,
-                edits: edits(&route.headers),
                 compress: route.compress,
+                edits: Edits::new(&route.headers, route.security_headers),
+                gate: gates.of(route)?,
             };
             routes.insert(&route.path, made);
         }
@@ -216,8 +256,9 @@ impl Maker<'_> {
             let place = route.path.as_str().trim_end_matches('/');
             let slash = Route {
                 action: Action::Slash,
-                edits: edits(&route.headers),
                 compress: false,
+                edits: Edits::new(&route.headers, route.security_headers),
+                gate: gates.of(route)?,
             };
             routes.insert(&RoutePath::Exact(place.to_owned()), slash);
         }
@@ -226,8 +267,9 @@ impl Maker<'_> {
         Ok(Host {
             https_port: https_port.filter(|_| redirects),
             has_challenges: host.routes.iter().any(challenges),
-            edits: edits(&host.headers),
+            edits: Edits::new(&host.headers, host.security_headers),
             routes,
+            guards: guards(host, gates)?,
         })
     }
 
@@ -273,8 +315,19 @@ impl Maker<'_> {
     }
 }
 
-fn edits(headers: &site::Headers) -> Option<Edits> {
-    (!headers.0.is_empty()).then(|| Edits::new(headers))
+/// See [`Host::guards`].
+fn guards(host: &VirtualHost, gates: &Gates<'_>) -> Result<HashMap<Vec<u8>, Arc<Gate>>, PlanError> {
+    let mut guards = HashMap::new();
+    for route in &host.routes {
+        let place = route.path.as_str().trim_end_matches('/');
+        let written = RoutePath::Exact(place.to_owned());
+        if let (RoutePath::Subtree(_), Some(gate)) = (&route.path, gates.of(route)?)
+            && !host.routes.iter().any(|route| route.path == written)
+        {
+            guards.insert(place.as_bytes().to_vec(), gate);
+        }
+    }
+    Ok(guards)
 }
 
 /// How long the path is at which a route's app is mounted, without its last slash.
@@ -295,7 +348,8 @@ fn head_limits(limits: &site::Limits) -> head::Limits {
 /// (`config::machine`); what is found here is what they hold.
 #[must_use]
 pub fn check(site: &Site) -> Vec<Problem> {
-    site.hosts.iter().filter_map(check_certificate).collect()
+    let certificates = site.hosts.iter().filter_map(check_certificate);
+    certificates.chain(access::check(site)).collect()
 }
 
 fn check_certificate(host: &VirtualHost) -> Option<Problem> {

@@ -37,6 +37,8 @@ pub(crate) struct Request<'head> {
     pub(crate) client: Client,
     /// Its name in every log.
     pub(crate) id: RequestId,
+    /// Who it has shown to be, where it had to.
+    pub(crate) user: Option<String>,
 }
 
 /// Who asks, once trusted proxies have been believed.

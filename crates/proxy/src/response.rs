@@ -106,18 +106,35 @@ pub(crate) struct Edits {
     /// What goes, be it because something else comes.
     names: Vec<Box<[u8]>>,
     lines: FieldLines,
+    /// What comes where nobody has said otherwise.
+    cautions: &'static [(&'static [u8], &'static [u8])],
 }
 
+/// `security_headers`: no guessing of types, no frames of other sites, no paths to other sites. Each is what browsers will do by
+/// themselves one day, and none needs to know the site; a content security policy does, and is written in `headers`.
+const CAUTIONS: &[(&[u8], &[u8])] = &[
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"X-Frame-Options", b"SAMEORIGIN"),
+    (b"Referrer-Policy", b"strict-origin-when-cross-origin"),
+];
+
 impl Edits {
-    pub(crate) fn new(headers: &config::site::Headers) -> Self {
-        let mut edits = Self::default();
+    /// `None` where nothing is changed.
+    pub(crate) fn new(headers: &config::site::Headers, cautious: bool) -> Option<Self> {
+        if headers.0.is_empty() && !cautious {
+            return None;
+        }
+        let mut edits = Self {
+            cautions: if cautious { CAUTIONS } else { &[] },
+            ..Self::default()
+        };
         for (name, value) in &headers.0 {
             edits.names.push(name.as_bytes().into());
             if let Some(value) = value {
                 edits.lines.push(name.as_bytes(), value.as_bytes());
             }
         }
-        edits
+        Some(edits)
     }
 
     fn concern(&self, name: &[u8]) -> bool {
@@ -201,6 +218,12 @@ impl FieldLines {
     /// Removes what is to go and adds what is to come.
     pub(crate) fn edit(&mut self, edits: &Edits) {
         self.retain(|name, _| !edits.concern(name));
+        for (name, value) in edits.cautions {
+            let said = self.iter().any(|(said, _)| said.eq_ignore_ascii_case(name));
+            if !said && !edits.concern(name) {
+                self.push(name, value);
+            }
+        }
         self.own.extend_from_slice(&edits.lines.own);
     }
 
@@ -250,10 +273,11 @@ mod tests {
 
     #[test]
     fn fields_are_set_and_removed() {
-        let edits = Edits::new(&config::site::Headers(vec![
+        let headers = config::site::Headers(vec![
             ("Server".into(), None),
             ("X-Frame-Options".into(), Some("DENY".into())),
-        ]));
+        ]);
+        let edits = Edits::new(&headers, false).expect("something is changed");
         for (before, after) in [
             (&[("A", "1")][..], "A: 1\r\nX-Frame-Options: DENY\r\n"),
             (

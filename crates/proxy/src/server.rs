@@ -19,13 +19,14 @@ use telemetry::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    access::Limiters,
     app::pool::Pool,
     buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
-    control::{Certificate, Listener, Order, Report},
+    control::{Certificate, Listener, Order, Report, Users},
     door::{self, Door},
     listener::Listening,
-    plan::Plan,
+    plan::{Given, Plan},
     tls::SelfSigned,
 };
 
@@ -122,6 +123,7 @@ struct Kept {
     self_signed: SelfSigned,
     /// What all requests and responses may hold.
     budget: Arc<Budget>,
+    limiters: Limiters,
     reports: mpsc::Sender<Report>,
 }
 
@@ -167,12 +169,20 @@ impl Kept {
         site: &Site,
         listeners: &[Listener],
         certificates: &[Certificate],
+        users: &[Users],
         log: Log,
     ) -> Result<Plan, String> {
         let pool = |app: &config::site::App| self.pool(&app.name);
-        let made = &self.self_signed;
-        let plan = Plan::new(site, listeners, certificates, made, log, &self.budget, pool)
-            .map_err(|error| error.to_string())?;
+        let given = Given {
+            listeners,
+            certificates,
+            users,
+            self_signed: &self.self_signed,
+            limiters: &self.limiters,
+            budget: &self.budget,
+            log,
+        };
+        let plan = Plan::new(site, given, pool).map_err(|error| error.to_string())?;
         let limits = &site.limits;
         self.budget.set(limits.buffers_memory, limits.buffers_disk);
         Ok(plan)
@@ -188,6 +198,7 @@ async fn obey(sender: Sender, mut orders: Receiver, descriptors: u64) -> Result<
         pools: Mutex::default(),
         self_signed: SelfSigned::default(),
         budget: Arc::default(),
+        limiters: Limiters::default(),
         reports,
     };
     let first = next(&mut orders).await?;
@@ -232,6 +243,7 @@ async fn begin(
         build,
         listeners,
         certificates,
+        users,
         access_log,
     } = order
     else {
@@ -252,7 +264,7 @@ async fn begin(
         None
     };
     let log = open_log(&site, log_file).map_err(Error::Channel)?;
-    let plan = match kept.plan(&site, &listeners, &certificates, log) {
+    let plan = match kept.plan(&site, &listeners, &certificates, &users, log) {
         Ok(plan) => plan,
         Err(why) => {
             let refused = Report::Refused { why: why.clone() };

@@ -184,6 +184,10 @@ impl Template {
             }
             _ => path,
         };
+        if let Some(user) = request.user() {
+            environ.set_item(intern!(py, "REMOTE_USER"), decode(py, user)?)?;
+            environ.set_item(intern!(py, "AUTH_TYPE"), intern!(py, "Basic"))?;
+        }
         environ.set_item(&keys.path_info, self.path.decode(py, path)?)?;
         if !request.query().is_empty() {
             environ.set_item(&keys.query_string, decode(py, request.query())?)?;

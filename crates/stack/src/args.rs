@@ -118,6 +118,16 @@ Examples:
 Example:
   stack reference | less")]
     Reference,
+    /// Write a name and the hash of a password for `auth = { basic = … }`.
+    #[command(after_help = "\
+The password is asked for twice, or read from standard input where that is no terminal. A running stack takes the file at its
+next reload. `htpasswd -B` writes what is read as well.
+
+Examples:
+  stack passwd ann users.htpasswd
+  pwgen 20 1 | tee /dev/tty | stack passwd ann users.htpasswd
+  stack passwd ann                     print the line")]
+    Passwd(Passwd),
     /// Print completions for a shell.
     #[command(after_help = "\
 Examples:
@@ -156,6 +166,18 @@ pub(crate) struct Up {
     /// Write the process id of the master to this file while it serves.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pid: Option<PathBuf>,
+}
+
+/// `stack passwd`.
+#[derive(Debug, Args)]
+pub(crate) struct Passwd {
+    /// The name: no spaces, no colon
+    pub(crate) name: String,
+    /// The file; made if it is not there. Without one the line is printed
+    pub(crate) file: Option<PathBuf>,
+    /// Take the name out of the file
+    #[arg(long, requires = "file")]
+    pub(crate) remove: bool,
 }
 
 /// Which configuration.

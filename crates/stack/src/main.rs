@@ -9,6 +9,7 @@ mod identity;
 mod init;
 mod load;
 mod pages;
+mod passwd;
 mod proxy;
 mod serve;
 mod status;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Init(asked) => init::run(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Reference => pages::reference(),
+        Command::Passwd(asked) => passwd::run(&asked),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { of, dir } => pages::man(of.as_deref(), dir.as_deref()),
         Command::Proxy => proxy::run(),

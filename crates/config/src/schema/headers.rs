@@ -17,6 +17,14 @@ pub(super) fn read(table: &Table<'_>, outer: &Headers) -> Headers {
     Headers(all)
 }
 
+/// `security_headers`, else what the site says.
+pub(super) fn security(table: &Table<'_>, outer: bool) -> bool {
+    let value = table
+        .get("security_headers")
+        .and_then(|value| value.boolean());
+    value.unwrap_or(outer)
+}
+
 fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }

@@ -86,6 +86,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "h2_streams",
         "connections",
         "connections_per_client",
+        "limit_clients",
         "drain_timeout",
     ],
     foreign: &[
@@ -146,8 +147,24 @@ pub(crate) static APP: Keys = Keys {
 
 pub(crate) static SITE: Keys = Keys {
     place: "`[[site]]`",
-    names: &["hosts", "tls", "headers", "routes"],
+    names: &[
+        "hosts",
+        "tls",
+        "headers",
+        "security_headers",
+        "allow",
+        "deny",
+        "auth",
+        "satisfy",
+        "limit",
+        "cors",
+        "routes",
+    ],
     foreign: &[
+        ("limit_req", "limit"),
+        ("rate_limit", "limit"),
+        ("auth_basic", "auth"),
+        ("basic_auth", "auth"),
         ("server_name", "hosts"),
         ("domains", "hosts"),
         ("names", "hosts"),
@@ -175,10 +192,36 @@ pub(crate) static TLS: Keys = Keys {
 pub(crate) static ROUTE: Keys = Keys {
     place: "a route",
     names: &[
-        "path", "app", "files", "index", "fallback", "listing", "cache", "types", "symlinks",
-        "compress", "redirect", "respond", "strip", "headers", "status", "type", "queue",
+        "path",
+        "app",
+        "files",
+        "index",
+        "fallback",
+        "listing",
+        "cache",
+        "types",
+        "symlinks",
+        "compress",
+        "redirect",
+        "respond",
+        "strip",
+        "headers",
+        "status",
+        "type",
+        "queue",
+        "security_headers",
+        "allow",
+        "deny",
+        "auth",
+        "satisfy",
+        "limit",
+        "cors",
     ],
     foreign: &[
+        ("limit_req", "limit"),
+        ("rate_limit", "limit"),
+        ("auth_basic", "auth"),
+        ("basic_auth", "auth"),
         ("location", "path"),
         ("root", "files"),
         ("alias", "files"),
@@ -204,8 +247,32 @@ pub(crate) static ROUTE: Keys = Keys {
     later: &["limits", "upstream"],
 };
 
+pub(crate) static AUTH: Keys = Keys {
+    place: "`auth`",
+    names: &["basic", "realm"],
+    foreign: &[
+        ("users", "basic"),
+        ("file", "basic"),
+        ("htpasswd", "basic"),
+        ("auth_basic_user_file", "basic"),
+    ],
+    later: &[],
+};
+
+pub(crate) static LIMIT: Keys = Keys {
+    place: "`limit`",
+    names: &["rate", "by", "ban", "ban_after"],
+    foreign: &[
+        ("zone", "by"),
+        ("key", "by"),
+        ("bantime", "ban"),
+        ("maxretry", "ban_after"),
+    ],
+    later: &[],
+};
+
 /// Every kind of table.
-pub(crate) static ALL: [&Keys; 8] = [
+pub(crate) static ALL: [&Keys; 10] = [
     &FILE,
     &SERVER,
     &ACCESS_LOG,
@@ -214,6 +281,8 @@ pub(crate) static ALL: [&Keys; 8] = [
     &SITE,
     &TLS,
     &ROUTE,
+    &AUTH,
+    &LIMIT,
 ];
 
 /// What is said of a key that a table does not have.
@@ -293,7 +362,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors` and `routes`",
             ),
             (
                 &APP,

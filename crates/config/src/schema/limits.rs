@@ -51,6 +51,7 @@ fn figures(table: &Table<'_>) -> Limits {
         h2_streams: table.count(&defaults::H2_STREAMS),
         connections: table.count(&defaults::CONNECTIONS),
         connections_per_client: table.count(&defaults::CONNECTIONS_PER_CLIENT),
+        limit_clients: table.count(&defaults::LIMIT_CLIENTS),
         drain_timeout: table.duration(&defaults::DRAIN_TIMEOUT),
     }
 }

@@ -4,6 +4,7 @@
 //! hide a mistake. What only this machine can answer is asked by [`crate::machine`], apart from `env_file`, whose
 //! content is part of the configuration.
 
+mod access;
 mod account;
 mod app;
 mod files;

@@ -1,19 +1,26 @@
 //! One entry of `routes`.
 
-use super::{Context, files, headers, keys, location};
+use super::{Context, access, files, headers, keys, location};
 use crate::{
     defaults,
     error::{Mistake, Problem},
-    site::{Action, Headers, LocationPart, Queue, Route, RoutePath},
+    site::{Access, Action, Headers, LocationPart, Queue, Route, RoutePath},
     walk::{Table, Value},
 };
 
-/// `outer` is what the site says of headers, `before` are its routes that were read before.
+/// What the site says, for routes that do not say otherwise.
+pub(super) struct Outer {
+    pub(super) headers: Headers,
+    pub(super) security_headers: bool,
+    pub(super) access: Access,
+}
+
+/// `before` are its routes that were read before.
 pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
     apps: Option<&[&str]>,
-    outer: &Headers,
+    outer: &Outer,
     before: &[Route],
 ) -> Option<Route> {
     let table = value.table(
@@ -23,12 +30,17 @@ pub(super) fn read(
     let path = path(&table, before);
     let action = action(context, &table, apps, path.as_ref());
     let compress = table.get("compress").and_then(|value| value.boolean());
-    let (strip, headers) = (strip(&table, path.as_ref()), headers::read(&table, outer));
+    let (strip, headers) = (
+        strip(&table, path.as_ref()),
+        headers::read(&table, &outer.headers),
+    );
     Some(Route {
         path: path?,
         strip,
         headers,
         compress: compress.unwrap_or(defaults::COMPRESS),
+        security_headers: headers::security(&table, outer.security_headers),
+        access: access::read(context, &table, &outer.access),
         action: action?,
     })
 }

@@ -163,7 +163,7 @@ fn networks(value: &Value<'_>) -> Vec<IpNet> {
         .collect()
 }
 
-fn parse_network(text: &str) -> Result<IpNet, Mistake> {
+pub(super) fn parse_network(text: &str) -> Result<IpNet, Mistake> {
     if let Ok(address) = text.parse::<std::net::IpAddr>() {
         return Ok(IpNet::from(address));
     }

@@ -1,10 +1,10 @@
 //! `[[site]]`.
 
-use super::{Context, headers, keys, route};
+use super::{Context, access, headers, keys, route};
 use crate::{
     defaults,
     error::Mistake,
-    site::{Headers, HostPattern, Located, Route, Tls, VirtualHost},
+    site::{Access, Headers, HostPattern, Located, Route, Tls, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -17,12 +17,18 @@ pub(super) fn read(
     taken: &mut Vec<HostPattern>,
 ) -> Option<VirtualHost> {
     let table = value.table(&keys::SITE, "a table `[[site]]`")?;
-    let headers = headers::read(&table, &Headers::default());
+    let outer = route::Outer {
+        headers: headers::read(&table, &Headers::default()),
+        security_headers: headers::security(&table, false),
+        access: access::read(context, &table, &Access::default()),
+    };
     Some(VirtualHost {
         names: hosts(&table, value, taken),
         tls: tls(context, &table, https),
-        routes: routes(context, &table, apps, &headers),
-        headers,
+        routes: routes(context, &table, apps, &outer),
+        headers: outer.headers,
+        security_headers: outer.security_headers,
+        access: outer.access,
     })
 }
 
@@ -147,7 +153,7 @@ fn routes(
     context: &Context,
     table: &Table<'_>,
     apps: Option<&[&str]>,
-    headers: &Headers,
+    outer: &route::Outer,
 ) -> Vec<Route> {
     let example = "routes = [{ path = \"/\", app = \"web\" }]";
     let Some(value) = table.required("routes", example) else {
@@ -162,7 +168,7 @@ fn routes(
     }
     let mut routes: Vec<Route> = Vec::new();
     for element in elements.unwrap_or_default() {
-        routes.extend(route::read(context, &element, apps, headers, &routes));
+        routes.extend(route::read(context, &element, apps, outer, &routes));
     }
     routes
 }

@@ -30,6 +30,9 @@ pub(super) fn write_head(
     if let Some(length) = mounted {
         write!(out, "{}: {length}\r\n", handoff::SCRIPT).expect("a Vec takes every write");
     }
+    if let Some(user) = &request.user {
+        line(out, handoff::USER.as_bytes(), user.as_bytes());
+    }
     let told = handoff_line(out, request, peer);
     let authority = &request.target.authority;
     // HTTP/1.0 may come without: an empty Host would be one that no app knows, none at all is what SERVER_NAME is for.

@@ -163,6 +163,7 @@ mod tests {
                 https: false,
             },
             id: RequestId::new(),
+            user: None,
         };
         let peer = Peer {
             address: None,

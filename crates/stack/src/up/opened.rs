@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use ::proxy::control::{Certificate, Order};
+use ::proxy::control::{Certificate, Order, Users};
 use anyhow::Context;
 use appserver::{
     assignment::BUILD_ID,
@@ -43,6 +43,7 @@ pub(crate) struct Opened {
     certificates: Vec<Certificate>,
     /// Who everybody runs as.
     pub(crate) identities: Identities,
+    users: Vec<Users>,
     access_log: Option<OwnedFd>,
 }
 
@@ -59,6 +60,7 @@ impl Opened {
         let site = &loaded.site;
         let listening = keep(listen::open_all(&site.server, given), &mut problems);
         let certificates = keep(certificates(site), &mut problems);
+        let users = keep(users(site), &mut problems);
         let access_log = keep(
             access_log(site).map_err(|problem| vec![problem]),
             &mut problems,
@@ -67,13 +69,20 @@ impl Opened {
             templates(site, &module, &identities, run_directory),
             &mut problems,
         );
-        match (listening, certificates, access_log, templates) {
-            (Some(listening), Some(certificates), Some(access_log), Some(templates)) => Ok(Self {
+        match (listening, certificates, users, access_log, templates) {
+            (
+                Some(listening),
+                Some(certificates),
+                Some(users),
+                Some(access_log),
+                Some(templates),
+            ) => Ok(Self {
                 loaded,
                 listening,
                 templates,
                 certificates,
                 identities,
+                users,
                 access_log,
             }),
             _ => Err(Failure::Config(loaded.report(problems))),
@@ -96,6 +105,7 @@ impl Opened {
                 .map(|listening| listening.what.clone())
                 .collect(),
             certificates: self.certificates.clone(),
+            users: self.users.clone(),
             access_log: self.access_log.is_some(),
         };
         let sockets = self.listening.iter().map(|listening| &listening.socket);
@@ -130,6 +140,26 @@ fn certificates(site: &Site) -> Result<Vec<Certificate>, Vec<Problem>> {
     }
     if problems.is_empty() {
         Ok(certificates)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Files of names and passwords are often root's alone, so the proxy gets what is in them.
+fn users(site: &Site) -> Result<Vec<Users>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut users = Vec::new();
+    for file in ::proxy::access::user_files(site) {
+        match read(file) {
+            Ok(text) => users.push(Users {
+                path: file.value.clone(),
+                text,
+            }),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        Ok(users)
     } else {
         Err(problems)
     }
