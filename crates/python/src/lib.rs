@@ -23,6 +23,7 @@ mod report;
 mod responder;
 mod slot;
 mod text;
+mod turn;
 mod worker;
 mod wsgi;
 

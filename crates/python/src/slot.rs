@@ -26,12 +26,19 @@ use rustix::{
     process::getuid,
 };
 
-use crate::{environ::Fixed, report, wsgi::Wsgi};
+use crate::{
+    environ::Fixed,
+    report,
+    turn::Turn,
+    wsgi::{Served, Wsgi},
+};
 
 /// What all slots of a worker share.
 pub(crate) struct Shared {
     pub(crate) assignment: Assignment,
     pub(crate) listener: OwnedFd,
+    /// Each slot takes a clone.
+    pub(crate) turn: Turn,
     /// Set before the listener is shut down.
     pub(crate) stopping: AtomicBool,
     /// Each slot's connection, or -1; for the child of a fork, which must not keep them.
@@ -55,14 +62,17 @@ impl Slot {
             multithread: assignment.threads > 1,
             multiprocess: assignment.workers > 1,
         };
-        let mut wsgi = Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?;
-        py.detach(|| self.shared.serve_all(self.number, &mut wsgi));
+        let mut served = Served {
+            wsgi: Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?,
+            turn: self.shared.turn.clone(),
+        };
+        py.detach(|| self.shared.serve_all(self.number, &mut served));
         Ok(())
     }
 }
 
 impl Shared {
-    fn serve_all(&self, slot: u16, wsgi: &mut Wsgi) {
+    fn serve_all(&self, slot: u16, served: &mut Served) {
         let assignment = &self.assignment;
         let identity = Identity {
             build: assignment.build.clone(),
@@ -74,16 +84,16 @@ impl Shared {
             let place = &self.connections[usize::from(slot - 1)];
             place.store(stream.as_raw_fd(), Ordering::Release);
             // A fault of ours costs this connection, not the slot.
-            let served = catch_unwind(AssertUnwindSafe(|| serve(stream, &identity, wsgi)));
+            let end = catch_unwind(AssertUnwindSafe(|| serve(stream, &identity, served)));
             place.store(-1, Ordering::Release);
-            match served {
+            match end {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log(&format!(
                     "slot {slot} closed a connection: {}",
                     with_source(&error)
                 )),
                 Err(_) => {
-                    wsgi.abandon();
+                    served.wsgi.abandon();
                     log(&format!(
                         "slot {slot} closed a connection: a bug in stack, please report it"
                     ));

@@ -33,6 +33,7 @@ use crate::{
     load::{self, Loaded},
     report,
     slot::{Shared, Slot},
+    turn::Turn,
 };
 
 /// A worker. Made once, by the bootstrap script.
@@ -62,6 +63,7 @@ impl Worker {
         let shared = Shared {
             assignment,
             listener,
+            turn: Turn::default(),
             stopping: AtomicBool::new(false),
             connections,
         };

@@ -18,8 +18,8 @@ pub(crate) struct Case {
     pub(crate) peers: &'static [&'static [Peer]],
     /// What the servers import; see [`super::apps`].
     pub(crate) entry: &'static str,
-    /// `None`: as the command line says.
-    pub(crate) size: Option<Size>,
+    /// Unless the command line says otherwise.
+    pub(crate) size: Size,
     /// What is asked of them.
     pub(crate) load: &'static dyn Load,
     /// What no server can get below.

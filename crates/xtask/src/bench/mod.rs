@@ -45,22 +45,28 @@ pub(crate) struct Options {
     /// Seconds of load in each round.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Connections that stay open at once, where the case does not say.
-    #[arg(long, default_value_t = 32)]
-    connections: usize,
-    /// Worker processes of each Python server, where the case does not say.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Threads of each worker, where the server has threads and the case does not say.
-    #[arg(long, default_value_t = 4)]
-    threads: usize,
+    /// Connections that stay open at once, instead of what the case says.
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Worker processes of each Python server, instead of what the case says.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Threads of each worker, where the server has threads, instead of what the case says.
+    #[arg(long)]
+    threads: Option<usize>,
     /// A stack that is built already, with its module beside it, instead of the release build of this tree.
     #[arg(long)]
     stack: Option<PathBuf>,
+    /// Another build of ours, with its module beside it, that takes part as a peer of its own.
+    #[arg(long)]
+    against: Option<PathBuf>,
     /// The Python of every server.
     #[arg(long, default_value = "python3.11")]
     python: String,
 }
+
+/// The row of `--against`.
+const AGAINST: &str = "stack (the other)";
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -132,27 +138,33 @@ fn chosen(options: &Options) -> Result<Vec<&'static Case>> {
 }
 
 fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
-    let size = case.size.unwrap_or(Size {
-        workers: options.workers,
-        threads: options.threads,
-        connections: options.connections,
-    });
-    let ours = case.peers().next().map_or("", |peer| peer.name);
-    let takes_part = |peer: &&Peer| {
-        options.peers.is_empty()
-            || peer.name == ours
-            || options.peers.iter().any(|name| name == peer.name)
+    let size = Size {
+        workers: options.workers.unwrap_or(case.size.workers),
+        threads: options.threads.unwrap_or(case.size.threads),
+        connections: options.connections.unwrap_or(case.size.connections),
     };
+    let against = options.against.as_deref();
+    let against = against.map(|stack| place.with(stack)).transpose()?;
     let mut table = Table::default();
     for round in 1..=options.rounds {
-        for peer in case.peers().filter(takes_part) {
-            let what = format!(
-                "{}: round {round}/{}: {}",
-                case.name, options.rounds, peer.name
-            );
+        let mut add = |name, peer: &Peer, place: &Place| -> Result<()> {
+            let what = format!("{}: round {round}/{}: {name}", case.name, options.rounds);
             eprintln_line(&what);
             let row = measure(case, peer, place, size, options).context(what)?;
-            table.add(peer.name, row);
+            table.add(name, row);
+            Ok(())
+        };
+        for (place_in_list, peer) in case.peers().enumerate() {
+            let is_ours = place_in_list == 0;
+            if is_ours
+                || options.peers.is_empty()
+                || options.peers.iter().any(|name| name == peer.name)
+            {
+                add(peer.name, peer, place)?;
+            }
+            if let Some(against) = against.as_ref().filter(|_| is_ours) {
+                add(AGAINST, peer, against)?;
+            }
         }
         if let Some(limit) = &case.limit {
             table.add(limit::NAME, limit.measure(place, case.entry)?);

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::apps;
 
 /// Where things are.
+#[derive(Clone)]
 pub(crate) struct Place {
     /// Cargo's folder for everything that is made.
     pub(crate) target: PathBuf,
@@ -40,9 +41,7 @@ impl Place {
             .context("no workspace")?;
         let target = root.join("target");
         let stack = match stack {
-            Some(stack) => {
-                fs::canonicalize(stack).with_context(|| format!("no {}", stack.display()))?
-            }
+            Some(stack) => there(stack)?,
             None => {
                 let mut cargo = Command::new("cargo");
                 let cargo = cargo.args(["build", "--release", "--package", "stack"]);
@@ -63,6 +62,14 @@ impl Place {
         })
     }
 
+    /// The same with another build of ours.
+    pub(crate) fn with(&self, stack: &Path) -> Result<Self> {
+        Ok(Self {
+            stack: there(stack)?,
+            ..self.clone()
+        })
+    }
+
     /// The interpreter that every server runs on.
     pub(crate) fn python(&self) -> PathBuf {
         self.venv.join("bin/python")
@@ -78,6 +85,10 @@ impl Place {
         let found = places.into_iter().find(|path| path.exists());
         found.context("no lib_stack.so beside the binary")
     }
+}
+
+fn there(stack: &Path) -> Result<PathBuf> {
+    fs::canonicalize(stack).with_context(|| format!("no {}", stack.display()))
 }
 
 fn venv(target: &Path, python: &str) -> Result<PathBuf> {

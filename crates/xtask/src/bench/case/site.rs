@@ -1,9 +1,16 @@
 //! A whole site, as a client sees it: TCP, the proxy, the workers.
 
-use super::Case;
+use super::{Case, Size};
 use crate::bench::{
     load::{Request, wrk::Wrk},
     servers,
+};
+
+/// More connections than slots, so that some requests wait.
+const SIZE: Size = Size {
+    workers: 2,
+    threads: 4,
+    connections: 32,
 };
 
 /// An app behind a proxy.
@@ -18,7 +25,7 @@ const fn app(
         about,
         peers: &[servers::SITES, servers::APPS],
         entry,
-        size: None,
+        size: SIZE,
         load,
         limit: None,
         promises: &[],
