@@ -37,4 +37,5 @@ mod serving;
 mod shutdown;
 mod slow_clients;
 mod startup;
+mod upstream;
 mod wsgi;

@@ -131,6 +131,18 @@ impl Client {
         self.stream.write_all(bytes).is_ok()
     }
 
+    /// A second hand on the connection, to write while another reads; plain only.
+    pub fn another_hand(&self) -> TcpStream {
+        let tcp = self.tcp.as_ref().expect("over TCP");
+        tcp.try_clone().expect("a descriptor is left")
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end(&self) {
+        let tcp = self.tcp.as_ref().expect("over TCP");
+        tcp.shutdown(std::net::Shutdown::Write).expect("connected");
+    }
+
     /// Our own port.
     pub fn local_port(&self) -> u16 {
         let tcp = self.tcp.as_ref().expect("over TCP");

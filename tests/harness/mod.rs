@@ -7,6 +7,7 @@
 pub mod client;
 pub mod frames;
 pub mod h2;
+pub mod origin;
 pub mod venv;
 
 use std::{

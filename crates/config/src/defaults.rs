@@ -102,6 +102,8 @@ pub(crate) const CONNECTIONS_PER_CLIENT: Figure<u64> =
     figure("connections_per_client", 0, 0, 1_000_000);
 // A table of 2 MiB for each `limit`: more clients than a small attack has, and far more than are busy at once.
 pub(crate) const LIMIT_CLIENTS: Figure<u64> = figure("limit_clients", 65_536, 1024, 16 << 20);
+// A chat that nobody writes in for an hour has been left; most protocols over WebSocket have heartbeats.
+pub(crate) const TUNNEL_TIMEOUT: Figure<Duration> = time("tunnel_timeout", 3600);
 // As long as a request may take, and less than what systemd waits (90 s).
 pub(crate) const DRAIN_TIMEOUT: Figure<Duration> = Figure {
     least: Duration::ZERO,
@@ -118,6 +120,21 @@ pub(crate) const STREAMS: Figure<u64> = figure("streams", 1, 0, 32_768);
 pub(crate) const TIMEOUT: Figure<Duration> = time("timeout", 30);
 // Large frameworks and models take their time to import, on a cold disk too.
 pub(crate) const BOOT_TIMEOUT: Figure<Duration> = time("boot_timeout", 60);
+
+// A SYN that is lost is sent again after one second, and after three: the first of them is waited for.
+pub(crate) const CONNECT_TIMEOUT: Figure<Duration> = time("connect_timeout", 3);
+// nginx's figure for what it waits for; other servers than ours may take longer than a page should.
+pub(crate) const UPSTREAM_TIMEOUT: Figure<Duration> = time("timeout", 60);
+// Event streams send a comment every 15 to 60 s, so that proxies see that they live.
+pub(crate) const READ_TIMEOUT: Figure<Duration> = time("read_timeout", 300);
+// More than most servers take; where it is reached, waiting here is cheaper than failing there.
+pub(crate) const UPSTREAM_CONNECTIONS: Figure<u64> = figure("connections", 1024, 1, 1_000_000);
+// Enough for some thousand requests a second of some milliseconds each.
+pub(crate) const IDLE_CONNECTIONS: Figure<u64> = figure("idle_connections", 64, 0, 65_536);
+// Node.js and uvicorn close an idle connection after 5 s; we are before them, so that no request meets that.
+pub(crate) const IDLE_TIMEOUT: Figure<Duration> = time("idle_timeout", 4);
+// nginx's figure (fail_timeout): a restart takes about as long.
+pub(crate) const RETRY_AFTER: Figure<Duration> = time("retry_after", 10);
 
 // Who wants the files to be asked for at each use says `"0s"`; more than a year is no use (RFC 9111 §5.2.2.1, §1.2.2).
 pub(crate) const CACHE: Figure<Duration> = Figure {
@@ -206,6 +223,7 @@ impl Default for Limits {
             connections: CONNECTIONS.default,
             connections_per_client: CONNECTIONS_PER_CLIENT.default,
             limit_clients: LIMIT_CLIENTS.default,
+            tunnel_timeout: TUNNEL_TIMEOUT.default,
             drain_timeout: DRAIN_TIMEOUT.default,
         }
     }

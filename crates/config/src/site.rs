@@ -30,6 +30,8 @@ pub struct Site {
     pub limits: Limits,
     /// `[app.NAME]`, in order of name.
     pub apps: Vec<App>,
+    /// `[upstream.NAME]`, in order of name, and those that routes write as addresses alone.
+    pub upstreams: Vec<Upstream>,
     /// `[[site]]`, in order of the file.
     pub hosts: Vec<VirtualHost>,
 }
@@ -188,6 +190,8 @@ pub struct Limits {
     pub connections_per_client: u64,
     /// How many clients each `limit` can tell apart; of more, those that came longest ago are forgotten.
     pub limit_clients: u64,
+    /// Longest time in which nothing passes through a tunnel, such as a WebSocket (close).
+    pub tunnel_timeout: Duration,
     /// How long running requests may take to finish when we stop.
     pub drain_timeout: Duration,
 }
@@ -381,6 +385,11 @@ pub enum Action {
         /// `app = "web"` beside it: what answers where there is no file.
         otherwise: Option<Box<Self>>,
     },
+    /// `upstream = "api"`, `"http://127.0.0.1:3000"` or a list of addresses.
+    Upstream {
+        /// Its name in [`Site::upstreams`].
+        upstream: String,
+    },
     /// `redirect = "/new"`, `"https://example.org/"` or `"https://example.org{path}{query}"`.
     Redirect {
         /// The location.
@@ -407,6 +416,43 @@ pub enum Queue {
     First,
     /// `"last"`: behind those that came before.
     Last,
+}
+
+/// `[upstream.NAME]`: other servers that answer, any of them as well as another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The name in `[upstream.NAME]`; the addresses where a route writes nothing else.
+    pub name: String,
+    /// The servers.
+    pub members: Vec<Located<Member>>,
+    /// Time to connect to one.
+    pub connect_timeout: Duration,
+    /// Time until the response head (504).
+    pub timeout: Duration,
+    /// Longest silence inside a response (the connection is cut).
+    pub read_timeout: Duration,
+    /// Most requests at once, over all members; further ones wait (503).
+    pub connections: u64,
+    /// Most connections that are kept open for each member while nobody needs them.
+    pub idle_connections: u64,
+    /// How long one is kept.
+    pub idle_timeout: Duration,
+    /// How long a member that failed is passed over while others are there.
+    pub retry_after: Duration,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Member {
+    /// `"http://host:port"`.
+    Http {
+        /// A name or an address; IPv6 without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `"unix:/run/api.sock"`.
+    Unix(PathBuf),
 }
 
 /// Where a redirect leads: parts that are put behind one another.
@@ -451,6 +497,14 @@ impl Site {
     #[must_use]
     pub fn app(&self, name: &str) -> Option<&App> {
         self.apps.iter().find(|app| app.name == name)
+    }
+}
+
+impl Site {
+    /// The upstream of this name.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| upstream.name == name)
     }
 }
 

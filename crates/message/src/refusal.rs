@@ -94,6 +94,9 @@ pub enum Refusal {
     /// A response whose status line is not `HTTP/1.x SP 3DIGIT SP reason` (RFC 9112 §4).
     #[error("the status line is malformed")]
     StatusLine,
+    /// 101 without a request for it, or with another protocol than those offered (RFC 9110 §7.8).
+    #[error("it switched to a protocol that was not offered")]
+    UnaskedUpgrade,
     /// A field that HTTP/2 forbids (RFC 9113 §8.2.2).
     #[error("a connection-specific field was sent over HTTP/2")]
     ConnectionField,
@@ -151,6 +154,7 @@ impl Refusal {
             Self::PercentEncoding => "bad-percent-encoding",
             Self::AboveRoot => "above-root",
             Self::StatusLine => "bad-status-line",
+            Self::UnaskedUpgrade => "unasked-upgrade",
             Self::ConnectionField => "connection-field",
             Self::PseudoField => "bad-pseudo-field",
             Self::ContentLengthMismatch => "content-length-mismatch",

@@ -302,6 +302,13 @@ impl Path {
         self.encode_from(0, out);
     }
 
+    /// Writes the first `end` decoded bytes, percent-encoded.
+    pub fn encode_until(&self, end: usize, out: &mut Vec<u8>) {
+        for &byte in self.decoded.get(..end).unwrap_or_default() {
+            encode_byte(byte, out);
+        }
+    }
+
     /// Writes what follows the first `start` decoded bytes, percent-encoded.
     pub fn encode_from(&self, start: usize, out: &mut Vec<u8>) {
         for &byte in self.decoded.get(start..).unwrap_or_default() {

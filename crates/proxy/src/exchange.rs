@@ -22,6 +22,7 @@ use crate::{
     redirect,
     request::{Peer, Request, Upload},
     response::{Content, Edits, Response, date},
+    upstream,
 };
 
 /// Answers a request. Its upload may be left unread, which the connection then deals with.
@@ -121,8 +122,16 @@ async fn attempt<'plan>(
     };
     match action {
         Action::App(app) => {
-            journal.route = Route::App(app.pool.label.clone());
+            journal.route = Route::Named(app.pool.label.clone());
             let response = app::respond(app, &request, peer, upload, journal).await?;
+            Ok(match route.compress {
+                true => compress::apply(response, &request, plan).await,
+                false => response,
+            })
+        }
+        Action::Upstream(upstream) => {
+            journal.route = Route::Named(upstream.label());
+            let response = upstream::respond(upstream, &request, upload, journal).await?;
             Ok(match route.compress {
                 true => compress::apply(response, &request, plan).await,
                 false => response,

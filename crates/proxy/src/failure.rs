@@ -24,6 +24,8 @@ pub(crate) enum Who {
     Files,
     /// The application or the process it runs in.
     Worker,
+    /// Another server that answers for us.
+    Upstream,
     /// stack, or the machine it runs on.
     Us,
 }
@@ -174,6 +176,48 @@ pub(crate) enum Failure {
         /// What the worker's runtime called it: `exception`, `protocol`.
         what: String,
     },
+    /// No member of the upstream takes the request; not a byte of it was sent to any.
+    #[error("upstream {upstream} cannot be reached: {member}: {source}")]
+    UpstreamUnreachable {
+        /// Which upstream.
+        upstream: Arc<str>,
+        /// The member that was tried last.
+        member: Arc<str>,
+        /// Why that failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The upstream has all the requests that it may have at once, and was not done with one in time.
+    #[error("upstream {upstream} had no place for the request in {waited:?}")]
+    UpstreamFull {
+        /// Which upstream.
+        upstream: Arc<str>,
+        /// How long it waited; nothing where too many wait already.
+        waited: Duration,
+    },
+    /// The member sent nothing for too long.
+    #[error("{member} sent nothing for {waited:?}")]
+    UpstreamTimeout {
+        /// Which member.
+        member: Arc<str>,
+        /// How long that was waited for.
+        waited: Duration,
+    },
+    /// The member closed the connection before its response was complete. The request is not sent again.
+    #[error("{member} closed the connection before the response was complete")]
+    UpstreamCut {
+        /// Which member.
+        member: Arc<str>,
+    },
+    /// The member's response breaks a rule of the protocol.
+    #[error("{member} sent a broken response: {rule}")]
+    UpstreamBroken {
+        /// Which member.
+        member: Arc<str>,
+        /// Which rule.
+        #[source]
+        rule: Refusal,
+    },
     /// The temporary file of an upload could not be written.
     #[error("the content could not be stored: {0}")]
     Spool(#[source] io::Error),
@@ -226,7 +270,12 @@ impl Failure {
             | Self::StreamsFull { .. }
             | Self::Handed(_) => 503,
             Self::WorkerDied { .. } | Self::WorkerCut { .. } | Self::BadResponse { .. } => 502,
-            Self::AppTimeout { .. } => 504,
+            Self::AppTimeout { .. } | Self::UpstreamTimeout { .. } => 504,
+            Self::UpstreamUnreachable { source, .. } if is_late(source) => 504,
+            Self::UpstreamUnreachable { .. }
+            | Self::UpstreamCut { .. }
+            | Self::UpstreamBroken { .. } => 502,
+            Self::UpstreamFull { .. } => 503,
             Self::AppFailed { .. } | Self::Encoding(_) => 500,
         }
     }
@@ -260,6 +309,11 @@ impl Failure {
             Self::BadResponse { .. } => "bad-response",
             Self::AppTimeout { .. } => "app-timeout",
             Self::AppFailed { .. } => "app-failed",
+            Self::UpstreamUnreachable { .. } => "upstream-unreachable",
+            Self::UpstreamFull { .. } => "upstream-full",
+            Self::UpstreamTimeout { .. } => "upstream-timeout",
+            Self::UpstreamCut { .. } => "upstream-cut",
+            Self::UpstreamBroken { .. } => "upstream-broken",
             Self::Spool(_) => "spool-failed",
             Self::SpoolFull => "spool-full",
             Self::StreamsFull { .. } => "streams-full",
@@ -279,6 +333,11 @@ impl Failure {
             | Self::BadResponse { .. }
             | Self::AppTimeout { .. }
             | Self::AppFailed { .. } => Who::Worker,
+            Self::UpstreamUnreachable { .. }
+            | Self::UpstreamFull { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::UpstreamCut { .. }
+            | Self::UpstreamBroken { .. } => Who::Upstream,
             Self::QueueFull { .. }
             | Self::QueueClient { .. }
             | Self::QueueShed { .. }
@@ -384,6 +443,10 @@ impl Failure {
 
 const RETRY_AFTER: u64 = 5;
 const RETRY_AFTER_MOST: u64 = 60;
+
+fn is_late(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}
 
 /// A client that names JSON and not HTML, as API clients do.
 pub(crate) fn prefers_json(accept: &[u8]) -> bool {

@@ -32,6 +32,8 @@ pub(crate) struct Journal {
     pub(crate) received: u64,
     /// The slot that ran it.
     pub(crate) slot: Option<Place>,
+    /// The member of an upstream that answered it.
+    pub(crate) member: Option<Arc<str>>,
     queue: Queue,
     /// How long the app took to its response head.
     pub(crate) app_time: Option<Duration>,
@@ -54,8 +56,8 @@ enum Queue {
 pub(crate) enum Route {
     /// Nothing was found, or something of ours.
     Fixed(&'static str),
-    /// An app, by its label.
-    App(Arc<str>),
+    /// An app or an upstream, by its label.
+    Named(Arc<str>),
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Journal {
             user: None,
             received: 0,
             slot: None,
+            member: None,
             queue: Queue::None,
             app_time: None,
             time: SystemTime::now(),
@@ -109,7 +112,7 @@ impl Journal {
             detail: failure.to_string(),
             closes: failure.closes(),
             left: matches!(failure, Failure::ClientLeft),
-            is_ours: matches!(failure.who(), Who::Worker | Who::Us),
+            is_ours: matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us),
         });
     }
 
@@ -159,12 +162,16 @@ impl Journal {
             request_id: self.id.as_str(),
             route: match &self.route {
                 Route::Fixed(name) => name,
-                Route::App(label) => label,
+                Route::Named(label) => label,
             },
             worker: self
                 .slot
                 .as_ref()
-                .map(|place| place as &(dyn Display + Sync)),
+                .map(|place| place as &(dyn Display + Sync))
+                .or_else(|| {
+                    let member = self.member.as_ref();
+                    member.map(|member| member as &(dyn Display + Sync))
+                }),
             queue: match self.queue {
                 Queue::None => None,
                 Queue::Since(begun) => Some(begun.elapsed()),

@@ -6,7 +6,7 @@
 //! the Python side is a Unix socket and HTTP/1.1.
 //!
 //! One request's way, in order: `server` → `listener` → `tls` → `connection` → `exchange` (`admit`, `route`, then `files`
-//! or `app`) → `connection`; every error becomes a response in `failure`, once.
+//! or `app` or `upstream`) → `connection`; every error becomes a response in `failure`, once.
 
 pub mod access;
 mod admit;
@@ -34,6 +34,7 @@ mod route;
 mod server;
 mod timer;
 mod tls;
+mod upstream;
 
 pub use connection::http2_attacks;
 pub use server::{Error, run};

@@ -22,6 +22,7 @@ use crate::{
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
+    upstream::{Upstream, UpstreamRoute},
 };
 
 /// What the server does with every request.
@@ -80,6 +81,8 @@ pub(crate) const CHALLENGES: &str = "/.well-known/acme-challenge/";
 pub(crate) enum Action {
     /// A slot of this app.
     App(AppRoute),
+    /// A member of this upstream.
+    Upstream(UpstreamRoute),
     /// A file below this folder.
     Files {
         /// The folder.
@@ -131,6 +134,9 @@ pub(crate) enum PlanError {
     /// A route to an app without a pool; the configuration forbids it.
     #[error("there is no app {0:?}")]
     NoApp(String),
+    /// A route to an upstream that there is not; the configuration forbids it.
+    #[error("there is no upstream {0:?}")]
+    NoUpstream(String),
 }
 
 /// What a plan is made of beside the configuration: what the master has opened for it, and what outlives it.
@@ -175,6 +181,7 @@ impl Plan {
             store: Store::new(site.limits.file_memory),
             buffers: Arc::new(buffers),
             pool: &pool,
+            upstreams: upstreams(site),
         };
         for virtual_host in &site.hosts {
             let gates = Gates::new(site, virtual_host, given.limiters, given.users);
@@ -232,6 +239,13 @@ struct Maker<'a> {
     store: Store,
     buffers: Arc<buffer::Store>,
     pool: &'a dyn Fn(&site::App) -> Arc<Pool>,
+    upstreams: HashMap<&'a str, Arc<Upstream>>,
+}
+
+fn upstreams(site: &Site) -> HashMap<&str, Arc<Upstream>> {
+    let all = site.upstreams.iter();
+    all.map(|upstream| (upstream.name.as_str(), Upstream::new(upstream)))
+        .collect()
 }
 
 impl Maker<'_> {
@@ -283,6 +297,15 @@ impl Maker<'_> {
                     settings: Settings::new(app, *queue, &self.site.limits, &self.buffers),
                     mounted: route.strip.then(|| mounted(&route.path)),
                 })
+            }
+            site::Action::Upstream { upstream } => {
+                let found = self.upstreams.get(upstream.as_str()).cloned();
+                Action::Upstream(UpstreamRoute::new(
+                    found.ok_or_else(|| PlanError::NoUpstream(upstream.clone()))?,
+                    &self.site.limits,
+                    &self.buffers,
+                    route.strip.then(|| mounted(&route.path)),
+                ))
             }
             site::Action::Files { files, otherwise } => Action::Files {
                 folder: self.folder(files, route.compress)?,

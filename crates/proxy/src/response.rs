@@ -4,7 +4,9 @@ use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::{compress::Encoded, failure::Failure, files::FileContent, origin::relay::Relay};
+use crate::{
+    compress::Encoded, failure::Failure, files::FileContent, origin::relay::Relay, upstream::Tunnel,
+};
 
 /// What a connection writes. Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`) are not in `fields`: the
 /// connection makes them from [`Content`], so they cannot disagree with what follows.
@@ -29,17 +31,19 @@ pub(crate) enum Content {
     Bytes(Bytes),
     /// An open file.
     File(FileContent),
-    /// Coming from a slot.
+    /// Coming from an origin.
     Relay(Relay),
     /// One of these, in a coding.
     Encoded(Box<Encoded>),
+    /// Whatever both sides make of it, after 101.
+    Tunnel(Box<Tunnel>),
 }
 
 impl Content {
     /// The length, where it is known before the content has ended.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Self::None | Self::Encoded(_) => None,
+            Self::None | Self::Encoded(_) | Self::Tunnel(_) => None,
             Self::Head(length) => *length,
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File(file) => Some(file.length()),

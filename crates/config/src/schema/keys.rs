@@ -17,8 +17,13 @@ pub(crate) struct Keys {
 
 pub(crate) static FILE: Keys = Keys {
     place: "the file",
-    names: &["server", "limits", "app", "site"],
-    foreign: &[("apps", "app"), ("sites", "site"), ("host", "site")],
+    names: &["server", "limits", "app", "upstream", "site"],
+    foreign: &[
+        ("apps", "app"),
+        ("sites", "site"),
+        ("host", "site"),
+        ("upstreams", "upstream"),
+    ],
     later: &[],
 };
 
@@ -87,6 +92,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "connections",
         "connections_per_client",
         "limit_clients",
+        "tunnel_timeout",
         "drain_timeout",
     ],
     foreign: &[
@@ -143,6 +149,31 @@ pub(crate) static APP: Keys = Keys {
         ("gid", "group"),
     ],
     later: &["listen", "max_requests", "max_rss"],
+};
+
+pub(crate) static UPSTREAM: Keys = Keys {
+    place: "`[upstream.NAME]`",
+    names: &[
+        "members",
+        "connect_timeout",
+        "timeout",
+        "read_timeout",
+        "connections",
+        "idle_connections",
+        "idle_timeout",
+        "retry_after",
+    ],
+    foreign: &[
+        ("servers", "members"),
+        ("server", "members"),
+        ("proxy_connect_timeout", "connect_timeout"),
+        ("proxy_read_timeout", "read_timeout"),
+        ("keepalive", "idle_connections"),
+        ("keepalive_timeout", "idle_timeout"),
+        ("max_conns", "connections"),
+        ("fail_timeout", "retry_after"),
+    ],
+    later: &[],
 };
 
 pub(crate) static SITE: Keys = Keys {
@@ -202,6 +233,7 @@ pub(crate) static ROUTE: Keys = Keys {
         "types",
         "symlinks",
         "compress",
+        "upstream",
         "redirect",
         "respond",
         "strip",
@@ -227,6 +259,8 @@ pub(crate) static ROUTE: Keys = Keys {
         ("alias", "files"),
         ("static", "files"),
         ("to", "redirect"),
+        ("proxy_pass", "upstream"),
+        ("proxy", "upstream"),
         ("return", "respond"),
         ("strip_prefix", "strip"),
         ("add_header", "headers"),
@@ -244,7 +278,7 @@ pub(crate) static ROUTE: Keys = Keys {
         ("follow_symlinks", "symlinks"),
         ("content_type", "type"),
     ],
-    later: &["limits", "upstream"],
+    later: &["limits"],
 };
 
 pub(crate) static AUTH: Keys = Keys {
@@ -272,12 +306,13 @@ pub(crate) static LIMIT: Keys = Keys {
 };
 
 /// Every kind of table.
-pub(crate) static ALL: [&Keys; 10] = [
+pub(crate) static ALL: [&Keys; 11] = [
     &FILE,
     &SERVER,
     &ACCESS_LOG,
     &LIMITS,
     &APP,
+    &UPSTREAM,
     &SITE,
     &TLS,
     &ROUTE,

@@ -52,6 +52,7 @@ fn figures(table: &Table<'_>) -> Limits {
         connections: table.count(&defaults::CONNECTIONS),
         connections_per_client: table.count(&defaults::CONNECTIONS_PER_CLIENT),
         limit_clients: table.count(&defaults::LIMIT_CLIENTS),
+        tunnel_timeout: table.duration(&defaults::TUNNEL_TIMEOUT),
         drain_timeout: table.duration(&defaults::DRAIN_TIMEOUT),
     }
 }

@@ -15,13 +15,14 @@ mod location;
 mod route;
 mod server;
 mod site;
+mod upstream;
 
 use std::path::Path;
 
 use crate::{
     error::{Mistake, Problem, Report, Span},
     paths::Folder,
-    site::{App, HostPattern, Site, Tls, VirtualHost},
+    site::{App, HostPattern, Site, Tls, Upstream, VirtualHost},
     syntax::Syntax,
     walk::{Certainty, Notes, Table, Value},
 };
@@ -30,6 +31,14 @@ use crate::{
 struct Context {
     folder: Folder,
     privileged: bool,
+}
+
+/// What routes may name.
+struct Names<'a> {
+    /// The apps; `None` where nothing can be said about their names.
+    apps: Option<&'a [&'a str]>,
+    /// The upstreams; those that routes write as addresses alone are added.
+    upstreams: &'a mut Vec<Upstream>,
 }
 
 /// What became of a text.
@@ -85,7 +94,12 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
     let names: Vec<&str> = apps.iter().map(|(name, _)| *name).collect();
     // Without names nothing can be said about those that routes use.
     let names = (!nameless).then_some(names.as_slice());
-    let hosts = sites(context, root, names, https.is_some());
+    let mut upstreams = upstream::read_all(context, root.get("upstream"));
+    let mut names = Names {
+        apps: names,
+        upstreams: &mut upstreams,
+    };
+    let hosts = sites(context, root, &mut names, https.is_some());
     if let Some(span) = https {
         check_https(root.notes, span, &hosts);
     }
@@ -94,6 +108,7 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
         server,
         limits: limits::read(root.get("limits"), root.notes),
         apps: read_apps(context, root, &apps),
+        upstreams,
         hosts,
     }
 }
@@ -123,7 +138,7 @@ fn is_nameless((name, value): &(&str, Value<'_>)) -> bool {
 fn sites(
     context: &Context,
     root: &Table<'_>,
-    apps: Option<&[&str]>,
+    names: &mut Names<'_>,
     https: bool,
 ) -> Vec<VirtualHost> {
     let Some(value) = root.get("site") else {
@@ -139,7 +154,7 @@ fn sites(
         value.list("tables `[[site]]`").unwrap_or_default()
     };
     let mut taken: Vec<HostPattern> = Vec::new();
-    let read = |value: &Value<'_>| site::read(context, value, apps, https, &mut taken);
+    let read = |value: &Value<'_>| site::read(context, value, names, https, &mut taken);
     values.iter().filter_map(read).collect()
 }
 

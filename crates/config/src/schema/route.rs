@@ -1,6 +1,6 @@
 //! One entry of `routes`.
 
-use super::{Context, access, files, headers, keys, location};
+use super::{Context, Names, access, files, headers, keys, location, upstream};
 use crate::{
     defaults,
     error::{Mistake, Problem},
@@ -19,7 +19,7 @@ pub(super) struct Outer {
 pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
-    apps: Option<&[&str]>,
+    names: &mut Names<'_>,
     outer: &Outer,
     before: &[Route],
 ) -> Option<Route> {
@@ -28,7 +28,7 @@ pub(super) fn read(
         "a table such as `{ path = \"/\", app = \"web\" }`",
     )?;
     let path = path(&table, before);
-    let action = action(context, &table, apps, path.as_ref());
+    let action = action(context, &table, names, path.as_ref());
     let compress = table.get("compress").and_then(|value| value.boolean());
     let (strip, headers) = (
         strip(&table, path.as_ref()),
@@ -102,13 +102,15 @@ fn has_escape(text: &str) -> bool {
         .any(|three| three[0] == b'%' && three[1..].iter().all(u8::is_ascii_hexdigit))
 }
 
-/// What goes with an app, also behind files.
+/// What goes with an app or an upstream, also behind files.
 const APP_OPTIONS: &[&str] = &["compress", "strip", "queue"];
+const UPSTREAM_OPTIONS: &[&str] = &["compress", "strip"];
 
-/// The keys that say what answers, and what goes with each. Files may stand before an app, and then come first.
-const ACTIONS: [(&str, &[&str]); 4] = [
+/// The keys that say what answers, and what goes with each. Files may stand before an app or an upstream, and then come first.
+const ACTIONS: [(&str, &[&str]); 5] = [
     ("files", files::OPTIONS),
     ("app", APP_OPTIONS),
+    ("upstream", UPSTREAM_OPTIONS),
     ("redirect", &["status"]),
     ("respond", &["status", "type"]),
 ];
@@ -116,20 +118,24 @@ const ACTIONS: [(&str, &[&str]); 4] = [
 fn action(
     context: &Context,
     table: &Table<'_>,
-    apps: Option<&[&str]>,
+    names: &mut Names<'_>,
     path: Option<&RoutePath>,
 ) -> Option<Action> {
     let (name, value) = the_action(table)?;
     match name {
-        "app" => app(table, &value, apps),
+        "app" => app(table, &value, names.apps),
+        "upstream" => upstream::of_route(context, &value, names.upstreams),
         "files" => {
             let files = files::read(context, table, &value, path);
-            let otherwise = table.get("app").map(|value| app(table, &value, apps));
+            let otherwise = behind_files(table).map(|(name, value)| match name {
+                "app" => app(table, &value, names.apps),
+                _ => upstream::of_route(context, &value, names.upstreams),
+            });
             Some(Action::Files {
                 files: Box::new(files?),
                 otherwise: match otherwise {
                     None => None,
-                    Some(app) => Some(Box::new(app?)),
+                    Some(other) => Some(Box::new(other?)),
                 },
             })
         }
@@ -145,22 +151,28 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         .filter_map(|(name, options)| Some((*name, *options, table.get(name)?)));
     let Some((name, options, value)) = found.next() else {
         let problem = Problem::new(table.span, "the route does not say what answers");
-        table
-            .notes
-            .missing(problem.hint("add one of `app`, `files`, `redirect` and `respond`"));
+        table.notes.missing(
+            problem.hint("add one of `app`, `files`, `upstream`, `redirect` and `respond`"),
+        );
         return None;
     };
     let mut alone = true;
-    for (other, _, second) in found.filter(|(other, ..)| (name, *other) != ("files", "app")) {
+    let beside = behind_files(table).filter(|_| name == "files");
+    let follows = |other: &str| beside.as_ref().is_some_and(|(known, _)| *known == other);
+    for (other, _, second) in found.filter(|(other, ..)| !follows(other)) {
         alone = false;
         table.notes.wrong(Problem::new(
             second.key,
             format!("a route has one of `{name}` and `{other}`, not both"),
         ));
     }
-    let beside = table.get("app").filter(|_| name == "files");
     let has = |option: &str| {
-        options.contains(&option) || beside.is_some() && APP_OPTIONS.contains(&option)
+        let of = |name| {
+            ACTIONS
+                .iter()
+                .any(|(known, used)| *known == name && used.contains(&option))
+        };
+        options.contains(&option) || beside.as_ref().is_some_and(|(name, _)| of(*name))
     };
     let others = ["strip", "queue", "status", "type"];
     for option in files::OPTIONS.iter().copied().chain(others) {
@@ -178,6 +190,13 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         }
     }
     Some((name, value))
+}
+
+/// What answers where there is no file.
+fn behind_files<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
+    ["app", "upstream"]
+        .into_iter()
+        .find_map(|name| Some((name, table.get(name)?)))
 }
 
 /// `strip = true`, where there is something to strip.

@@ -1,6 +1,6 @@
 //! `[[site]]`.
 
-use super::{Context, access, headers, keys, route};
+use super::{Context, Names, access, headers, keys, route};
 use crate::{
     defaults,
     error::Mistake,
@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
-    apps: Option<&[&str]>,
+    names: &mut Names<'_>,
     https: bool,
     taken: &mut Vec<HostPattern>,
 ) -> Option<VirtualHost> {
@@ -25,7 +25,7 @@ pub(super) fn read(
     Some(VirtualHost {
         names: hosts(&table, value, taken),
         tls: tls(context, &table, https),
-        routes: routes(context, &table, apps, &outer),
+        routes: routes(context, &table, names, &outer),
         headers: outer.headers,
         security_headers: outer.security_headers,
         access: outer.access,
@@ -152,7 +152,7 @@ fn files(context: &Context, value: &Value<'_>) -> Option<Tls> {
 fn routes(
     context: &Context,
     table: &Table<'_>,
-    apps: Option<&[&str]>,
+    names: &mut Names<'_>,
     outer: &route::Outer,
 ) -> Vec<Route> {
     let example = "routes = [{ path = \"/\", app = \"web\" }]";
@@ -168,7 +168,7 @@ fn routes(
     }
     let mut routes: Vec<Route> = Vec::new();
     for element in elements.unwrap_or_default() {
-        routes.extend(route::read(context, &element, apps, outer, &routes));
+        routes.extend(route::read(context, &element, names, outer, &routes));
     }
     routes
 }

@@ -8,7 +8,7 @@ use message::{
 };
 use tokio::time::Instant;
 
-use super::{AppRoute, outbound::passed_back, slot::Slot};
+use super::{AppRoute, slot::Slot};
 use crate::{
     control::Report,
     failure::Failure,
@@ -16,6 +16,7 @@ use crate::{
     journal::Journal,
     origin::{
         Connection, Origin,
+        head::passed_back,
         relay::{Unanswered, Written, answer, content, decimal, finish, is_live},
         spool::Spooled,
         wire::HeadError,
@@ -118,10 +119,7 @@ async fn unanswered(
                 request_id: request.id.to_string(),
             };
             app.pool.report(overdue);
-            Failure::AppTimeout {
-                worker: worker.label.to_string(),
-                timeout: app.settings.timeout,
-            }
+            slot.late(app.settings.timeout)
         }
         Unanswered::Head(HeadError::Ended) => slot.ended().await,
         Unanswered::Head(HeadError::Broken(rule)) => slot.broke(rule),

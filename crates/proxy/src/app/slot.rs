@@ -189,6 +189,13 @@ impl Origin for Slot {
         }
     }
 
+    fn late(&self, timeout: Duration) -> Failure {
+        Failure::AppTimeout {
+            worker: self.worker.label.to_string(),
+            timeout,
+        }
+    }
+
     fn broke(&self, rule: Refusal) -> Failure {
         Failure::BadResponse {
             worker: self.worker.label.to_string(),

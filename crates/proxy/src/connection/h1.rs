@@ -22,8 +22,9 @@ use crate::{
     journal::Journal,
     plan::Plan,
     request::{Peer, Upload},
-    response::{Content, Pieces, Response},
+    response::{Content, FieldLines, Pieces, Response},
     server::Server,
+    upstream::{Passed, Tunnel},
 };
 
 /// How much of a file is made sure of in the page cache before the kernel sends it.
@@ -140,6 +141,17 @@ impl<S: Stream> Turn<'_, S> {
             journal.record(&plan.log, peer, Some(&head), response.status, 0);
             return End::Cut;
         }
+        if let Content::Tunnel(tunnel) = response.content {
+            let opened = Opened {
+                status: response.status,
+                fields: response.fields,
+                tunnel,
+            };
+            let passed = opened.run(wire, plan).await;
+            journal.received = passed.up;
+            journal.record(&plan.log, peer, Some(&head), response.status, passed.down);
+            return End::Clean;
+        }
         let keep = Keep::decide(last || unread || journal.closes(), &head);
         let status = response.status;
         let mut sending = Sending {
@@ -161,6 +173,35 @@ impl<S: Stream> Turn<'_, S> {
         let sent = sending.sent;
         journal.record(&plan.log, peer, Some(&head), status, sent);
         end
+    }
+}
+
+/// The answer that opens a tunnel (RFC 9110 §15.2.2), and the tunnel.
+struct Opened {
+    status: u16,
+    fields: FieldLines,
+    tunnel: Box<Tunnel>,
+}
+
+impl Opened {
+    /// From the 101 to the end of the tunnel, which is the end of the connection.
+    async fn run(self, wire: &mut Wire<impl Stream>, plan: &Plan) -> Passed {
+        let out = &mut wire.out;
+        out.clear();
+        let reason = status::reason(self.status);
+        out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status).as_bytes());
+        self.fields.write_to(out);
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+        out.extend_from_slice(self.tunnel.protocol());
+        out.extend_from_slice(b"\r\n\r\n");
+        let patience = plan.limits.send_timeout;
+        if wire.write_out(b"", patience).await.is_err() || wire.flush(patience).await.is_err() {
+            return Passed::default();
+        }
+        let (stream, early) = wire.tunnelled();
+        self.tunnel
+            .run(stream, early, plan.limits.tunnel_timeout)
+            .await
     }
 }
 
@@ -274,7 +315,9 @@ impl<S: Stream> Sending<'_, S> {
         }
         self.head(&response, framing);
         match response.content {
-            Content::None | Content::Head(_) => self.wire.write_out(b"", patience).await?,
+            Content::None | Content::Head(_) | Content::Tunnel(_) => {
+                self.wire.write_out(b"", patience).await?
+            }
             Content::Bytes(bytes) if bytes.len() <= COPIED => {
                 self.wire.out.extend_from_slice(&bytes);
                 self.wire.write_out(b"", patience).await?;

@@ -205,6 +205,12 @@ impl<S: Stream> Wire<S> {
         result
     }
 
+    /// The stream, and what was read from it, for a tunnel: nothing of HTTP follows.
+    pub(super) fn tunnelled(&mut self) -> (&mut S, BytesMut) {
+        self.out = Vec::new();
+        (&mut self.stream, std::mem::take(&mut self.buffer))
+    }
+
     /// Whether files can be sent by the kernel ([`Self::send_file`]).
     pub(super) fn is_plain(&self) -> bool {
         self.stream.plain().is_some()

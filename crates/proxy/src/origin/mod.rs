@@ -1,14 +1,15 @@
 //! What answers behind us, be it a slot of a worker or a member of an upstream: one way to speak to both.
 //!
-//! [`spool`] reads a request's content whole, at the client's speed; [`wire`] is a connection and what was read from it;
+//! [`head`] is what passes of the two heads; [`spool`] reads a request's content whole, at the client's speed; [`wire`] is a connection and what was read from it;
 //! [`relay`] writes the request and takes the response at the origin's speed. Who the origin is, how a connection to it is
 //! found and what its end means is known to `app` and `upstream`, which share nothing else.
 
+pub(crate) mod head;
 pub(crate) mod relay;
 pub(crate) mod spool;
 pub(crate) mod wire;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use message::refusal::Refusal;
 
@@ -33,6 +34,14 @@ pub(crate) trait Origin: Send + Sync + 'static {
 
     /// The response has been read to its last byte, and the request written to its: another may have the connection.
     fn free(self);
+
+    /// How long the origin may be silent inside a response; `None` for ever.
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Nothing came for so long.
+    fn late(&self, waited: Duration) -> Failure;
 
     /// The response breaks a rule.
     fn broke(&self, rule: Refusal) -> Failure;

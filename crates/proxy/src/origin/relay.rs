@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use message::{
     framing::{self, Body, Piece},
     head::ResponseHead,
+    refusal::Refusal,
 };
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ use crate::{
     framed::Framed,
     request::RequestId,
     response::Content,
+    timer::Elapsed,
 };
 
 /// How much of a request the socket took at once: nearly always all of it.
@@ -189,6 +191,10 @@ pub(crate) fn content(
     holding: &Holding,
     id: RequestId,
 ) -> Result<Content, Failure> {
+    if head.status < 200 {
+        // Nobody here has asked for another protocol, and would not know what to do with it.
+        return Err(origin.broke(Refusal::UnaskedUpgrade));
+    }
     let live;
     let holding = if is_live(head) {
         live = holding.in_memory();
@@ -379,6 +385,7 @@ impl<O: Origin> Pump<O> {
             // Closing the connection tells the origin.
             Taken::ForNobody => return drop(origin),
             Taken::Ended => Err(origin.ended().await),
+            Taken::Silent => Err(origin.late(origin.silence().unwrap_or_default())),
             Taken::Failed(failure) => {
                 drop(origin);
                 Err(failure)
@@ -405,8 +412,8 @@ impl<O: Origin> Pump<O> {
     /// The next piece, or how there came to be none.
     async fn next(&mut self) -> Result<Bytes, Taken> {
         loop {
-            let wire = &mut self.origin.connection().wire;
-            match self.source.take(&mut wire.buffer) {
+            let buffer = &mut self.origin.connection().wire.buffer;
+            match self.source.take(buffer) {
                 Ok(Piece::Data(piece)) => return Ok(piece),
                 Ok(Piece::End) => return Err(Taken::All),
                 Ok(Piece::NeedMore) => {}
@@ -414,7 +421,10 @@ impl<O: Origin> Pump<O> {
             }
             let read = tokio::select! {
                 biased;
-                read = fill(wire, &mut self.unsent) => read,
+                read = fill_in_time(&mut self.origin, &mut self.unsent) => match read {
+                    Ok(read) => read,
+                    Err(Elapsed) => return Err(Taken::Silent),
+                },
                 () = self.pipe.gone() => return Err(Taken::ForNobody),
             };
             match read {
@@ -438,7 +448,23 @@ enum Taken {
     ForNobody,
     /// The connection ended first.
     Ended,
+    /// Nothing came for longer than the origin may be silent.
+    Silent,
     Failed(Failure),
+}
+
+/// Reads more, within the silence that the origin is allowed.
+async fn fill_in_time(
+    origin: &mut impl Origin,
+    unsent: &mut Option<Unsent>,
+) -> Result<Result<io::Result<usize>, Failure>, Elapsed> {
+    let silence = origin.silence();
+    let Connection { wire, timer, .. } = origin.connection();
+    let work = fill(wire, unsent);
+    match silence {
+        Some(silence) => timer.bound(Instant::now() + silence, work).await,
+        None => Ok(work.await),
+    }
 }
 
 /// Reads more of the response, 0 at its end, and meanwhile sends what is left of the request.

@@ -19,7 +19,7 @@ use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, Interest, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -39,7 +39,6 @@ pub(crate) enum Socket {
     /// On this machine.
     Unix(UnixStream),
     /// Anywhere.
-    #[expect(dead_code, reason = "members of upstreams land next")]
     Tcp(TcpStream),
 }
 
@@ -151,6 +150,24 @@ impl AsyncRead for Socket {
     }
 }
 
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
 impl Wire {
     /// Nothing has been read yet.
     pub(crate) fn new(socket: Socket, inbox: Option<Inbox>) -> Self {
@@ -223,7 +240,8 @@ pub(super) async fn read_head(
     loop {
         if let Some(length) = finder.find_response(buffer, &HEAD_LIMITS)? {
             let head = ResponseHead::parse(buffer.split_to(length).freeze(), &HEAD_LIMITS)?;
-            if head.status >= 200 {
+            // Switching protocols (RFC 9110 §15.2.2) is final: nothing of HTTP follows.
+            if head.status >= 200 || head.status == 101 {
                 return Ok(head);
             }
             continue;

@@ -141,9 +141,14 @@ impl Banner<'_> {
                             fails,
                         )
                     }
+                    Some(Action::Upstream { upstream }) => {
+                        let (what, members, fails) = self.upstream(upstream);
+                        (what, format!("{members}, after {folder}"), fails)
+                    }
                     _ => ("files".to_owned(), folder, false),
                 }
             }
+            Action::Upstream { upstream } => self.upstream(upstream),
             Action::Redirect { to, status } => {
                 ("redirect".to_owned(), format!("{status} {to}"), false)
             }
@@ -155,6 +160,22 @@ impl Banner<'_> {
             detail,
             fails,
         }
+    }
+
+    fn upstream(&self, name: &str) -> (String, String, bool) {
+        // Every route's upstream exists in a valid configuration.
+        let found = self.loaded.site.upstream(name);
+        let members: Vec<String> = found
+            .iter()
+            .flat_map(|upstream| &upstream.members)
+            .map(|member| member.to_string())
+            .collect();
+        let members = members.join(", ");
+        let what = match members == name {
+            true => "upstream".to_owned(),
+            false => format!("upstream {name}"),
+        };
+        (what, members, false)
     }
 
     fn app(&self, name: &str) -> (String, bool) {

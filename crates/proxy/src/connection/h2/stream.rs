@@ -150,7 +150,7 @@ struct Sending<'s> {
 impl Sending<'_> {
     async fn send(&mut self, response: Response) -> Result<(), Failure> {
         let empty = match &response.content {
-            Content::None | Content::Head(_) => true,
+            Content::None | Content::Head(_) | Content::Tunnel(_) => true,
             content => content.length() == Some(0),
         };
         self.head(&response, empty)?;
@@ -158,7 +158,8 @@ impl Sending<'_> {
             return Ok(());
         }
         match response.content {
-            Content::None | Content::Head(_) => Ok(()),
+            // Nobody is offered a tunnel over HTTP/2.
+            Content::None | Content::Head(_) | Content::Tunnel(_) => Ok(()),
             Content::Bytes(bytes) => self.content(bytes, true).await,
             Content::File(mut file) => {
                 while let Some(piece) = file.next().await.map_err(Failure::FileUnreadable)? {

@@ -1,0 +1,235 @@
+//! `upstream` routes: other servers that speak HTTP/1.1, on this machine or elsewhere.
+//!
+//! A request goes to the member that has the fewest, over a connection that was kept or a new one. It is tried with another
+//! member only as long as not a byte of it has been sent; a member that fails is passed over for a while. What comes back is
+//! held to the same rules as what clients send, and taken at the member's speed, as from a slot.
+
+mod member;
+mod outbound;
+mod run;
+mod tunnel;
+mod upgrade;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use config::site;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    buffer::{Holding, Store},
+    failure::Failure,
+    journal::Journal,
+    origin::{
+        Origin,
+        relay::{self, Written},
+        spool::{self, Spooled, Spooling},
+    },
+    request::{Request, Upload},
+    response::Response,
+};
+use member::{Lease, Member};
+pub(crate) use tunnel::{Passed, Tunnel};
+use upgrade::Upgrade;
+
+/// What a route knows of its upstream.
+#[derive(Debug)]
+pub(crate) struct UpstreamRoute {
+    upstream: Arc<Upstream>,
+    /// How much of the path the upstream does not see.
+    stripped: Option<usize>,
+    /// In the queue for a place.
+    queue_timeout: Duration,
+    queue_length: usize,
+    /// How a response is held that the client has not taken.
+    holding: Holding,
+    spooling: Spooling,
+}
+
+impl UpstreamRoute {
+    /// Of this upstream, within the limits of the table.
+    pub(crate) fn new(
+        upstream: Arc<Upstream>,
+        limits: &site::Limits,
+        store: &Arc<Store>,
+        stripped: Option<usize>,
+    ) -> Self {
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            upstream,
+            stripped,
+            queue_timeout: limits.queue_timeout,
+            queue_length: size(limits.queue_length),
+            holding: Holding::new(store, limits),
+            spooling: Spooling::new(store, limits),
+        }
+    }
+
+    /// What it is called in logs.
+    pub(crate) fn label(&self) -> Arc<str> {
+        Arc::clone(&self.upstream.label)
+    }
+}
+
+/// Servers of which each may answer.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    name: Arc<str>,
+    label: Arc<str>,
+    members: Vec<Arc<Member>>,
+    /// Where the next search for a member begins, so that those that have equally few take turns.
+    turn: AtomicUsize,
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// Until the response head.
+    timeout: Duration,
+}
+
+impl Upstream {
+    /// As the configuration has it. Nothing is connected before it is needed.
+    pub(crate) fn new(upstream: &site::Upstream) -> Arc<Self> {
+        let places = usize::try_from(upstream.connections).unwrap_or(usize::MAX);
+        let members = upstream.members.iter();
+        Arc::new(Self {
+            name: upstream.name.as_str().into(),
+            label: format!("upstream {}", upstream.name).into(),
+            members: members
+                .map(|member| Arc::new(Member::new(&member.value, upstream)))
+                .collect(),
+            turn: AtomicUsize::new(0),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            waiting: AtomicUsize::new(0),
+            timeout: upstream.timeout,
+        })
+    }
+
+    /// A place among `connections`, at once or in order of arrival.
+    async fn place(
+        &self,
+        route: &UpstreamRoute,
+        journal: &mut Journal,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        let places = Arc::clone(&self.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Ok(place);
+        }
+        let full = |waited| Failure::UpstreamFull {
+            upstream: Arc::clone(&self.name),
+            waited,
+        };
+        if self.waiting.load(Ordering::Relaxed) >= route.queue_length {
+            return Err(full(Duration::ZERO));
+        }
+        let _waits = Waits::new(&self.waiting);
+        journal.queue();
+        let place = tokio::time::timeout(route.queue_timeout, places.acquire_owned()).await;
+        journal.dequeue();
+        match place {
+            Ok(place) => Ok(place.expect("the semaphore is never closed")),
+            Err(_) => Err(full(route.queue_timeout)),
+        }
+    }
+
+    /// The member with the fewest requests of those that have not been tried, one that rests only if there is no other.
+    fn choose(&self, tried: &[usize]) -> Option<(usize, &Arc<Member>)> {
+        if let ([member], []) = (&self.members[..], tried) {
+            return Some((0, member));
+        }
+        let count = self.members.len();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        (0..count)
+            .map(|place| first.wrapping_add(place) % count)
+            .filter(|index| !tried.contains(index))
+            .map(|index| (index, &self.members[index]))
+            .min_by_key(|(_, member)| (member.rests_for(), member.active()))
+    }
+}
+
+/// One that waits, counted for as long as it does.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads the request whole, finds a member that takes it, and brings its answer.
+pub(crate) async fn respond(
+    route: &UpstreamRoute,
+    request: &Request<'_>,
+    upload: &mut impl Upload,
+    journal: &mut Journal,
+) -> Result<Response, Failure> {
+    let upgrade = Upgrade::wanted(request, upload.framing());
+    let body = spool::read(upload, &route.spooling).await?;
+    journal.received = body.length();
+    let (lease, written) = tokio::select! {
+        biased;
+        begun = begin(route, request, upgrade.as_ref(), &body, journal) => begun?,
+        () = upload.left() => return Err(Failure::ClientLeft),
+    };
+    journal.member = Some(lease.label());
+    tokio::select! {
+        biased;
+        response = run::run(lease, route, request, upgrade, body, written, journal) => response,
+        () = upload.left() => Err(Failure::ClientLeft),
+    }
+}
+
+/// Writes the request to a member. As long as not a byte has been written to it, the request is not in it, and goes to the
+/// next connection or the next member.
+async fn begin(
+    route: &UpstreamRoute,
+    request: &Request<'_>,
+    upgrade: Option<&Upgrade>,
+    body: &Spooled,
+    journal: &mut Journal,
+) -> Result<(Lease, Written), Failure> {
+    let upstream = &route.upstream;
+    let mut place = upstream.place(route, journal).await?;
+    let mut tried = Vec::new();
+    let mut last = None;
+    while let Some((index, member)) = upstream.choose(&tried) {
+        let mut lease = Lease::new(Arc::clone(member), place);
+        loop {
+            let kept = match lease.connect().await {
+                Ok(kept) => kept,
+                Err(error) => {
+                    last = Some((lease.label(), error));
+                    break;
+                }
+            };
+            let connection = lease.connection();
+            outbound::write_head(&mut connection.out, request, route.stripped, upgrade, body);
+            if let Some(written) = relay::begin(connection, body) {
+                return Ok((lease, written));
+            }
+            if !kept {
+                last = Some((lease.label(), std::io::ErrorKind::BrokenPipe.into()));
+                break;
+            }
+        }
+        member.unreachable();
+        tried.push(index);
+        place = lease.into_place();
+    }
+    let (member, source) = last.expect("an upstream has a member");
+    Err(Failure::UpstreamUnreachable {
+        upstream: Arc::clone(&upstream.name),
+        member,
+        source,
+    })
+}

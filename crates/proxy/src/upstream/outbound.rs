@@ -1,0 +1,72 @@
+//! The head of a request as a member of an upstream sees it: what the client sent, and who the client is.
+
+use std::io::Write;
+
+use super::upgrade::Upgrade;
+use crate::{
+    origin::{
+        head::{content_length, line, passed_on, scheme},
+        spool::Spooled,
+    },
+    request::Request,
+};
+
+/// Writes the head; content follows in the length that it states. `stripped` bytes of the path are not for the member.
+pub(super) fn write_head(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    stripped: Option<usize>,
+    upgrade: Option<&Upgrade>,
+    body: &Spooled,
+) {
+    out.clear();
+    request_line(out, request, stripped.unwrap_or(0));
+    line(out, b"Host", host(request));
+    passed_on(out, &request.head.fields);
+    forwarded(out, request, stripped);
+    line(out, b"X-Request-ID", request.id.as_str().as_bytes());
+    // RFC 9110 §7.6.3: a gateway says that it has passed a request on.
+    line(out, b"Via", b"1.1 stack");
+    if let Some(upgrade) = upgrade {
+        upgrade.write(out);
+    }
+    content_length(out, body);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn request_line(out: &mut Vec<u8>, request: &Request<'_>, stripped: usize) {
+    let target = &request.target;
+    out.extend_from_slice(request.head.method.as_bytes());
+    out.push(b' ');
+    target.write_path(stripped, out);
+    target.write_query(out);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// HTTP/1.0 may come without, HTTP/1.1 goes on with one, be it empty (RFC 9112 §3.2).
+fn host<'r>(request: &'r Request<'_>) -> &'r [u8] {
+    &request.target.authority
+}
+
+/// Who asks and how, in the fields that servers behind proxies look for.
+fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Option<usize>) {
+    if let Some(address) = request.client.address {
+        write!(
+            out,
+            "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\n"
+        )
+        .expect("a Vec takes every write");
+    }
+    line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
+    if !request.target.authority.is_empty() {
+        line(out, b"X-Forwarded-Host", host(request));
+    }
+    let default = if request.client.https { 443 } else { 80 };
+    let port = request.target.port.unwrap_or(default);
+    write!(out, "X-Forwarded-Port: {port}\r\n").expect("a Vec takes every write");
+    if let Some(length) = stripped {
+        out.extend_from_slice(b"X-Forwarded-Prefix: ");
+        request.target.path.encode_until(length, out);
+        out.extend_from_slice(b"\r\n");
+    }
+}
