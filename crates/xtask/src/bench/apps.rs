@@ -11,6 +11,12 @@ import time
 MIB = b"x" * (1 << 20)
 
 
+def events():
+    while True:
+        yield b"data: %d\n\n" % time.monotonic_ns()
+        time.sleep(1)
+
+
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/":
@@ -19,6 +25,14 @@ def app(environ, start_response):
         body = b"%d\n" % len(environ["wsgi.input"].read())
     elif path == "/mib":
         body = MIB
+    elif path == "/page":
+        body = MIB[: 512 * 1024]
+    elif path == "/ten":
+        time.sleep(0.010)
+        body = b"ten\n"
+    elif path == "/events":
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return events()
     else:
         end = time.thread_time() + 0.001
         while time.thread_time() < end:

@@ -13,6 +13,7 @@ mod place;
 mod process;
 mod report;
 mod servers;
+pub(crate) mod slow;
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,7 @@ use self::{
 /// What is measured, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which cases, by name or by the beginning of it (`worker`); all without any.
+    /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow`, which takes long.
     cases: Vec<String>,
     /// Only these peers, by name (repeatable); ours always takes part.
     #[arg(long = "peer")]
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     /// Another build of ours, with its module beside it, that takes part as a peer of its own.
     #[arg(long)]
     against: Option<PathBuf>,
+    /// How many slow clients of each kind there are (`slow`).
+    #[arg(long, default_value_t = 1000)]
+    slow_clients: usize,
     /// The Python of every server.
     #[arg(long, default_value = "python3.11")]
     python: String,
@@ -70,6 +74,9 @@ const AGAINST: &str = "stack (the other)";
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if slow::is_wanted(options) {
+        return slow::run(options);
+    }
     let cases = chosen(options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
@@ -174,7 +181,7 @@ fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
 }
 
 fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Options) -> Result<Row> {
-    let running = peer.start(place, case, size)?;
+    let running = peer.start(place, case.entry, size)?;
     let ask = |seconds| {
         case.load
             .run(&running, size.connections, Duration::from_secs(seconds))

@@ -14,12 +14,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    case::{Case, Size},
+    case::Size,
     place::Place,
     process::{self, Cpu, Member},
 };
 
 /// One server, or several that stand behind each other.
+#[derive(Clone, Copy)]
 pub(crate) struct Peer {
     /// Its name in the table.
     pub(crate) name: &'static str,
@@ -114,7 +115,7 @@ pub(crate) struct Running {
 
 impl Peer {
     /// Starts it and waits for the first page.
-    pub(crate) fn start(&self, place: &Place, case: &Case, size: Size) -> Result<Running> {
+    pub(crate) fn start(&self, place: &Place, entry: &str, size: Size) -> Result<Running> {
         let folder = place.target.join("bench-run");
         // Only there if a run was killed.
         let _ = fs::remove_dir_all(&folder);
@@ -123,7 +124,7 @@ impl Peer {
             place,
             folder: &folder,
             port: free_port()?,
-            entry: case.entry,
+            entry,
             workers: size.workers.to_string(),
             threads: size.threads.to_string(),
         };
@@ -171,6 +172,28 @@ impl Running {
     /// Proportional set size of all its processes, in MiB.
     pub(crate) fn memory(&self) -> Result<f64> {
         process::memory(&self.members())
+    }
+
+    /// Proportional set size of what clients are connected to, in MiB.
+    pub(crate) fn front_memory(&self) -> Result<f64> {
+        process::memory(&self.front())
+    }
+
+    /// How many descriptors that has open.
+    pub(crate) fn front_descriptors(&self) -> usize {
+        self.front()
+            .iter()
+            .map(|member| process::descriptors(member.pid))
+            .sum()
+    }
+
+    /// The proxy, or the server where there is none.
+    fn front(&self) -> Vec<Member> {
+        let mut members = self.members();
+        if members.iter().any(|member| member.part == "proxy") {
+            members.retain(|member| member.part == "proxy");
+        }
+        members
     }
 
     fn members(&self) -> Vec<Member> {

@@ -84,6 +84,11 @@ pub(crate) fn memory(members: &[Member]) -> Result<f64> {
     Ok(sum as f64 / 1024.0)
 }
 
+/// How many descriptors a process has open.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 /// What the figures were taken on.
 pub(crate) fn machine() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

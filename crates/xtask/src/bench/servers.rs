@@ -53,6 +53,12 @@ pub(crate) const APPS: &[Peer] = &[
     }),
 ];
 
+/// What may stand before slow clients, or would have to.
+pub(crate) const FRONTS: &[Peer] = &[SITES[0], APPS[0], SITES[1], APPS[4]];
+
+/// What has a thread for each of a thousand streams.
+pub(crate) const EVENTS: &[Peer] = &[SITES[0], SITES[1], APPS[4]];
+
 /// Python servers alone, on a Unix socket.
 pub(crate) const WORKERS: &[Peer] = &[
     Peer {

@@ -25,7 +25,7 @@ pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
          [limits]\nkeepalive_requests = 1000000\n\
-         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\n\
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n\
          [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n",
     );
     fs::write(&config, text)?;

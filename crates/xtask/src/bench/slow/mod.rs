@@ -1,0 +1,117 @@
+//! `cargo xtask bench slow`: what becomes of everybody else while clients are slow, many, or more than can be served.
+//!
+//! Not CPU time this time but the latency of one normal client, and what the front holds meanwhile. Each part runs every
+//! server once, since a part takes minutes, and compares a server with itself: alone, beside the crowd, after it.
+
+mod crowd;
+mod events;
+mod normal;
+mod overload;
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{
+    Options, eprintln_line,
+    peer::{Peer, Running},
+    place::Place,
+    print_lines,
+    report::{Row, Table},
+    servers,
+};
+
+/// The name that stands for all of it on the command line.
+pub(crate) const NAME: &str = "slow";
+
+/// One part: its name, what it shows, how it is measured.
+struct Part {
+    name: &'static str,
+    about: &'static str,
+    peers: &'static [Peer],
+    measure: fn(&Peer, &Place, &Options) -> Result<Row>,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "slow-clients",
+        about: "a normal client beside slow heads, slow uploads and slow readers",
+        peers: servers::FRONTS,
+        measure: crowd::measure,
+    },
+    Part {
+        name: "slow-overload",
+        about: "four times as many requests as can be answered, and then a few",
+        peers: servers::FRONTS,
+        measure: overload::measure,
+    },
+    Part {
+        name: "slow-events",
+        about: "events to a thousand clients at once, from the app; nothing says that they are not to be buffered",
+        peers: servers::EVENTS,
+        measure: events::measure,
+    },
+];
+
+/// Whether the command line asks for these parts, and no others.
+pub(crate) fn is_wanted(options: &Options) -> bool {
+    !options.cases.is_empty() && options.cases.iter().all(|case| case.starts_with(NAME))
+}
+
+/// Runs them and prints their tables; `target/bench-slow.json` has the same for programs.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let wanted = |part: &&Part| {
+        let named = |case: &String| case == NAME || case == part.name;
+        options.cases.iter().any(named)
+    };
+    let parts: Vec<_> = PARTS.iter().filter(wanted).collect();
+    anyhow::ensure!(
+        !parts.is_empty(),
+        "there are: {}",
+        PARTS
+            .iter()
+            .map(|part| part.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    let place = Place::prepare(options.stack.as_deref(), &options.python)?;
+    let mut tables = BTreeMap::new();
+    for part in parts {
+        let mut table = Table::default();
+        let peers = part.peers.iter().filter(|peer| {
+            options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name)
+        });
+        for peer in peers {
+            eprintln_line(&format!("{}: {}", part.name, peer.name));
+            match (part.measure)(peer, &place, options) {
+                Ok(row) => table.add(peer.name, row),
+                // That a peer does not survive is a result.
+                Err(error) if peer.name != "stack" => {
+                    print_lines(&format!("{}: {} failed: {error:#}", part.name, peer.name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        print_lines(&format!("{}: {}\n{}", part.name, part.about, table.text()));
+        tables.insert(part.name, table.data());
+    }
+    let path = place.target.join("bench-slow.json");
+    let report = json!({ "machine": super::process::machine(), "parts": tables });
+    Ok(fs::write(path, serde_json::to_string_pretty(&report)?)?)
+}
+
+/// Where the server listens.
+fn address(server: &Running) -> Result<std::net::SocketAddr> {
+    Ok(server.url()?.trim_start_matches("http://").parse()?)
+}
+
+/// The value below which that part of all lies; 0 of nothing.
+fn percentile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * part) as usize;
+    values
+        .get(at.min(values.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(0.0)
+}
