@@ -26,6 +26,7 @@ mod http2;
 mod http2_attacks;
 mod init;
 mod interpreters;
+mod limits;
 mod manager;
 mod overload;
 mod pages;

@@ -345,6 +345,11 @@ impl Stack {
         }
     }
 
+    /// Lets it work for a moment, for who must do something again and again.
+    pub fn pause(&self) {
+        self.output.wait(Duration::from_millis(10));
+    }
+
     /// Waits until its output contains the text; returns all output.
     pub fn until_logged(&self, text: &str) -> String {
         self.until(&format!("{text:?} in the log"), || {

@@ -87,6 +87,9 @@ pub(crate) enum Failure {
     /// The client went away before it had its answer.
     #[error("the client went away")]
     ClientLeft,
+    /// The client took nothing of its answer for `limits.send_timeout`.
+    #[error("the client took nothing of the response for too long")]
+    ClientStalled,
     /// `limits.queue_length` requests wait already.
     #[error("{length} requests of app {app} wait for a slot already")]
     QueueFull {
@@ -258,7 +261,7 @@ impl Failure {
             Self::Expectation => 417,
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
-            Self::ClientLeft | Self::SlowReader => 499,
+            Self::ClientLeft | Self::ClientStalled | Self::SlowReader => 499,
             Self::QueueFull { .. }
             | Self::QueueClient { .. }
             | Self::QueueShed { .. }
@@ -299,6 +302,7 @@ impl Failure {
             Self::BodyTimeout => "body-timeout",
             Self::HeadTimeout(_) => "head-timeout",
             Self::ClientLeft => "client-left",
+            Self::ClientStalled => "send-timeout",
             Self::QueueFull { .. } => "queue-full",
             Self::QueueClient { .. } => "queue-client",
             Self::QueueShed { .. } => "queue-shed",

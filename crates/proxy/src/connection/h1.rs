@@ -165,8 +165,8 @@ impl<S: Stream> Turn<'_, S> {
             Ok(()) if sending.keep != Keep::No => End::KeepAlive,
             Ok(()) if unread => End::StillSending,
             Ok(()) => End::Clean,
-            Err(Lost) => {
-                journal.fail(&Failure::ClientLeft);
+            Err(lost) => {
+                journal.fail(&lost.into());
                 End::Cut
             }
         };
@@ -277,10 +277,7 @@ impl<S: Stream> Upload for Incoming<'_, S> {
                 Piece::End => self.complete = true,
                 Piece::NeedMore => {
                     if std::mem::take(&mut self.waits) {
-                        self.wire
-                            .go_on()
-                            .await
-                            .map_err(|Lost| Failure::ClientLeft)?;
+                        self.wire.go_on().await.map_err(Failure::from)?;
                     }
                     if !matches!(self.wire.fill().await, Ok(1..)) {
                         return Err(Failure::ClientLeft);
@@ -331,7 +328,7 @@ impl<S: Stream> Sending<'_, S> {
                 let sent = self.file(file).await;
                 sent.map_err(|failure| {
                     journal.fail(&failure);
-                    Lost
+                    Lost::Left
                 })?;
             }
             Content::Relay(relay) => self.relay(relay, framing.chunked(), journal).await?,
@@ -362,7 +359,7 @@ impl<S: Stream> Sending<'_, S> {
             let next = tokio::select! {
                 biased;
                 next = relay.next() => next,
-                () = self.wire.left() => return Err(Lost),
+                () = self.wire.left() => return Err(Lost::Left),
             };
             match next {
                 Some(piece) => self.relayed(piece, chunked, journal).await?,
@@ -378,7 +375,7 @@ impl<S: Stream> Sending<'_, S> {
     /// A file: sent by the kernel where that can be, else read and written in pieces.
     async fn file(&mut self, mut file: FileContent) -> Result<(), Failure> {
         let patience = self.plan.limits.send_timeout;
-        let left = |Lost| Failure::ClientLeft;
+        let left = Failure::from;
         if !self.wire.is_plain() {
             while let Some(piece) = file.next().await.map_err(Failure::FileUnreadable)? {
                 self.piece(&piece, Chunked::No).await.map_err(left)?;
@@ -410,17 +407,13 @@ impl<S: Stream> Sending<'_, S> {
             file.fetch(window.clone())
                 .await
                 .map_err(Failure::FileUnreadable)?;
-            if self
-                .wire
-                .send_file(file.file(), window.clone(), patience)
-                .await
-                .is_err()
-            {
+            let sent = self.wire.send_file(file.file(), window.clone(), patience);
+            if let Err(lost) = sent.await {
                 return Err(match file.file().metadata() {
                     Ok(metadata) if metadata.len() < window.end => {
                         Failure::FileUnreadable(truncated())
                     }
-                    _ => Failure::ClientLeft,
+                    _ => lost.into(),
                 });
             }
             self.sent += window.end - window.start;
@@ -441,7 +434,7 @@ impl<S: Stream> Sending<'_, S> {
             Ok(piece) => self.piece(&piece, chunked).await,
             Err(failure) => {
                 journal.fail(&failure);
-                Err(Lost)
+                Err(Lost::Left)
             }
         }
     }

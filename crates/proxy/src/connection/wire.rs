@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::Stream;
-use crate::{server::Stopping, timer::Timer};
+use crate::{failure::Failure, server::Stopping, timer::Timer};
 
 /// What is read at once: nearly every request whole.
 const READ: usize = 8 * 1024;
@@ -63,8 +63,22 @@ enum Read {
 }
 
 /// The connection can no longer be written to.
-#[derive(Debug)]
-pub(super) struct Lost;
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lost {
+    /// It is closed, or broken.
+    Left,
+    /// The other end has taken nothing for too long.
+    Stalled,
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Left => Self::ClientLeft,
+            Lost::Stalled => Self::ClientStalled,
+        }
+    }
+}
 
 impl<S: Stream> Wire<S> {
     pub(super) fn new(stream: S, first: Duration, stop: Stopping) -> Self {
@@ -252,7 +266,7 @@ impl<S: Stream> Wire<S> {
         while offset < range.end {
             let Self { stream, timer, .. } = self;
             let Some(socket) = stream.plain() else {
-                return Err(Lost);
+                return Err(Lost::Left);
             };
             let count = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             let send = socket.async_io(Interest::WRITABLE, || {
@@ -315,11 +329,11 @@ async fn patiently(
         if let Poll::Ready(written) = write.as_mut().poll(cx) {
             return Poll::Ready(match written {
                 Ok(written @ 1..) => Ok(written),
-                _ => Err(Lost),
+                _ => Err(Lost::Left),
             });
         }
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
-        timer.poll(cx, deadline).map(|()| Err(Lost))
+        timer.poll(cx, deadline).map(|()| Err(Lost::Stalled))
     })
     .await
 }

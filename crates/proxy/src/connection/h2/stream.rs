@@ -210,7 +210,7 @@ impl Sending<'_> {
             }
             timeout(self.patience, self.room(&mut content, last))
                 .await
-                .map_err(|_| Failure::ClientLeft)??;
+                .map_err(|_| Failure::ClientStalled)??;
         }
     }
 

@@ -1,0 +1,136 @@
+//! Every limit ends what it is for, with the status and the cause that are documented, and nothing else. Limits that have files of
+//! their own are tried there: heads and bodies in `http1`, buffers in `slow_clients`, the queue in `overload`.
+
+use std::{io::Read, net::TcpStream};
+
+use crate::harness::{Client, Site, Stack};
+
+const APP: &str = r#"
+def app(environ, start_response):
+    body = [b"x" * 65536] * 64 if environ["PATH_INFO"] == "/large" else [b"ok"]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return iter(body)
+"#;
+
+fn stack(limits: &str) -> Stack {
+    let server = format!("[limits]\n{limits}\n[server]\naccess_log = {{ format = \"json\" }}");
+    Site::with_app(APP).edit("[server]", &server).start()
+}
+
+fn caused(stack: &Stack, cause: &str) {
+    stack.until_logged(&format!("\"cause\":\"{cause}\""));
+}
+
+#[test]
+fn a_handshake_that_is_not_finished_is_closed() {
+    let server = "[limits]\nhandshake_timeout = \"50ms\"\n[server]";
+    let stack = Site::with_app(APP)
+        .edit("[server]", server)
+        .edit("http = ", "https = ")
+        .start();
+    let mut tcp = TcpStream::connect(stack.https()).expect("it listens");
+    tcp.set_read_timeout(Some(crate::harness::PATIENCE))
+        .expect("valid");
+    assert_eq!(tcp.read(&mut [0; 10]).unwrap_or(0), 0);
+}
+
+#[test]
+fn a_head_has_its_time() {
+    let stack = stack("head_timeout = \"50ms\"");
+    let mut client = stack.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    assert_eq!(client.answer(false).status, 408);
+    caused(&stack, "head-timeout");
+    // One who has said nothing at all gets nothing.
+    assert!(stack.client().is_closed());
+}
+
+#[test]
+fn a_body_may_pause_only_so_long() {
+    let stack = stack("body_timeout = \"50ms\"");
+    let mut client = stack.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    assert_eq!(client.answer(false).status, 408);
+    caused(&stack, "body-timeout");
+}
+
+#[test]
+fn a_body_may_not_trickle_for_ever() {
+    let stack = stack("body_timeout = \"200ms\"\nbody_rate = \"1MiB\"");
+    let mut client = stack.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    // Never silent for as long, and far from 1 MiB a second.
+    while !stack.logged().contains("body-timeout") {
+        if !client.try_send(b"x") {
+            break;
+        }
+        stack.pause();
+    }
+    assert_eq!(client.answer(false).status, 408);
+}
+
+#[test]
+fn who_takes_nothing_is_closed() {
+    let stack = stack("send_timeout = \"50ms\"");
+    let mut client = Client::with_small_buffer(stack.http());
+    client.ask("/large");
+    caused(&stack, "send-timeout");
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_one_that_is_old_or_tired() {
+    for limit in [
+        "keepalive_timeout = \"50ms\"",
+        "keepalive_requests = 1",
+        "keepalive_age = \"1ms\"",
+    ] {
+        let stack = stack(limit);
+        let mut client = stack.client();
+        let mut asked = 0;
+        let closed = loop {
+            asked += 1;
+            let answer = client.get("/");
+            assert_eq!(answer.status, 200);
+            if limit.starts_with("keepalive_timeout") || answer.field("connection") == Some("close")
+            {
+                break client.is_closed();
+            }
+        };
+        assert!(closed, "{limit}");
+        assert!(
+            asked <= if limit.contains("age") { 100 } else { 1 },
+            "{limit}: {asked}"
+        );
+    }
+}
+
+#[test]
+fn further_connections_wait_to_be_accepted() {
+    let stack = stack("connections = 1");
+    let mut first = stack.client();
+    assert_eq!(first.get("/").status, 200);
+    let mut second = stack.client();
+    second.ask("/second");
+    assert_eq!(first.get("/").status, 200);
+    assert!(!stack.logged().contains("/second"));
+    drop(first);
+    assert_eq!(second.answer(false).status, 200);
+}
+
+#[test]
+fn an_app_has_its_time() {
+    let slow = r#"
+import time
+
+def app(environ, start_response):
+    time.sleep(2)
+    start_response("200 OK", [])
+    return [b"late"]
+"#;
+    let stack = Site::with_app(slow)
+        .edit("threads = 2", "threads = 2\ntimeout = \"50ms\"")
+        .start();
+    let answer = stack.get("/");
+    assert_eq!(answer.status, 504);
+    stack.until_logged("504 app-timeout");
+}
