@@ -16,6 +16,7 @@ mod browser;
 mod children;
 mod compression;
 mod config;
+mod confinement;
 mod encodings;
 mod environ;
 mod exec;

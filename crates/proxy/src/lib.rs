@@ -15,6 +15,7 @@ mod buffer;
 pub mod channel;
 mod coder;
 mod compress;
+mod confine;
 mod connection;
 pub mod control;
 mod door;

@@ -4,9 +4,11 @@ use std::{
     collections::HashMap,
     future::Future,
     io::{self, IsTerminal},
+    num::NonZero,
     os::fd::OwnedFd,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock},
+    thread,
     time::Duration,
 };
 
@@ -23,6 +25,7 @@ use crate::{
     app::pool::Pool,
     buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
+    confine::confine,
     control::{Certificate, Listener, Order, Report, Users},
     door::{self, Door},
     listener::Listening,
@@ -62,18 +65,40 @@ pub enum Error {
 /// When it cannot begin to serve, or has lost its master.
 pub fn run(control: OwnedFd) -> Result<(), Error> {
     let descriptors = door::raise_descriptors();
+    // Before confinement: what control groups allow is read from files.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let first = receive_first(&control)?;
+    if let Order::Serve { site, .. } = &first.0 {
+        confine(site);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(threads)
         .thread_name("proxy")
         .build()
         .map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
         let (sender, receiver) = Channel::new(control).map_err(Error::Channel)?.split();
-        obey(sender, receiver, descriptors).await
+        obey(sender, receiver, first, descriptors).await
     });
     // Connections that outlived the grace end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// The first order, received before there is a second thread: the confinement that it decides is one thread's, and of
+/// those that this one starts.
+fn receive_first(control: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(Error::Runtime)?;
+    runtime.block_on(async {
+        // The channel never reads past a message, so another one can go on where it ended.
+        let control = control.try_clone().map_err(Error::Channel)?;
+        let (_, mut orders) = Channel::new(control).map_err(Error::Channel)?.split();
+        next(&mut orders).await
+    })
 }
 
 /// What all connections share.
@@ -189,7 +214,12 @@ impl Kept {
     }
 }
 
-async fn obey(sender: Sender, mut orders: Receiver, descriptors: u64) -> Result<(), Error> {
+async fn obey(
+    sender: Sender,
+    mut orders: Receiver,
+    first: (Order, Vec<OwnedFd>),
+    descriptors: u64,
+) -> Result<(), Error> {
     let (reports, outbox) = mpsc::channel(REPORTS);
     tokio::spawn(tell(sender, outbox));
     let kept = Kept {
@@ -201,7 +231,6 @@ async fn obey(sender: Sender, mut orders: Receiver, descriptors: u64) -> Result<
         limiters: Limiters::default(),
         reports,
     };
-    let first = next(&mut orders).await?;
     let server = begin(&kept, first).await?;
     while kept.follow(next(&mut orders).await?.0)? == Then::Serve {}
     // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.

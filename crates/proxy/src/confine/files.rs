@@ -1,0 +1,124 @@
+//! Landlock: which files can still be opened, and which ports bound.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use config::site::{Action, Site, Symlinks};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+use tracing::{info, warn};
+
+/// The newest that was tried. What the kernel lacks of it is left out.
+const KNOWN: ABI = ABI::V7;
+
+/// Times of the local zone are in the log.
+const ZONES: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
+
+/// Where requests and responses may go that are too large for memory, when the file does not say.
+const SPOOLS: [&str; 2] = ["/var/tmp", "/tmp"];
+
+/// What was confined, for people.
+#[derive(Debug)]
+pub(super) struct Said {
+    status: RestrictionStatus,
+    readable: String,
+    writable: String,
+}
+
+impl Said {
+    pub(super) fn tell(&self) {
+        let (readable, writable) = (&self.readable, &self.writable);
+        let extent = match self.status.ruleset {
+            RulesetStatus::FullyEnforced => "confined",
+            RulesetStatus::PartiallyEnforced => "confined as far as this kernel can",
+            RulesetStatus::NotEnforced => {
+                let why = match self.status.landlock {
+                    LandlockStatus::NotEnabled => "it is switched off (boot with lsm=landlock,…)",
+                    _ => "this kernel has none",
+                };
+                warn!("files: not confined by Landlock, {why}");
+                return;
+            }
+        };
+        info!("files: {extent} by Landlock to reading {readable} and writing {writable}");
+    }
+}
+
+/// Leaves what the configuration names.
+pub(super) fn confine(site: &Site) -> Result<Said, RulesetError> {
+    let readable = readable(site);
+    let writable = writable(site);
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(KNOWN))?
+        // It accepts on what the master has bound, and connects; it has nothing to bind.
+        .handle_access(AccessNet::BindTcp)?
+        // Neither sockets without a path nor signals to anybody outside.
+        .scope(Scope::from_all(KNOWN))?
+        .create()?
+        // A path that is not there is left out: whoever needs it says so better.
+        .add_rules(path_beneath_rules(&readable, read))?
+        .add_rules(path_beneath_rules(
+            ZONES,
+            BitFlags::from(AccessFs::ReadFile),
+        ))?
+        .add_rules(path_beneath_rules(&writable, temporary()))?
+        .restrict_self()?;
+    Ok(Said {
+        status,
+        readable: list(&readable),
+        writable: list(&writable),
+    })
+}
+
+/// A file that is made, and loses its name at once.
+fn temporary() -> BitFlags<AccessFs> {
+    AccessFs::ReadDir
+        | AccessFs::ReadFile
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
+}
+
+fn readable(site: &Site) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for route in site.hosts.iter().flat_map(|host| &host.routes) {
+        if let Action::Files { files, .. } = &route.action {
+            folders.push(files.root.value.clone());
+            if files.symlinks == Symlinks::Follow {
+                // Its links may lead anywhere, and that is what was asked for.
+                folders.push(PathBuf::from("/"));
+            }
+        }
+    }
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn writable(site: &Site) -> Vec<PathBuf> {
+    match &site.server.spool {
+        Some(folder) => vec![folder.value.clone()],
+        None => {
+            let mut folders: Vec<PathBuf> = SPOOLS.into_iter().map(PathBuf::from).collect();
+            folders.push(env::temp_dir());
+            folders.retain(|folder| folder.is_dir());
+            folders.sort();
+            folders.dedup();
+            folders
+        }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown = |path: &PathBuf| Path::display(path).to_string();
+    paths.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
