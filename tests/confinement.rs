@@ -178,6 +178,23 @@ fn each_can_be_switched_off() {
     stack.until_logged("system calls: not confined, as server.seccomp says");
 }
 
+/// The C library reads its configuration for that, and modules, whenever it likes.
+#[test]
+fn names_of_upstreams_are_still_looked_up() {
+    let origin = Site::new(
+        "[server]\nhttp = [\"127.0.0.1:0\"]\n[[site]]\nroutes = [{ path = \"/\", respond = \"behind\" }]",
+    );
+    let origin = origin.start();
+    let upstream = format!(
+        r#"{{ path = "/", upstream = "http://localhost:{}" }}"#,
+        origin.http().port()
+    );
+    let stack = site()
+        .edit(r#"{ path = "/", files = "public" }"#, &upstream)
+        .start();
+    assert_eq!(stack.get("/").text(), "behind", "{}", stack.logged());
+}
+
 /// A process of the same user could otherwise take the keys out of its memory.
 #[test]
 fn nobody_of_the_same_user_can_look_into_the_proxy() {

@@ -2,10 +2,11 @@
 
 use std::{
     env,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use config::site::{Action, Site, Symlinks};
+use config::site::{Action, Member, Site, Symlinks};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -17,6 +18,18 @@ const KNOWN: ABI = ABI::V7;
 
 /// Times of the local zone are in the log.
 const ZONES: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
+
+/// What the C library reads to look up a name: its configuration, which whoever manages the network replaces at any time by
+/// another file, and its modules.
+const RESOLVER: [&str; 7] = [
+    "/etc",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/systemd/resolve",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+];
 
 /// Where requests and responses may go that are too large for memory, when the file does not say.
 const SPOOLS: [&str; 2] = ["/var/tmp", "/tmp"];
@@ -96,9 +109,22 @@ fn readable(site: &Site) -> Vec<PathBuf> {
             }
         }
     }
+    if looks_up_names(site) {
+        let resolver = RESOLVER.into_iter().map(PathBuf::from);
+        folders.extend(resolver.filter(|folder| folder.is_dir()));
+    }
     folders.sort();
     folders.dedup();
     folders
+}
+
+/// Upstreams that are written as addresses need nothing of that.
+fn looks_up_names(site: &Site) -> bool {
+    let mut members = site.upstreams.iter().flat_map(|upstream| &upstream.members);
+    members.any(|member| match &member.value {
+        Member::Http { host, .. } => host.parse::<IpAddr>().is_err(),
+        Member::Unix(_) => false,
+    })
 }
 
 fn writable(site: &Site) -> Vec<PathBuf> {
