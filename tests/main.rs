@@ -22,6 +22,7 @@ mod environ;
 mod exec;
 mod files;
 mod frameworks;
+mod handed;
 mod http1;
 mod http2;
 mod http2_attacks;

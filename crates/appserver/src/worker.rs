@@ -560,6 +560,7 @@ mod tests {
             threads: 4,
             streams: None,
             env: BTreeMap::from([("GIVEN".to_owned(), "yes".to_owned())]),
+            sendfile: Vec::new(),
             timeout: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(60),
         }

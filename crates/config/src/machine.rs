@@ -37,6 +37,11 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
         problems.extend(root(app).or_else(|| module(app)));
         problems.extend(interpreter(app).err());
     }
+    problems.extend(
+        site.apps
+            .iter()
+            .flat_map(|app| app.sendfile.iter().filter_map(folder)),
+    );
     for host in &site.hosts {
         if let Tls::Files { cert, key } = &host.tls.value {
             problems.extend([cert, key].into_iter().filter_map(readable));

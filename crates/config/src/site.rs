@@ -219,6 +219,8 @@ pub struct App {
     pub streams: Option<u16>,
     /// Environment on top of the master's own: `env_file`, then `env`.
     pub env: BTreeMap<String, String>,
+    /// Folders, absolute, whose files it may answer with (`X-Sendfile`).
+    pub sendfile: Vec<Located<PathBuf>>,
     /// Time a request may take until its response head (504).
     pub timeout: Duration,
     /// Time a worker may take until it is ready.
@@ -345,6 +347,8 @@ pub struct Files {
     pub types: BTreeMap<String, String>,
     /// Where symbolic links may lead.
     pub symlinks: Symlinks,
+    /// Whether they are only for apps to answer with (`X-Accel-Redirect`).
+    pub internal: bool,
 }
 
 /// What is said of how long a file may be kept (RFC 9111 §5.2.2).

@@ -256,7 +256,14 @@ impl Path {
         }
     }
 
-    fn new(raw: Bytes) -> Result<Self, Refusal> {
+    /// Decodes and resolves a percent-encoded path, which begins with a slash.
+    ///
+    /// # Errors
+    /// [`Refusal::Target`] or the rule that an escape in it breaks.
+    pub fn new(raw: Bytes) -> Result<Self, Refusal> {
+        if raw.first() != Some(&b'/') {
+            return Err(Refusal::Target);
+        }
         let mut path = match memchr::memchr(b'%', &raw) {
             None => Self::unchanged(raw),
             Some(_) => Self::decode(&raw)?,

@@ -14,9 +14,10 @@ use message::{
 use crate::{
     access::{Cors, Passed},
     admit::admit,
-    app, compress,
+    app::{self, AppRoute},
+    compress,
     failure::Failure,
-    files,
+    files::{self, Elsewhere, Handed, handed},
     journal::{Journal, Route},
     plan::{Action, CHALLENGES, Host, Plan},
     redirect,
@@ -103,6 +104,7 @@ async fn attempt<'plan>(
         }
     }
     let action = match &route.action {
+        Action::Files { folder, .. } if folder.is_internal() => return Err(Failure::NoRoute),
         Action::Files { folder, otherwise } => {
             journal.route = Route::Fixed("files");
             let alone = otherwise.is_none();
@@ -123,7 +125,12 @@ async fn attempt<'plan>(
     match action {
         Action::App(app) => {
             journal.route = Route::Named(app.pool.label.clone());
-            let response = app::respond(app, &request, peer, upload, journal).await?;
+            let response = match app::respond(app, &request, peer, upload, journal).await? {
+                app::Answer::Here(response) => response,
+                app::Answer::Elsewhere(handed) => {
+                    elsewhere(handed, app, host, &request, peer, plan).await?
+                }
+            };
             Ok(match route.compress {
                 true => compress::apply(response, &request, plan).await,
                 false => response,
@@ -165,6 +172,39 @@ async fn attempt<'plan>(
             Ok(Response::new(*status, content).with("Content-Type", content_type.as_bytes()))
         }
     }
+}
+
+/// The file that an app has answered with.
+async fn elsewhere(
+    handed: Handed,
+    app: &AppRoute,
+    host: &Host,
+    request: &Request<'_>,
+    peer: &Peer,
+    plan: &Plan,
+) -> Result<Response, Failure> {
+    let unknown = match handed.place {
+        Elsewhere::Route(_) => !host.has_internal,
+        Elsewhere::File(_) => app.sendfile.is_empty(),
+    };
+    // Behind another proxy, one that we have nothing for may be meant for that proxy.
+    if unknown
+        && peer
+            .address
+            .is_some_and(|address| plan.trusts(address.ip()))
+    {
+        return Ok(handed.response);
+    }
+    let Elsewhere::Route(place) = &handed.place else {
+        return app.sendfile.respond(handed, request).await;
+    };
+    let path = handed::path(place).ok_or(Failure::NoFile)?;
+    let found = host.route(path.as_bytes());
+    let internal = found.and_then(|(route, prefix)| match &route.action {
+        Action::Files { folder, .. } if folder.is_internal() => Some((folder, prefix)),
+        _ => None,
+    });
+    handed::from_route(handed, &path, internal, request).await
 }
 
 /// Whether it is a file that was not read into memory.

@@ -241,6 +241,14 @@ pub(crate) enum Failure {
     /// A response could not be encoded.
     #[error("the response could not be encoded: {0}")]
     Encoding(#[source] io::Error),
+    /// The app answered with a path that its operator has not opened to it.
+    #[error("the app answered with {said:?}, but {why}")]
+    ElsewhereRefused {
+        /// The field line.
+        said: String,
+        /// For people.
+        why: &'static str,
+    },
     /// The app answered with an open file, and what came of it is not one that can be sent.
     #[error("the file that the app answered with could not be taken over: {0}")]
     Handed(#[source] io::Error),
@@ -279,7 +287,7 @@ impl Failure {
             | Self::UpstreamCut { .. }
             | Self::UpstreamBroken { .. } => 502,
             Self::UpstreamFull { .. } => 503,
-            Self::AppFailed { .. } | Self::Encoding(_) => 500,
+            Self::AppFailed { .. } | Self::Encoding(_) | Self::ElsewhereRefused { .. } => 500,
         }
     }
 
@@ -323,6 +331,7 @@ impl Failure {
             Self::StreamsFull { .. } => "streams-full",
             Self::SlowReader => "slow-reader",
             Self::Encoding(_) => "encoding-failed",
+            Self::ElsewhereRefused { .. } => "file-refused",
             Self::Handed(_) => "file-lost",
         }
     }
@@ -336,7 +345,8 @@ impl Failure {
             | Self::WorkerCut { .. }
             | Self::BadResponse { .. }
             | Self::AppTimeout { .. }
-            | Self::AppFailed { .. } => Who::Worker,
+            | Self::AppFailed { .. }
+            | Self::ElsewhereRefused { .. } => Who::Worker,
             Self::UpstreamUnreachable { .. }
             | Self::UpstreamFull { .. }
             | Self::UpstreamTimeout { .. }

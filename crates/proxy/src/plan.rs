@@ -18,7 +18,7 @@ use crate::{
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
     control::{Certificate, Listener, Users},
-    files::{Folder, Store},
+    files::{Folder, SendFile, Store},
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
@@ -52,6 +52,8 @@ pub(crate) struct Host {
     pub(crate) https_port: Option<u16>,
     /// Whether a route is for the challenges of certificate authorities, which are answered in the clear (RFC 8555 §8.3).
     pub(crate) has_challenges: bool,
+    /// Whether a route is for apps to answer with.
+    pub(crate) has_internal: bool,
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
     routes: Paths<Route>,
@@ -280,6 +282,7 @@ impl Maker<'_> {
         let redirects = host.tls.value != site::Tls::Off;
         Ok(Host {
             https_port: https_port.filter(|_| redirects),
+            has_internal: host.routes.iter().any(is_internal),
             has_challenges: host.routes.iter().any(challenges),
             edits: Edits::new(&host.headers, host.security_headers),
             routes,
@@ -296,6 +299,7 @@ impl Maker<'_> {
                     pool: (self.pool)(app),
                     settings: Settings::new(app, *queue, &self.site.limits, &self.buffers),
                     mounted: route.strip.then(|| mounted(&route.path)),
+                    sendfile: sendfile(app)?,
                 })
             }
             site::Action::Upstream { upstream } => {
@@ -336,6 +340,17 @@ impl Maker<'_> {
             source,
         })
     }
+}
+
+fn sendfile(app: &site::App) -> Result<SendFile, PlanError> {
+    SendFile::open(app).map_err(|(path, source)| PlanError::Root {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn is_internal(route: &site::Route) -> bool {
+    matches!(&route.action, site::Action::Files { files, .. } if files.internal)
 }
 
 /// See [`Host::guards`].

@@ -33,6 +33,7 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
             .get(defaults::STREAMS.key)
             .map(|_| small(table.count(&defaults::STREAMS))),
         env: environment(context, &table),
+        sendfile: sendfile(context, &table),
         timeout: table.duration(&defaults::TIMEOUT),
         boot_timeout: table.duration(&defaults::BOOT_TIMEOUT),
         on_start: hook(&table, "on_start"),
@@ -42,6 +43,18 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
         wsgi: wsgi?,
     };
     Some(app)
+}
+
+fn sendfile(context: &Context, table: &Table<'_>) -> Vec<Located<PathBuf>> {
+    let folders = table.get("sendfile");
+    let folders = folders.and_then(|value| value.list("a list of folders such as `[\"media\"]`"));
+    let folder =
+        |value: &Value<'_>| value.parsed("a path in quotes", |text| context.folder.parse(text));
+    folders
+        .unwrap_or_default()
+        .iter()
+        .filter_map(folder)
+        .collect()
 }
 
 fn hook(table: &Table<'_>, key: &str) -> Option<Located<Entry>> {

@@ -13,7 +13,7 @@ use crate::{
 
 /// What goes with `files` alone.
 pub(super) const OPTIONS: &[&str] = &[
-    "index", "fallback", "listing", "cache", "types", "symlinks", "compress",
+    "index", "fallback", "listing", "cache", "types", "symlinks", "compress", "internal",
 ];
 
 /// `value` is that of `files`.
@@ -45,6 +45,7 @@ pub(super) fn read(
             .unwrap_or(Cache::Unsaid),
         types: types(table),
         symlinks: symlinks(table).unwrap_or(Symlinks::Inside),
+        internal: internal(table),
         root: root?,
     })
 }
@@ -137,6 +138,20 @@ fn types(table: &Table<'_>) -> BTreeMap<String, String> {
         }
     }
     types
+}
+
+fn internal(table: &Table<'_>) -> bool {
+    let Some(value) = table.get("internal") else {
+        return false;
+    };
+    let internal = value.boolean() == Some(true);
+    if internal && table.get("app").is_some() {
+        let problem = Problem::new(value.key, "an app cannot be `internal`, files alone can");
+        value
+            .notes
+            .wrong(problem.hint("give the files a route of their own"));
+    }
+    internal
 }
 
 fn symlinks(table: &Table<'_>) -> Option<Symlinks> {

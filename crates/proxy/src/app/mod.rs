@@ -17,6 +17,7 @@ use config::site;
 use crate::{
     buffer::{Holding, Store},
     failure::Failure,
+    files::{Handed, SendFile},
     journal::Journal,
     network::Network,
     origin::{
@@ -40,6 +41,17 @@ pub(crate) struct AppRoute {
     pub(crate) settings: Settings,
     /// How much of the path is the place at which the app is mounted.
     pub(crate) mounted: Option<usize>,
+    /// The folders whose files it may answer with.
+    pub(crate) sendfile: SendFile,
+}
+
+/// What an app has answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Here(Response),
+    /// The content of a file.
+    Elsewhere(Handed),
 }
 
 /// The limits of an app's route.
@@ -96,7 +108,7 @@ pub(crate) async fn respond(
     peer: &Peer,
     upload: &mut impl Upload,
     journal: &mut Journal,
-) -> Result<Response, Failure> {
+) -> Result<Answer, Failure> {
     let body = spool::read(upload, &app.settings.spooling).await?;
     journal.received = body.length();
     let (slot, written) = tokio::select! {

@@ -1,6 +1,6 @@
 //! One request through one slot: up to the response head, and what a worker says beside HTTP.
 
-use std::{io, sync::Arc};
+use std::{fs::File, io, ops::Range, sync::Arc};
 
 use message::{
     handoff,
@@ -8,11 +8,11 @@ use message::{
 };
 use tokio::time::Instant;
 
-use super::{AppRoute, slot::Slot};
+use super::{Answer, AppRoute, slot::Slot};
 use crate::{
     control::Report,
     failure::Failure,
-    files::FileContent,
+    files::{Elsewhere, Handed, handed::from_descriptor},
     journal::Journal,
     origin::{
         Connection, Origin,
@@ -33,7 +33,7 @@ pub(super) async fn run(
     body: Spooled,
     written: Written,
     journal: &mut Journal,
-) -> Result<Response, Failure> {
+) -> Result<Answer, Failure> {
     let begun = Instant::now();
     let deadline = begun + app.settings.timeout;
     let (head, unsent) = match answer(slot.connection(), body, written, deadline).await {
@@ -48,13 +48,11 @@ pub(super) async fn run(
         return Err(Failure::AppFailed { worker, what });
     }
     if let Some(offset) = head.fields.get(handoff::FILE) {
-        let content = file(slot.connection(), &head, offset);
+        let file = file(slot.connection(), &head, offset);
         finish(slot, unsent.as_ref());
-        return Ok(Response {
-            status: head.status,
-            fields: passed_back(&head.fields),
-            content: content.map_err(Failure::Handed)?,
-        });
+        let response = response(&head, Content::None);
+        let answered = file.and_then(|(file, part)| from_descriptor(file, part, response, request));
+        return answered.map(Answer::Here).map_err(Failure::Handed);
     }
     let is_head = request.head.method == Method::Head;
     if !is_head && is_live(&head) && !slot.stream(app.settings.streams) {
@@ -70,15 +68,27 @@ pub(super) async fn run(
         &app.settings.holding,
         request.id,
     )?;
-    Ok(Response {
-        status: head.status,
-        fields: passed_back(&head.fields),
-        content,
+    let response = response(&head, content);
+    Ok(match Elsewhere::of(&head.fields) {
+        None => Answer::Here(response),
+        Some(place) => Answer::Elsewhere(Handed { response, place }),
     })
 }
 
+fn response(head: &ResponseHead, content: Content) -> Response {
+    Response {
+        status: head.status,
+        fields: passed_back(&head.fields),
+        content,
+    }
+}
+
 /// The file that came instead of the content, and which part of it was meant.
-fn file(connection: &mut Connection, head: &ResponseHead, offset: &[u8]) -> io::Result<Content> {
+fn file(
+    connection: &mut Connection,
+    head: &ResponseHead,
+    offset: &[u8],
+) -> io::Result<(File, Range<u64>)> {
     let length = head.fields.get("content-length").and_then(decimal);
     let (Some(offset), Some(length)) = (decimal(offset), length) else {
         return Err(io::ErrorKind::InvalidData.into());
@@ -98,10 +108,7 @@ fn file(connection: &mut Connection, head: &ResponseHead, offset: &[u8]) -> io::
         .as_mut()
         .and_then(|inbox| inbox.descriptor.take())
         .ok_or_else(lost)?;
-    Ok(Content::File(FileContent::part(
-        descriptor.into(),
-        offset..end,
-    )))
+    Ok((descriptor.into(), offset..end))
 }
 
 /// Turns a missing answer into a failure, and tells the master what it should know.

@@ -32,6 +32,14 @@ pub(crate) enum Segment {
 }
 
 impl Segment {
+    /// The same of a file that begins later.
+    pub(super) fn shifted(self, offset: u64) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text),
+            Self::File(range) => Self::File(range.start + offset..range.end + offset),
+        }
+    }
+
     fn length(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
@@ -51,11 +59,6 @@ impl FileContent {
         }
     }
 
-    /// This range of a file that was opened elsewhere.
-    pub(crate) fn part(file: File, range: Range<u64>) -> Self {
-        Self::new(Arc::new(file), [Segment::File(range)])
-    }
-
     /// How many bytes are promised.
     pub(crate) fn length(&self) -> u64 {
         self.length
@@ -71,11 +74,12 @@ impl FileContent {
         &self.file
     }
 
-    /// Makes sure that the page cache has the beginning and the end of a range, so that sending it does not wait for a disk.
-    /// Read-ahead covers what is between; what it does not is a wait that no call can rule out.
+    /// Makes sure that the page cache has a range, so that sending it does not wait for a disk. One byte of each piece that is
+    /// read ahead is asked for; what is evicted between them, or meanwhile, is a wait that no call can rule out.
     pub(crate) async fn fetch(&self, range: Range<u64>) -> io::Result<()> {
         let last = range.end.saturating_sub(1);
-        if is_cached(&self.file, range.start) && is_cached(&self.file, last) {
+        let mut places = range.clone().step_by(PIECE).chain([last]);
+        if places.all(|place| is_cached(&self.file, place)) {
             return Ok(());
         }
         let file = Arc::clone(&self.file);

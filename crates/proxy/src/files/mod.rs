@@ -7,6 +7,7 @@
 mod cache;
 mod content;
 mod encode;
+pub(crate) mod handed;
 mod kind;
 mod listing;
 mod name;
@@ -29,6 +30,7 @@ use config::site;
 
 pub(crate) use content::{FileContent, Segment, piece, truncated};
 pub(crate) use encode::{LEAST, gains};
+pub(crate) use handed::{Elsewhere, Handed, SendFile};
 pub(crate) use respond::respond;
 
 use resolve::{Inside, Root};
@@ -54,6 +56,8 @@ struct Rules {
     types: BTreeMap<String, String>,
     /// Whether files are sent in codings.
     compress: bool,
+    /// Whether only an app asks, which knows what it does.
+    internal: bool,
 }
 
 /// What is remembered of the files of all folders.
@@ -98,10 +102,18 @@ impl Folder {
                 cache: files.cache,
                 types: files.types.clone(),
                 compress,
+                internal: files.internal,
             }),
             number: store.folders.fetch_add(1, Ordering::Relaxed),
             store: store.clone(),
         })
+    }
+}
+
+impl Folder {
+    /// Whether only an app may answer with its files.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.rules.internal
     }
 }
 
@@ -129,6 +141,7 @@ impl Default for Rules {
             cache: site::Cache::Unsaid,
             types: BTreeMap::new(),
             compress: true,
+            internal: false,
         }
     }
 }

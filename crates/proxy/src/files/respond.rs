@@ -1,6 +1,6 @@
 //! From a path to a response: which file, conditions (RFC 9110 §13), ranges (§14), content.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use message::{
@@ -64,7 +64,7 @@ pub(crate) async fn respond(
 }
 
 /// What answers a path.
-enum Answer {
+pub(super) enum Answer {
     File(Arc<Entry<Served>>),
     /// A folder, asked for without its slash.
     Folder,
@@ -74,12 +74,14 @@ enum Answer {
 }
 
 /// Finds what answers: what is known, or what a look at the file system shows.
-async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failure> {
+pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failure> {
     let key = folder.key(below);
     let known = match folder.store.cache.get(key) {
         Known::Fresh(entry) => return Ok(Answer::File(entry)),
         Known::Stale(entry) => Some(entry),
-        Known::Unknown if !is_servable(below) => return Ok(Answer::Nothing),
+        Known::Unknown if !folder.rules.internal && !is_servable(below) => {
+            return Ok(Answer::Nothing);
+        }
         Known::Unknown => None,
     };
     // Most looks need no disk; a thread for each would cost more than the look.
@@ -239,35 +241,78 @@ impl Folder {
         path: &[u8],
         request: &Request<'_>,
     ) -> Response {
+        answer(&self.chosen(entry, path, request).await, request)
+    }
+
+    /// The file in the representation that the client likes best.
+    pub(super) async fn chosen<'e>(
+        &self,
+        entry: &'e Arc<Entry<Served>>,
+        path: &[u8],
+        request: &Request<'_>,
+    ) -> Selected<'e> {
         let fields = &request.head.fields;
         let chosen = choose(entry, fields, &self.store.cache, self.key(path)).await;
-        answer(&entry.found, chosen, request)
+        Selected::of(&entry.found, chosen)
     }
 }
 
-fn answer(served: &Served, chosen: &Representation, request: &Request<'_>) -> Response {
+/// What a request is about: a representation, and what is said of it.
+pub(super) struct Selected<'a> {
+    pub(super) content: &'a Held,
+    pub(super) length: u64,
+    pub(super) etag: &'a str,
+    pub(super) modified: Option<SystemTime>,
+    pub(super) content_type: &'a str,
+    /// The fields of a whole response.
+    pub(super) fields: &'a Bytes,
+    /// The fields of a 304.
+    pub(super) fields_unchanged: &'a Bytes,
+}
+
+impl<'a> Selected<'a> {
+    /// The file as it is.
+    pub(super) fn plain(served: &'a Served) -> Self {
+        Self::of(served, &served.plain)
+    }
+
+    fn of(served: &'a Served, chosen: &'a Representation) -> Self {
+        Self {
+            content: &chosen.content,
+            length: chosen.length,
+            etag: &chosen.etag,
+            modified: served.modified,
+            content_type: &served.content_type,
+            fields: &chosen.fields,
+            fields_unchanged: &chosen.fields_unchanged,
+        }
+    }
+}
+
+/// Answers conditions and ranges.
+pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Response {
     let fields = &request.head.fields;
     if !is_conditional(fields) {
-        return whole(chosen);
+        return whole(selected);
     }
     let method = &request.head.method;
     let validators = Validators {
-        etag: &chosen.etag,
-        modified: served.modified,
+        etag: selected.etag,
+        modified: selected.modified,
     };
     match condition::evaluate(method, fields, &validators) {
         Verdict::PreconditionFailed => Response::new(412, Content::Bytes(Bytes::new())),
         Verdict::NotModified => Response {
             status: 304,
-            fields: FieldLines::beginning(&chosen.fields_unchanged),
+            fields: FieldLines::beginning(selected.fields_unchanged),
             content: Content::None,
         },
-        Verdict::Proceed => match range::wanted(method, fields, &validators, chosen.length) {
-            Wanted::Whole => whole(chosen),
-            Wanted::Unsatisfiable => unsatisfiable(chosen),
+        Verdict::Proceed => match range::wanted(method, fields, &validators, selected.length) {
+            Wanted::Whole => whole(selected),
+            Wanted::Unsatisfiable => unsatisfiable(selected),
             Wanted::Parts(parts) => match &parts[..] {
-                [part] => single(chosen, part.clone()),
-                _ => multiple(served, chosen, &parts, request.id),
+                [part] => single(selected, part.clone()),
+                _ => multiple(selected, &parts, request.id),
             },
         },
     }
@@ -284,60 +329,55 @@ fn is_conditional(fields: &Fields) -> bool {
     })
 }
 
-fn whole(chosen: &Representation) -> Response {
-    let content = match &chosen.content {
+pub(super) fn whole(selected: &Selected<'_>) -> Response {
+    let content = match selected.content {
         Held::Memory(content) => Content::Bytes(content.clone()),
-        Held::Open(file) => Content::File(FileContent::new(
+        Held::Open(file, offset) => Content::File(FileContent::new(
             Arc::clone(file),
-            [Segment::File(0..chosen.length)],
+            [Segment::File(*offset..*offset + selected.length)],
         )),
     };
     Response {
         status: 200,
-        fields: FieldLines::beginning(&chosen.fields),
+        fields: FieldLines::beginning(selected.fields),
         content,
     }
 }
 
-fn unsatisfiable(chosen: &Representation) -> Response {
-    let length = chosen.length;
+fn unsatisfiable(selected: &Selected<'_>) -> Response {
+    let length = selected.length;
     Response::new(416, Content::Bytes(Bytes::new()))
         .with("Content-Range", format!("bytes */{length}"))
 }
 
-fn single(chosen: &Representation, part: Range<u64>) -> Response {
-    let range = format!("bytes {}-{}/{}", part.start, part.end - 1, chosen.length);
-    let content = contents(chosen, vec![Segment::File(part)]);
+fn single(selected: &Selected<'_>, part: Range<u64>) -> Response {
+    let range = format!("bytes {}-{}/{}", part.start, part.end - 1, selected.length);
+    let content = contents(selected, vec![Segment::File(part)]);
     Response {
         status: 206,
-        fields: FieldLines::beginning(&chosen.fields),
+        fields: FieldLines::beginning(selected.fields),
         content,
     }
     .with("Content-Range", range)
 }
 
 /// RFC 9110 §15.3.7.2: each part under a head of its own. The boundary is the request's id, which no file can know.
-fn multiple(
-    served: &Served,
-    chosen: &Representation,
-    parts: &[Range<u64>],
-    id: RequestId,
-) -> Response {
+fn multiple(selected: &Selected<'_>, parts: &[Range<u64>], id: RequestId) -> Response {
     let mut segments = Vec::with_capacity(2 * parts.len() + 1);
     for part in parts {
         let head = format!(
             "\r\n--{id}\r\nContent-Type: {}\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
-            served.content_type,
+            selected.content_type,
             part.start,
             part.end - 1,
-            chosen.length
+            selected.length
         );
         segments.push(Segment::Text(head.into()));
         segments.push(Segment::File(part.clone()));
     }
     segments.push(Segment::Text(format!("\r\n--{id}--\r\n").into()));
-    let mut fields = FieldLines::beginning(&chosen.fields);
-    fields.retain(|name, _| name != b"Content-Type");
+    let mut fields = FieldLines::beginning(selected.fields);
+    fields.retain(|name, _| !name.eq_ignore_ascii_case(b"content-type"));
     fields.push(
         b"Content-Type",
         format!("multipart/byteranges; boundary={id}").as_bytes(),
@@ -345,14 +385,17 @@ fn multiple(
     Response {
         status: 206,
         fields,
-        content: contents(chosen, segments),
+        content: contents(selected, segments),
     }
 }
 
-/// The segments as content: put together where the file is in memory.
-fn contents(chosen: &Representation, segments: Vec<Segment>) -> Content {
-    let small = match &chosen.content {
-        Held::Open(file) => return Content::File(FileContent::new(Arc::clone(file), segments)),
+/// The segments as content: put together where it is in memory.
+fn contents(selected: &Selected<'_>, segments: Vec<Segment>) -> Content {
+    let small = match selected.content {
+        Held::Open(file, offset) => {
+            let segments = segments.into_iter().map(|segment| segment.shifted(*offset));
+            return Content::File(FileContent::new(Arc::clone(file), segments));
+        }
         Held::Memory(content) => content,
     };
     let slice = |range: &Range<u64>| {

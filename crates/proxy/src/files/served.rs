@@ -62,8 +62,8 @@ pub(super) struct Representation {
 pub(super) enum Held {
     /// All of it.
     Memory(Bytes),
-    /// Open.
-    Open(Arc<File>),
+    /// Open; the content begins at this offset.
+    Open(Arc<File>, u64),
 }
 
 /// What was opened for a path: the file, and its neighbours that hold it in a coding.
@@ -100,7 +100,7 @@ impl Opened {
 const TICK: Duration = Duration::from_millis(50);
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-fn is_settled(modified: Option<SystemTime>) -> bool {
+pub(super) fn is_settled(modified: Option<SystemTime>) -> bool {
     let Some(modified) = modified else {
         return true;
     };
@@ -172,7 +172,7 @@ impl Served {
                     bytes: sum.bytes + bytes.len(),
                     ..sum
                 },
-                Held::Open(_) => Weight {
+                Held::Open(..) => Weight {
                     files: sum.files + 1,
                     ..sum
                 },
@@ -206,7 +206,7 @@ impl Representation {
         let etag = etag(&open.identity, None, states.settled);
         let length = open.identity.length;
         if length > SMALL {
-            let content = Held::Open(open.file.into());
+            let content = Held::Open(open.file.into(), 0);
             return Ok(Self::made(content, length, etag, coding, common));
         }
         let content = read_whole(&open.file, length, wait)?;
