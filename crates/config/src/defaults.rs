@@ -143,6 +143,34 @@ pub(crate) const CACHE: Figure<Duration> = Figure {
     least: Duration::ZERO,
     most: seconds(10 * 365 * 86_400),
 };
+// What people put into links and forms although it opens doors. `code` and `key` are too often something else.
+pub(crate) const REDACT: [&str; 14] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "pwd",
+    "api_key",
+    "apikey",
+    "signature",
+    "sig",
+    "jwt",
+    "session",
+    "sessionid",
+    "authorization",
+    "cookie",
+];
+// Small enough to be opened by an editor, large enough for a day of most sites.
+pub(crate) const ROTATE_SIZE: Figure<u64> = figure("size", 100 * MIB, KIB, 1 << 50);
+pub(crate) const ROTATE_AGE: Figure<Duration> = Figure {
+    key: "age",
+    default: DAY,
+    least: Duration::from_secs(1),
+    most: seconds(366 * 86_400),
+};
+// Two weeks of daily files, as Debian's logrotate has it for web servers.
+pub(crate) const ROTATE_KEEP: Figure<u64> = figure("keep", 14, 1, 10_000);
+
 // Nobody goes before others who does not say why.
 pub(crate) const QUEUE: Queue = Queue::Last;
 // What every web server and every framework's documentation takes it to be.

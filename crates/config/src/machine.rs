@@ -33,6 +33,9 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
         problems.extend(parent(&admin.value, admin.span, "the admin socket"));
     }
     problems.extend(site.server.spool.as_ref().and_then(folder));
+    if let Some(file) = &site.server.log.file {
+        problems.extend(log_file(file));
+    }
     for app in &site.apps {
         problems.extend(root(app).or_else(|| module(app)));
         problems.extend(interpreter(app).err());

@@ -64,6 +64,10 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// Where access records go.
     pub access_log: AccessLog,
+    /// Where everything else goes that is to be said.
+    pub log: ErrorLog,
+    /// Query parameters and fields whose values are hidden wherever they would be shown.
+    pub redact: Vec<String>,
     /// Whether responses carry `Server: stack`.
     pub server_header: bool,
     /// Where temporary files are made; `None`: /var/tmp, or /tmp where only that is on a disk.
@@ -108,6 +112,39 @@ pub struct AccessLog {
     pub to: LogTarget,
     /// The format; `None` means one that suits the destination: pretty for a terminal, else combined.
     pub format: Option<LogFormat>,
+    /// When its file is moved aside; `None` leaves that to others.
+    pub rotation: Option<Rotation>,
+}
+
+/// When a file is moved aside, and how many are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Once it has this many bytes.
+    pub size: Option<u64>,
+    /// Once it is this old.
+    pub age: Option<Duration>,
+    /// How many old ones are kept.
+    pub keep: u32,
+}
+
+/// The log of everything but requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorLog {
+    /// What is said: `info`, `warn,proxy=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: ErrorLogFormat,
+    /// Where they go; `None` is standard error.
+    pub file: Option<Located<PathBuf>>,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorLogFormat {
+    /// For people, and for the journal.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Where access records go.
@@ -122,7 +159,7 @@ pub enum LogTarget {
 }
 
 /// How an access record looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For eyes: short, in colour on a terminal.
@@ -131,6 +168,8 @@ pub enum LogFormat {
     Combined,
     /// One JSON object a line.
     Json,
+    /// A format of the user's own, with `$names`.
+    Own(String),
 }
 
 /// `[limits]`: what the internet may ask of us. Sizes are bytes.

@@ -86,6 +86,7 @@ routes = [
     let AccessLog {
         to: LogTarget::File(file),
         format: Some(LogFormat::Json),
+        ..
     } = &site.server.access_log
     else {
         panic!("{:?}", site.server.access_log);

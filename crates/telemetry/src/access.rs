@@ -2,19 +2,32 @@
 //! whoever served the exchange.
 //!
 //! A record never has a part in the exchange: it is built when everything has happened, also for requests that were
-//! refused before they were understood. It knows nothing of redaction yet; what the caller passes is written.
+//! refused before they were understood. What a client sent is redacted on its way into the sink, whatever the format.
 
 mod combined;
-mod json;
+pub(crate) mod json;
+mod pattern;
 mod pretty;
+mod redact;
 mod sink;
 
 use std::{
     fmt::Display,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-pub use self::sink::Log;
+pub use self::{
+    pattern::{NAMES, Pattern, PatternError},
+    redact::Redaction,
+    sink::Log,
+};
+
+/// The fields of a request, for a format that asks for one.
+pub trait Fields {
+    /// The first value of the field with this name, in lower case.
+    fn field(&self, name: &str) -> Option<&[u8]>;
+}
 
 /// What happened in one exchange. Text that came from the client is bytes, as sent: a format must be safe with any.
 #[derive(Clone, Copy)]
@@ -55,12 +68,18 @@ pub struct Record<'a> {
     pub queue: Option<Duration>,
     /// From the request's last byte into the slot until the response head.
     pub app_time: Option<Duration>,
+    /// Until the first byte of the response, where that was well before the last one.
+    pub first_byte: Option<Duration>,
     /// The TLS version: `TLSv1.3`.
     pub tls: Option<&'a str>,
     /// Why it failed, as one word: `queue-timeout`, `client-left`, `app-died`.
     pub cause: Option<&'a str>,
     /// Why it failed, for people.
     pub detail: Option<&'a str>,
+    /// The trace id of a valid `traceparent` (W3C Trace Context): 32 hexadecimal digits.
+    pub trace_id: Option<&'a str>,
+    /// The request's other fields.
+    pub fields: Option<&'a (dyn Fields + Sync)>,
 }
 
 impl Record<'_> {
@@ -75,7 +94,7 @@ impl Record<'_> {
 }
 
 /// How a record looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For eyes.
     Pretty {
@@ -86,15 +105,18 @@ pub enum Format {
     Combined,
     /// One JSON object a line.
     Json,
+    /// The user's own.
+    Own(Arc<Pattern>),
 }
 
 impl Format {
     /// Appends one line.
-    pub fn write(self, record: &Record<'_>, out: &mut Vec<u8>) {
+    pub fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         match self {
-            Self::Pretty { colour } => pretty::write(record, colour, out),
+            Self::Pretty { colour } => pretty::write(record, *colour, out),
             Self::Combined => combined::write(record, out),
             Self::Json => json::write(record, out),
+            Self::Own(pattern) => pattern.write(record, out),
         }
         out.push(b'\n');
     }
@@ -127,9 +149,12 @@ pub(crate) mod tests {
             worker: Some(&"hello·1/2"),
             queue: Some(Duration::from_micros(15)),
             app_time: Some(Duration::from_micros(1_100)),
+            first_byte: None,
             tls: Some("TLSv1.3"),
             cause: None,
             detail: None,
+            trace_id: None,
+            fields: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! writing must not hold up whoever says them.
 
 pub mod access;
+pub mod causes;
 mod clock;
 pub mod log;
 pub mod text;

@@ -3,14 +3,18 @@
 //! On a terminal a line is short and coloured; under journald it has a priority and no time, which journald knows
 //! better; elsewhere it begins with an RFC 3339 time. Each event is one write, so that lines of the master, the proxy
 //! and the workers, which share stderr, never mix. Text of others (a traceback, a name a client sent) cannot act on
-//! the terminal, and cannot forge a line: what follows a line break is indented.
+//! the terminal, and cannot forge a line: what follows a line break is indented. Or each line is a JSON object, for who
+//! collects them. A place in the code that says the same over and over is cut short ([`repeats`]).
 //!
 //! Spans are not shown: a line says by itself what it is about.
+
+mod repeats;
 
 use std::{
     env, fmt,
     io::{self, IsTerminal},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
+    sync::OnceLock,
     time::SystemTime,
 };
 
@@ -21,24 +25,66 @@ use tracing::{
     subscriber::SetGlobalDefaultError,
 };
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
-    filter::ParseError,
+    EnvFilter, Layer as _, Registry,
+    filter::{FilterExt as _, ParseError},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload,
 };
 
-use crate::{clock, text::visible};
+use self::repeats::Repeats;
+use crate::{access::json, clock, text::visible};
 
 /// The environment variable that says what is logged: `debug`, or `warn,proxy=debug`.
 pub const FILTER_VARIABLE: &str = "STACK_LOG";
 
+/// The environment variable that tells a child of ours that lines are JSON.
+pub const FORMAT_VARIABLE: &str = "STACK_LOG_FORMAT";
+
 /// What [`init`] needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Who speaks.
     pub process: Process,
+    /// What is logged where the environment does not say: `info`, or `warn,proxy=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: Format,
 }
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people, by where they go.
+    #[default]
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl Format {
+    /// What [`FORMAT_VARIABLE`] says of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+
+    /// As [`FORMAT_VARIABLE`] says it.
+    #[must_use]
+    pub fn from_env() -> Self {
+        match env::var(FORMAT_VARIABLE) {
+            Ok(name) if name == Self::Json.name() => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// The level where nobody says anything.
+pub const DEFAULT_FILTER: &str = "info";
 
 /// Which of our processes speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,28 +126,111 @@ pub enum InitError {
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// Sends everything that `tracing` is told to stderr, from here on. The level comes from `STACK_LOG`, else `info`.
+/// Sends everything that `tracing` is told to stderr, from here on. `STACK_LOG` wins over what the settings say.
 ///
 /// # Errors
-/// `STACK_LOG` makes no sense, or the log was set up before.
+/// The filter makes no sense, or the log was set up before.
 pub fn init(settings: Settings) -> Result<(), InitError> {
     let filter = match env::var(FILTER_VARIABLE) {
-        Ok(text) => {
-            EnvFilter::try_new(&text).map_err(|source| InitError::Filter { text, source })?
-        }
-        Err(env::VarError::NotPresent) => EnvFilter::new("info"),
+        Ok(text) => parse(&text)?,
+        Err(env::VarError::NotPresent) => parse(&settings.filter)?,
         Err(env::VarError::NotUnicode(_)) => return Err(InitError::NotUtf8),
+    };
+    let look = match settings.format {
+        Format::Text => Look::of(&io::stderr()),
+        Format::Json => Look::Json,
     };
     let lines = Lines {
         process: settings.process,
-        look: Look::of(&io::stderr()),
+        look,
     };
+    let (filter, handle) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
         .with_writer(io::stderr)
-        .with_filter(filter);
+        .with_filter(filter.and(Repeats::new()));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
+    let _ = FILTER.set(handle);
+    let _ = LOOK.set(look);
     Ok(())
+}
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static LOOK: OnceLock<Look> = OnceLock::new();
+/// What standard error was before [`redirect`].
+static BEFORE: OnceLock<OwnedFd> = OnceLock::new();
+
+fn parse(text: &str) -> Result<EnvFilter, InitError> {
+    EnvFilter::try_new(text).map_err(|source| InitError::Filter {
+        text: text.to_owned(),
+        source,
+    })
+}
+
+/// Whether a text says what is to be logged.
+///
+/// # Errors
+/// When it does not.
+pub fn check_filter(text: &str) -> Result<(), InitError> {
+    parse(text).map(drop)
+}
+
+/// Logs by another filter from here on.
+///
+/// # Errors
+/// When it makes no sense; nothing has changed then.
+pub fn set_filter(text: &str) -> Result<(), InitError> {
+    let filter = parse(text)?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only when the subscriber is gone, and that lives as long as we do.
+        let _ = handle.reload(filter);
+    }
+    Ok(())
+}
+
+/// What is logged now.
+#[must_use]
+pub fn filter() -> String {
+    let handle = FILTER.get();
+    handle
+        .and_then(|handle| handle.with_current(ToString::to_string).ok())
+        .unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+}
+
+/// Makes standard error this file, for the log and for everything else that is said there.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub fn redirect(file: impl AsFd) -> io::Result<()> {
+    if BEFORE.get().is_none() {
+        let _ = BEFORE.set(rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?);
+    }
+    Ok(rustix::stdio::dup2_stderr(file)?)
+}
+
+/// Says something to the person who started us, wherever the log goes.
+pub fn tell(text: &str) {
+    use io::Write as _;
+    // When nobody can read it, there is nobody to tell so.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    if let Some(before) = BEFORE.get() {
+        let _ = rustix::io::write(before, text.as_bytes());
+    }
+}
+
+/// A line that a worker has printed, as an object of a JSON log; `None` where lines are text.
+#[must_use]
+pub fn foreign_line(who: &str, line: &[u8]) -> Option<Vec<u8>> {
+    (LOOK.get() == Some(&Look::Json)).then(|| foreign_json(who, line))
+}
+
+fn foreign_json(who: &str, line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    json_time(SystemTime::now(), &mut out);
+    json::string("process", who.as_bytes(), &mut out);
+    json::string("message", line, &mut out);
+    out.extend_from_slice(b"}\n");
+    out
 }
 
 /// Whether to colour what is written to `stream`: a terminal that is not dumb, and no `NO_COLOR`.
@@ -121,6 +250,7 @@ enum Look {
     /// `<4>` in front (sd-daemon(3)), no time.
     Journal,
     Plain,
+    Json,
 }
 
 impl Look {
@@ -164,10 +294,14 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let metadata = event.metadata();
+        let (level, now) = (*metadata.level(), SystemTime::now());
+        if self.look == Look::Json {
+            return writer.write_str(&self.object(level, metadata.target(), now, event));
+        }
         let mut words = Words::default();
         event.record(&mut words);
-        let line = self.line(*event.metadata().level(), SystemTime::now(), &words);
-        writer.write_str(&line)
+        writer.write_str(&self.line(level, now, &words))
     }
 }
 
@@ -182,6 +316,18 @@ impl Lines {
             self.continuation(level, line, &mut out);
         }
         String::from_utf8(out).expect("`visible` writes UTF-8")
+    }
+
+    fn object(&self, level: Level, target: &str, now: SystemTime, event: &Event<'_>) -> String {
+        let mut out = Vec::new();
+        json_time(now, &mut out);
+        let name = level.as_str().to_lowercase();
+        json::string("level", name.as_bytes(), &mut out);
+        json::string("process", self.process.name().as_bytes(), &mut out);
+        json::string("target", target.as_bytes(), &mut out);
+        event.record(&mut Members(&mut out));
+        out.extend_from_slice(b"}\n");
+        String::from_utf8(out).expect("JSON is UTF-8")
     }
 
     fn head(&self, level: Level, now: SystemTime) -> String {
@@ -203,7 +349,7 @@ impl Lines {
                 )
             }),
             Look::Journal => format!("<{}>{process}: ", priority(level)),
-            Look::Plain => clock::at(now, |second, micros| {
+            Look::Plain | Look::Json => clock::at(now, |second, micros| {
                 let millis = micros / 1000;
                 format!(
                     "{}.{millis:03}{} {level} {process}: ",
@@ -221,6 +367,38 @@ impl Lines {
         out.extend_from_slice(b"    ");
         visible(line.replace('\t', "    ").as_bytes(), out);
         out.push(b'\n');
+    }
+}
+
+/// The first member of an object.
+fn json_time(now: SystemTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    clock::at(now, |second, micros| {
+        let text = format!("{}.{micros:06}{}\"", second.date_time, second.offset);
+        out.extend_from_slice(text.as_bytes());
+    });
+}
+
+/// The fields of an event, as members of an object.
+struct Members<'a>(&'a mut Vec<u8>);
+
+impl Visit for Members<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        json::string(field.name(), value.as_bytes(), self.0);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        self.record_str(field, &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 
@@ -437,6 +615,28 @@ mod tests {
             assert_eq!(is_journal(&file, variable), expected, "{variable:?}");
         }
         assert_eq!(Look::of(&file), Look::Plain);
+    }
+
+    #[test]
+    fn an_event_is_an_object_where_lines_are_json() {
+        let writes = said(Process::Proxy, Look::Json, || {
+            tracing::warn!(pid = 7, "a \"word\"\n\x1b[2J");
+        });
+        let value: serde_json::Value = serde_json::from_str(&writes[0]).unwrap();
+        assert_eq!(value["message"], "a \"word\"\n\u{1b}[2J");
+        assert_eq!(value["pid"], "7");
+        assert_eq!(
+            (&value["level"], &value["process"]),
+            (&"warn".into(), &"proxy".into())
+        );
+        assert_eq!(value["target"], "telemetry::log::tests");
+        assert!(!writes[0].trim_end().chars().any(char::is_control));
+        let line = foreign_json("web·1", b"a\tb\xff");
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(
+            (&value["process"], &value["message"]),
+            (&"web·1".into(), &"a\tb\\xFF".into())
+        );
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) static SERVER: Keys = Keys {
         "https",
         "trusted_proxies",
         "access_log",
+        "log",
+        "redact",
         "server_header",
         "spool",
         "admin",
@@ -50,6 +52,9 @@ pub(crate) static SERVER: Keys = Keys {
         ("client_body_temp_path", "spool"),
         ("proxy_temp_path", "spool"),
         ("temp_dir", "spool"),
+        ("error_log", "log"),
+        ("errorlog", "log"),
+        ("loglevel", "log"),
         ("server_tokens", "server_header"),
     ],
     later: &[],
@@ -57,8 +62,22 @@ pub(crate) static SERVER: Keys = Keys {
 
 pub(crate) static ACCESS_LOG: Keys = Keys {
     place: "`access_log`",
-    names: &["file", "format"],
+    names: &["file", "format", "rotate"],
     foreign: &[("path", "file")],
+    later: &[],
+};
+
+pub(crate) static ROTATE: Keys = Keys {
+    place: "`rotate`",
+    names: &["size", "age", "keep"],
+    foreign: &[("max_size", "size"), ("interval", "age"), ("count", "keep")],
+    later: &[],
+};
+
+pub(crate) static LOG: Keys = Keys {
+    place: "`log`",
+    names: &["level", "format", "file"],
+    foreign: &[("path", "file"), ("filter", "level")],
     later: &[],
 };
 
@@ -312,6 +331,8 @@ pub(crate) static ALL: [&Keys; 11] = [
     &FILE,
     &SERVER,
     &ACCESS_LOG,
+    &ROTATE,
+    &LOG,
     &LIMITS,
     &APP,
     &UPSTREAM,
@@ -422,9 +443,9 @@ mod tests {
                 "unknown key `client_max_body_size` in `[limits]` | did you mean `body`?",
             ),
             (
-                &SERVER,
+                &ROTATE,
                 "a\nb",
-                "unknown key `a\\nb` in `[server]` | the keys here are `http`, `https`, `trusted_proxies`, `access_log`, `server_header`, `spool`, `admin`, `user`, `group`, `landlock` and `seccomp`",
+                "unknown key `a\\nb` in `rotate` | the keys here are `size`, `age` and `keep`",
             ),
         ] {
             let mistake = unknown(keys, name);

@@ -12,6 +12,7 @@ mod headers;
 pub(crate) mod keys;
 mod limits;
 mod location;
+mod logs;
 mod route;
 mod server;
 mod site;

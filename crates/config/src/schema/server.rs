@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Context, account, keys};
+use super::{Context, account, keys, logs};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
     listen::LONGEST_SOCKET_PATH,
-    site::{AccessLog, Listen, Located, LogFormat, LogTarget, Server},
+    site::{Listen, Located, Server},
     walk::{Notes, Table, Value},
 };
 
@@ -38,7 +38,10 @@ pub(super) fn read(
             .map_or_else(|| vec![default()], |list| list.clone().unwrap_or_default()),
         https: https.and_then(|(_, list)| list).unwrap_or_default(),
         trusted_proxies: get("trusted_proxies").map_or_else(Vec::new, |value| networks(&value)),
-        access_log: get("access_log").map_or(ACCESS_LOG, |value| access_log(context, &value)),
+        access_log: get("access_log")
+            .map_or(logs::ACCESS_LOG, |value| logs::access(context, &value)),
+        log: get("log").map_or_else(logs::error_log, |value| logs::error(context, &value)),
+        redact: get("redact").map_or_else(logs::redact, |value| logs::names(&value)),
         server_header: get("server_header")
             .and_then(|value| value.boolean())
             .unwrap_or(defaults::SERVER_HEADER),
@@ -63,11 +66,6 @@ pub(super) fn read(
     }
     (server, says_https)
 }
-
-const ACCESS_LOG: AccessLog = AccessLog {
-    to: LogTarget::Stdout,
-    format: None,
-};
 
 /// `None` where nothing can be said about the list, because something in it is wrong.
 fn listeners(
@@ -182,62 +180,4 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, Mistake> {
         )));
     }
     Ok(network)
-}
-
-fn access_log(context: &Context, value: &Value<'_>) -> AccessLog {
-    let wanted = "`\"stdout\"`, `\"off\"` or a table such as `{ file = \"access.log\", format = \"combined\" }`";
-    if value.as_str().is_some() {
-        let to = value.parsed(wanted, |text| match text {
-            "off" => Ok(LogTarget::Off),
-            "stdout" => Ok(LogTarget::Stdout),
-            _ => Err(not_a_target(text, wanted)),
-        });
-        return AccessLog {
-            to: to.map_or(LogTarget::Stdout, |to| to.value),
-            format: None,
-        };
-    }
-    let Some(table) = value.table(&keys::ACCESS_LOG, wanted) else {
-        return ACCESS_LOG;
-    };
-    let file = table
-        .get("file")
-        .and_then(|value| value.parsed("a path", |text| context.folder.parse(text)));
-    AccessLog {
-        to: file.map_or(LogTarget::Stdout, LogTarget::File),
-        format: table
-            .get("format")
-            .and_then(|value| value.parsed(FORMATS, parse_format))
-            .map(|format| format.value),
-    }
-}
-
-const FORMATS: &str = "`\"pretty\"`, `\"combined\"` or `\"json\"`";
-
-fn not_a_target(text: &str, wanted: &str) -> Mistake {
-    let mistake = Mistake::new(format!("expected {wanted}, found {text:?}"));
-    if parse_format(text).is_ok() {
-        return mistake.hint(format!("did you mean `{{ format = \"{text}\" }}`?"));
-    }
-    match keys::nearest(&["stdout", "off"], text) {
-        Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
-        None => mistake.hint(format!("write `{{ file = {text:?} }}` for a file")),
-    }
-}
-
-fn parse_format(text: &str) -> Result<LogFormat, Mistake> {
-    match text {
-        "pretty" => Ok(LogFormat::Pretty),
-        "combined" => Ok(LogFormat::Combined),
-        "json" => Ok(LogFormat::Json),
-        _ => {
-            let mistake = Mistake::new(format!("expected {FORMATS}, found {text:?}"));
-            Err(
-                match keys::nearest(&["pretty", "combined", "json"], &text.to_lowercase()) {
-                    Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
-                    None => mistake,
-                },
-            )
-        }
-    }
 }

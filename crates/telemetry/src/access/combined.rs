@@ -29,7 +29,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn request(record: &Record<'_>, out: &mut Vec<u8>) {
+pub(super) fn request(record: &Record<'_>, out: &mut Vec<u8>) {
     if record.is_understood() {
         escape(record.method.as_bytes(), out);
         out.push(b' ');
@@ -52,7 +52,7 @@ fn field(value: Option<&[u8]>, out: &mut Vec<u8>) {
 }
 
 /// `ngx_http_log_escape`: `"`, `\`, controls, DEL and everything from 0x80 become `\xHH`, in capitals.
-fn escape(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn escape(value: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in value {
         if matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff) {

@@ -33,12 +33,16 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
         ),
     );
     milliseconds("duration_ms", record.duration, out);
+    if let Some(first_byte) = record.first_byte {
+        milliseconds("first_byte_ms", first_byte, out);
+    }
     optional("referer", record.referer, out);
     optional("user_agent", record.user_agent, out);
     string("request_id", record.request_id.as_bytes(), out);
     string("route", record.route.as_bytes(), out);
     served_by(record, out);
     optional("tls", record.tls.map(str::as_bytes), out);
+    optional("trace_id", record.trace_id.map(str::as_bytes), out);
     optional("cause", record.cause.map(str::as_bytes), out);
     optional("detail", record.detail.map(str::as_bytes), out);
     out.push(b'}');
@@ -66,7 +70,8 @@ fn displayed(name: &str, value: &dyn Display, out: &mut Vec<u8>) {
     string(name, value.to_string().as_bytes(), out);
 }
 
-fn string(name: &str, value: &[u8], out: &mut Vec<u8>) {
+/// `,"name":"value"`.
+pub(crate) fn string(name: &str, value: &[u8], out: &mut Vec<u8>) {
     member(name, out);
     out.push(b'"');
     if value

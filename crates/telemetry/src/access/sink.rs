@@ -5,6 +5,7 @@
 //! how many as soon as the reader takes again. It refuses to block, to grow, and to lose a line silently.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     fs::File,
     io::{self, IsTerminal as _, Write as _},
@@ -16,13 +17,14 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Format, Record};
+use super::{Fields, Format, Record, Redaction};
 
 /// Where access records go. Share it by reference or in an `Arc`; the last one dropped writes out what is left.
 #[derive(Debug)]
 pub struct Log {
     /// `None`: records are not wanted.
     sink: Option<Sink>,
+    redaction: Redaction,
 }
 
 #[derive(Debug)]
@@ -66,13 +68,38 @@ impl Log {
                 shared,
                 writer: Some(writer),
             }),
+            redaction: Redaction::default(),
         })
     }
 
     /// Records are not wanted.
     #[must_use]
-    pub const fn off() -> Self {
-        Self { sink: None }
+    pub fn off() -> Self {
+        Self {
+            sink: None,
+            redaction: Redaction::default(),
+        }
+    }
+
+    /// The same, with these values hidden.
+    #[must_use]
+    pub fn redacted(self, redaction: Redaction) -> Self {
+        Self { redaction, ..self }
+    }
+
+    /// A target as it may be shown, here and elsewhere.
+    #[must_use]
+    pub fn shown<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
+        self.redaction.target(target)
+    }
+
+    /// Goes on in another file, after what was recorded before this call. What the writer is writing it writes to the end.
+    pub fn reopen(&self, to: impl Into<OwnedFd>) {
+        if let Some(sink) = &self.sink {
+            sink.shared.lock().successor = Some(File::from(to.into()));
+            // The writer may be waiting for lines, and whoever moved the old file away may be waiting for it to be let go.
+            sink.shared.filled.notify_one();
+        }
     }
 
     /// Whether records are written at all: a caller may save itself the work of building one.
@@ -90,9 +117,21 @@ impl Log {
     /// Takes one record. Never waits for the reader.
     pub fn record(&self, record: &Record<'_>) {
         let Some(sink) = &self.sink else { return };
+        let target = self.redaction.target(record.target);
+        let referer = record.referer.map(|referer| self.redaction.target(referer));
+        let fields = record.fields.map(|fields| Shown {
+            fields,
+            redaction: &self.redaction,
+        });
+        let record = Record {
+            target: &target,
+            referer: referer.as_deref(),
+            fields: fields.as_ref().map(|fields| fields as &(dyn Fields + Sync)),
+            ..*record
+        };
         LINE.with_borrow_mut(|line| {
             line.clear();
-            sink.format.write(record, line);
+            sink.format.write(&record, line);
             sink.shared.append(line);
         });
     }
@@ -110,6 +149,23 @@ impl Log {
         self.sink
             .as_ref()
             .is_none_or(|sink| sink.shared.flush(|state| state.hurry = true))
+    }
+}
+
+/// Fields, as far as they may be shown.
+struct Shown<'a> {
+    fields: &'a (dyn Fields + Sync),
+    redaction: &'a Redaction,
+}
+
+impl Fields for Shown<'_> {
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        let value = self.fields.field(name)?;
+        Some(if self.redaction.hides(name.as_bytes()) {
+            b"***"
+        } else {
+            value
+        })
     }
 }
 
@@ -156,6 +212,8 @@ struct State {
     hurry: bool,
     /// No line will follow.
     closed: bool,
+    /// The file to go on in.
+    successor: Option<File>,
 }
 
 impl Shared {
@@ -201,26 +259,36 @@ impl Shared {
         state.done >= goal
     }
 
-    /// Waits for lines and swaps them with the empty `batch`; returns how many were dropped behind them, or `None` when
-    /// all is written and none will follow.
-    fn take(&self, batch: &mut Vec<u8>, linger: Duration) -> Option<u64> {
-        let empty = |state: &mut State| state.waiting.is_empty() && !state.closed;
+    /// Waits for lines and swaps them with the empty `batch`, or for another file; `None` when all is written and none will
+    /// follow.
+    fn take(&self, batch: &mut Vec<u8>, linger: Duration) -> Option<Taken> {
+        let empty = |state: &mut State| {
+            state.waiting.is_empty() && !state.closed && state.successor.is_none()
+        };
         let state = self
             .filled
             .wait_while(self.lock(), empty)
             .unwrap_or_else(PoisonError::into_inner);
-        let few =
-            |state: &mut State| !state.hurry && !state.closed && state.waiting.len() < Self::PLENTY;
+        let few = |state: &mut State| {
+            !state.hurry
+                && !state.closed
+                && state.successor.is_none()
+                && state.waiting.len() < Self::PLENTY
+        };
         let (mut state, _) = self
             .filled
             .wait_timeout_while(state, linger, few)
             .unwrap_or_else(PoisonError::into_inner);
-        if state.waiting.is_empty() {
+        let successor = state.successor.take();
+        if state.waiting.is_empty() && successor.is_none() {
             return None;
         }
         std::mem::swap(&mut state.waiting, batch);
         state.hurry = false;
-        Some(std::mem::take(&mut state.dropped))
+        Some(Taken {
+            dropped: std::mem::take(&mut state.dropped),
+            successor,
+        })
     }
 
     fn done(&self, bytes: usize, lost: u64) {
@@ -230,6 +298,14 @@ impl Shared {
         drop(state);
         self.written.notify_all();
     }
+}
+
+/// What the writer finds besides lines.
+struct Taken {
+    /// How many lines were dropped behind them.
+    dropped: u64,
+    /// Where to go on after them.
+    successor: Option<File>,
 }
 
 /// The thread that waits for the reader, so that nobody else has to.
@@ -248,9 +324,13 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         let mut batch = Vec::new();
-        while let Some(dropped) = self.shared.take(&mut batch, self.linger) {
-            self.lost += dropped;
+        while let Some(taken) = self.shared.take(&mut batch, self.linger) {
+            self.lost += taken.dropped;
             let lost = self.write(&batch);
+            if let Some(successor) = taken.successor {
+                self.to = successor;
+                self.torn = false;
+            }
             self.shared.done(batch.len(), lost);
             batch.clear();
             // What a stalled reader made grow is given back; the two buffers of ordinary days are kept.
@@ -561,6 +641,69 @@ mod tests {
         let read = reader.join().unwrap();
         assert_eq!(read.len(), 800);
         assert!(read.iter().all(|line| *line == expected));
+    }
+
+    #[test]
+    fn lines_go_on_in_another_file_and_none_is_lost() {
+        let folder = std::env::temp_dir().join(format!("stack-sink-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (old, new) = (folder.join("access.log.1"), folder.join("access.log"));
+        let open = |path: &std::path::Path| {
+            File::options()
+                .append(true)
+                .create(true)
+                .open(path)
+                .unwrap()
+        };
+        let log = Log::new(open(&old), Format::Combined).unwrap();
+        for _ in 0..3 {
+            log.record(&example());
+        }
+        log.reopen(open(&new));
+        for _ in 0..4 {
+            log.record(&example());
+        }
+        assert!(log.flush());
+        // Even when no line follows, the old file is let go: its disk space depends on that.
+        log.reopen(open(&new));
+        drop(log);
+        let count = |path| std::fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!(count(&old) + count(&new), 7);
+        assert!(count(&old) >= 3);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_every_format() {
+        struct Secret;
+        impl Fields for Secret {
+            fn field(&self, _: &str) -> Option<&[u8]> {
+                Some(b"hunter2")
+            }
+        }
+        let own = super::super::Pattern::parse("$request $referer $http_x_token").unwrap();
+        for format in [
+            Format::Combined,
+            Format::Json,
+            Format::Pretty { colour: false },
+            Format::Own(Arc::new(own)),
+        ] {
+            let (read, write) = pipe(PipeFlags::empty());
+            let log = Log::new(write, format).unwrap();
+            let log = log.redacted(Redaction::new(["token"]));
+            log.record(&Record {
+                target: b"/a?token=hunter2",
+                referer: Some(b"https://h/?token=hunter2"),
+                fields: Some(&Secret),
+                ..example()
+            });
+            drop(log);
+            let line = lines(read).join("");
+            assert!(
+                line.contains("/a?token=***") && !line.contains("hunter2"),
+                "{line}"
+            );
+        }
     }
 
     #[test]
