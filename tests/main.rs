@@ -30,6 +30,7 @@ mod init;
 mod interpreters;
 mod limits;
 mod manager;
+mod logs;
 mod overload;
 mod pages;
 mod privileges;

@@ -40,6 +40,9 @@ impl Terminal {
 
     /// Tabs stay; other controls could act on the terminal, and an app prints what visitors sent.
     fn format(self, name: &str, line: &[u8]) -> Vec<u8> {
+        if let Some(object) = telemetry::log::foreign_line(name, line) {
+            return object;
+        }
         let tag = self.tag;
         let mut text = format!("{tag}{name} |{tag:#} ").into_bytes();
         for (index, piece) in line.split(|byte| *byte == b'\t').enumerate() {

@@ -59,6 +59,19 @@ pub enum Order {
     },
     /// Say that you live: [`Report::Alive`].
     Ping,
+    /// Go on in another file for access records, the descriptor that comes along, where `access_log` is true; and with
+    /// standard error, the descriptor after it, where `log` is true.
+    ReopenLogs {
+        /// Whether there is one for access records.
+        access_log: bool,
+        /// Whether there is one for standard error.
+        log: bool,
+    },
+    /// Log by this filter from here on.
+    LogFilter {
+        /// `info`, `warn,proxy=debug`.
+        filter: String,
+    },
     /// Stop accepting, finish what runs within `limits.drain_timeout`, exit.
     Drain,
 }

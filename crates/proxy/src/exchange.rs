@@ -45,6 +45,9 @@ pub(crate) async fn respond(
     if head.method == Method::Head {
         response.content = response.content.without_content();
     }
+    if response.content.is_long() {
+        journal.responds();
+    }
     let mut response = signed(response, plan, journal);
     if let Some(edits) = finish.edits {
         response.fields.edit(edits);

@@ -521,4 +521,32 @@ mod tests {
         assert_eq!(response.status, 503);
         assert!(format!("{:?}", response.fields).contains("Retry-After: 2\r"));
     }
+
+    /// Who adds a cause documents it: in `telemetry::causes::ALL`, and then `BLESS=1 cargo test -p telemetry` for docs/logs.md.
+    #[test]
+    fn every_cause_is_documented() {
+        let sources = [
+            include_str!("failure.rs"),
+            include_str!("../../message/src/refusal.rs"),
+        ];
+        let mut named = Vec::new();
+        for source in sources {
+            let (_, causes) = source
+                .split_once("fn cause(")
+                .expect("causes are named there");
+            let (causes, _) = causes.split_once("\n    }\n").expect("a function ends");
+            named.extend(causes.lines().filter_map(|line| line.split('"').nth(1)));
+        }
+        for name in &named {
+            let known = telemetry::causes::index(name).is_some();
+            assert!(known, "{name} is not in `telemetry::causes::ALL`");
+        }
+        for cause in telemetry::causes::ALL {
+            assert!(
+                named.contains(&cause.name),
+                "nothing fails with {}",
+                cause.name
+            );
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use message::head::{RequestHead, Version};
-use telemetry::access::{Log, Record};
+use telemetry::access::{self, Log, Record};
 
 use crate::{
     app::slot::Place,
@@ -37,6 +37,7 @@ pub(crate) struct Journal {
     queue: Queue,
     /// How long the app took to its response head.
     pub(crate) app_time: Option<Duration>,
+    first_byte: Option<Duration>,
     time: SystemTime,
     begun: Instant,
     failed: Option<Cause>,
@@ -84,6 +85,7 @@ impl Journal {
             member: None,
             queue: Queue::None,
             app_time: None,
+            first_byte: None,
             time: SystemTime::now(),
             begun: Instant::now(),
             failed: None,
@@ -100,6 +102,11 @@ impl Journal {
         if let Queue::Since(begun) = self.queue {
             self.queue = Queue::For(begun.elapsed());
         }
+    }
+
+    /// There is a response, and sending it may take a while.
+    pub(crate) fn responds(&mut self) {
+        self.first_byte = Some(self.begun.elapsed());
     }
 
     /// Remembers why it failed. The first cause stands: what follows are its consequences.
@@ -138,13 +145,14 @@ impl Journal {
     ) {
         // On one terminal the record is enough: it says the same.
         if !(log.is_on_terminal() && io::stderr().is_terminal()) {
-            self.complain(head, status);
+            self.complain(log, head, status);
         }
         let address = self
             .client
             .or_else(|| peer.address.map(|address| address.ip().to_canonical()));
         let client = address.map(|address| address.to_string());
         let field = |name| head.and_then(|head| head.fields.get(name));
+        let sent_fields = head.map(Sent);
         log.record(&Record {
             time: self.time,
             duration: self.begun.elapsed(),
@@ -178,27 +186,63 @@ impl Journal {
                 Queue::For(time) => Some(time),
             },
             app_time: self.app_time,
+            first_byte: self.first_byte,
             tls: peer.tls,
             cause: self.failed.as_ref().map(|cause| cause.token),
             detail: self.failed.as_ref().map(|cause| cause.detail.as_str()),
+            trace_id: field("traceparent").and_then(trace_id),
+            fields: sent_fields
+                .as_ref()
+                .map(|sent| sent as &(dyn access::Fields + Sync)),
         });
     }
 
-    fn complain(&self, head: Option<&RequestHead>, status: u16) {
+    fn complain(&self, log: &Log, head: Option<&RequestHead>, status: u16) {
         let Some(cause) = self.failed.as_ref().filter(|cause| cause.is_ours) else {
             return;
         };
         let method = head.map_or("-", |head| head.method.as_str());
         let target = head.map_or(&b""[..], |head| &head.target);
-        let target = &target[..target.len().min(TARGET_SHOWN)];
+        let target = log.shown(&target[..target.len().min(TARGET_SHOWN)]);
         tracing::warn!(
             "request {} ({method} {}): {status} {}: {}",
             self.id,
-            String::from_utf8_lossy(target),
+            String::from_utf8_lossy(&target),
             cause.token,
             cause.detail
         );
     }
+}
+
+/// The fields of a head, for a format that asks for one.
+struct Sent<'a>(&'a RequestHead);
+
+impl access::Fields for Sent<'_> {
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        self.0.fields.get(name)
+    }
+}
+
+/// The trace id of a valid `traceparent`: `00-TRACE-PARENT-FLAGS` in lower-case hexadecimal, the trace not all zeros (W3C
+/// Trace Context §3.2). A later version may have more behind it.
+fn trace_id(value: &[u8]) -> Option<&str> {
+    let text = str::from_utf8(value).ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| {
+        text.len() == length
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && is_hex(parent, 16)
+        && is_hex(flags, 2)
+        && (version != "00" || parts.next().is_none());
+    (is_valid && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
 }
 
 /// How much of a target the error log repeats; the access log has all of it.
@@ -209,5 +253,32 @@ fn protocol(version: Version) -> &'static str {
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2.0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_named_only_by_a_valid_field() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let valid = format!("00-{trace}-00f067aa0ba902b7-01");
+        assert_eq!(trace_id(valid.as_bytes()), Some(trace));
+        assert_eq!(
+            trace_id(format!("01-{trace}-00f067aa0ba902b7-01-x").as_bytes()),
+            Some(trace)
+        );
+        for wrong in [
+            String::new(),
+            valid.to_uppercase(),
+            valid.replacen("00", "ff", 1),
+            format!("{valid}-x"),
+            valid.replace(trace, &"0".repeat(32)),
+            format!("00-{trace}-00f067aa0ba902b7"),
+            format!("00-{}-00f067aa0ba902b7-01", &trace[1..]),
+        ] {
+            assert_eq!(trace_id(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 }

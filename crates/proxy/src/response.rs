@@ -51,6 +51,15 @@ impl Content {
         }
     }
 
+    /// Whether sending it may take a while: the time of its first byte is then worth knowing.
+    pub(crate) fn is_long(&self) -> bool {
+        const LONG: u64 = 64 * 1024;
+        match self {
+            Self::None | Self::Head(_) | Self::Bytes(_) => false,
+            _ => self.length().is_none_or(|length| length > LONG),
+        }
+    }
+
     /// The same for a client that asked for the head alone (RFC 9110 §9.3.2).
     pub(crate) fn without_content(self) -> Self {
         match self {

@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use config::site::{LogFormat, LogTarget, Site};
 use telemetry::{
-    access::{Format, Log},
+    access::{Format, Log, Pattern, Redaction},
     text::Elapsed,
 };
 use tokio::sync::{mpsc, watch};
@@ -171,8 +171,20 @@ impl Kept {
     }
 
     /// Does what the master says of workers.
-    fn follow(&self, order: Order) -> Result<Then, Error> {
+    fn follow(
+        &self,
+        server: &Server,
+        (order, descriptors): (Order, Vec<OwnedFd>),
+    ) -> Result<Then, Error> {
         match order {
+            Order::ReopenLogs { access_log, log } => {
+                reopen_logs(server, access_log, log, descriptors)?;
+            }
+            Order::LogFilter { filter } => {
+                if let Err(error) = telemetry::log::set_filter(&filter) {
+                    tracing::warn!("{error}");
+                }
+            }
             Order::Drain => return Ok(Then::Drain),
             Order::Ping => self.answer(),
             // Another configuration is another process, beside this one.
@@ -232,11 +244,11 @@ async fn obey(
         reports,
     };
     let server = begin(&kept, first).await?;
-    while kept.follow(next(&mut orders).await?.0)? == Then::Serve {}
+    while kept.follow(&server, next(&mut orders).await?)? == Then::Serve {}
     // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.
     let listen = async {
         loop {
-            kept.follow(next(&mut orders).await?.0)?;
+            kept.follow(&server, next(&mut orders).await?)?;
         }
     };
     tokio::select! {
@@ -324,17 +336,40 @@ fn open_log(site: &Site, file: Option<OwnedFd>) -> io::Result<Log> {
     let stdout = io::stdout();
     let terminal = file.is_none() && stdout.is_terminal();
     let colour = terminal && telemetry::log::colour(&stdout);
-    let format = match settings.format {
+    let format = match &settings.format {
         Some(LogFormat::Pretty) => Format::Pretty { colour },
         None if terminal => Format::Pretty { colour },
         Some(LogFormat::Combined) | None => Format::Combined,
         Some(LogFormat::Json) => Format::Json,
+        Some(LogFormat::Own(text)) => {
+            Format::Own(Arc::new(Pattern::parse(text).map_err(io::Error::other)?))
+        }
     };
-    match (&settings.to, file) {
-        (LogTarget::Off, _) => Ok(Log::off()),
-        (_, Some(file)) => Log::new(file, format),
-        (_, None) => Log::new(rustix::io::dup(stdout)?, format),
+    let log = match (&settings.to, file) {
+        (LogTarget::Off, _) => Log::off(),
+        (_, Some(file)) => Log::new(file, format)?,
+        (_, None) => Log::new(rustix::io::dup(stdout)?, format)?,
+    };
+    Ok(log.redacted(Redaction::new(&site.server.redact)))
+}
+
+/// Goes on in the files that the master has opened in the place of those that were moved aside.
+fn reopen_logs(
+    server: &Server,
+    access_log: bool,
+    log: bool,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), Error> {
+    let mut descriptors = descriptors.into_iter();
+    if access_log {
+        let file = descriptors.next().ok_or(Error::Protocol)?;
+        server.plan().log.reopen(file);
     }
+    if log {
+        let file = descriptors.next().ok_or(Error::Protocol)?;
+        telemetry::log::redirect(file).map_err(Error::Channel)?;
+    }
+    Ok(())
 }
 
 /// Stops accepting and waits for what runs, within the grace.

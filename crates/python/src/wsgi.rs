@@ -161,13 +161,19 @@ impl Wsgi {
                 String::new()
             };
         let handoff = request.handoff();
+        // Secrets travel in queries. What is hidden of one is the proxy's to know; its line with the same id shows the rest.
+        let target = request.raw_target();
+        let path = target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
         report::log(
             py,
             &format!(
                 "app {}: {} {} (request {}) {what}\n{traceback}",
                 self.name,
                 request.method().escape_ascii(),
-                request.raw_target().escape_ascii(),
+                path.escape_ascii(),
                 handoff.request_id,
             ),
         );

@@ -1,9 +1,6 @@
 //! Why a command failed, and what it exits with.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use config::error::Report;
 
@@ -27,16 +24,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl Failure {
     /// Says it on standard error.
     pub(crate) fn tell(&self) -> ExitCode {
-        let mut stderr = io::stderr().lock();
-        // When standard error is gone, the exit code still says it.
-        let _ = match self {
-            Self::Config(report) => {
-                let colour = telemetry::log::colour(&io::stderr());
-                writeln!(stderr, "{}", report.render(colour))
-            }
-            Self::User(message) => writeln!(stderr, "stack: {message}"),
-            Self::Ours(error) => writeln!(stderr, "stack: {error:#}"),
+        let text = match self {
+            Self::Config(report) => report.render(telemetry::log::colour(&io::stderr())),
+            Self::User(message) => format!("stack: {message}"),
+            Self::Ours(error) => format!("stack: {error:#}"),
         };
+        telemetry::log::tell(&(text + "\n"));
         ExitCode::from(self.code())
     }
 

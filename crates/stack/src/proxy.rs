@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use anyhow::Context;
 use supervisor::fds;
-use telemetry::log::{Process, Settings};
+use telemetry::log::{DEFAULT_FILTER, Format, Process, Settings};
 
 use crate::failure::Failure;
 
@@ -21,6 +21,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     rustix::thread::set_name(c"stack proxy").context("cannot name this process")?;
     telemetry::log::init(Settings {
         process: Process::Proxy,
+        // The master says, in the environment.
+        filter: DEFAULT_FILTER.to_owned(),
+        format: Format::from_env(),
     })?;
     ::proxy::run(control)?;
     Ok(())

@@ -7,6 +7,7 @@ mod admin;
 mod banner;
 mod front;
 mod listen;
+mod logs;
 mod master;
 mod opened;
 mod pidfile;
@@ -17,8 +18,9 @@ mod watchdog;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
+use config::site::ErrorLogFormat;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use telemetry::log::{Process, Settings};
+use telemetry::log::{Format, Process, Settings};
 
 use crate::{
     args::Up,
@@ -61,8 +63,14 @@ pub(crate) fn from_arguments(up: Up) -> Result<(), Failure> {
 pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
     let loaded = source.load()?;
+    let log = &loaded.site.server.log;
     telemetry::log::init(Settings {
         process: Process::Master,
+        filter: log.level.clone(),
+        format: match log.format {
+            ErrorLogFormat::Text => Format::Text,
+            ErrorLogFormat::Json => Format::Json,
+        },
     })?;
     raise_open_files()?;
     let given = Given::take()?;
@@ -78,6 +86,10 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
     let mut run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
     let _pid = options.pid.clone().map(PidFile::write).transpose()?;
     let opened = Opened::open(loaded, identities, given, run_directory.path())?;
+    opened
+        .logs
+        .take_stderr()
+        .context("cannot write to the file of the log")?;
     let site = &opened.loaded.site;
     let admin = admin::place(site, run_directory.path());
     run_directory

@@ -197,6 +197,15 @@ pub fn filter() -> String {
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned())
 }
 
+/// How lines look.
+#[must_use]
+pub fn format() -> Format {
+    match LOOK.get() {
+        Some(Look::Json) => Format::Json,
+        _ => Format::Text,
+    }
+}
+
 /// Makes standard error this file, for the log and for everything else that is said there.
 ///
 /// # Errors

@@ -197,7 +197,11 @@ fn level(value: &Value<'_>, wanted: &str) -> String {
         Ok(()) if is_level(text) || text.contains('=') => Ok(text.to_owned()),
         _ => {
             let mistake = Mistake::new(format!("{text:?} is not a level"));
-            let near = keys::nearest(&LEVELS, &text.to_lowercase());
+            let lower = text.to_lowercase();
+            let theirs = OTHERS.iter().find(|(theirs, _)| *theirs == lower);
+            let near = theirs
+                .map(|(_, ours)| *ours)
+                .or_else(|| keys::nearest(&LEVELS, &lower));
             Err(match near {
                 Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
                 None => mistake.hint(format!(
@@ -211,6 +215,18 @@ fn level(value: &Value<'_>, wanted: &str) -> String {
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The levels of syslog, Python and nginx that have another name here.
+const OTHERS: [(&str, &str); 8] = [
+    ("warning", "warn"),
+    ("notice", "info"),
+    ("err", "error"),
+    ("crit", "error"),
+    ("critical", "error"),
+    ("alert", "error"),
+    ("emerg", "error"),
+    ("none", "off"),
+];
 
 /// The filter itself takes any word for the name of a part.
 fn is_level(text: &str) -> bool {

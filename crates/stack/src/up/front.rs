@@ -12,6 +12,7 @@ use supervisor::{
     fds, notify,
     user::User,
 };
+use telemetry::log;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -48,6 +49,8 @@ impl Front {
             .name("stack")
             .arg("proxy")
             .stdin(Stdio::Null)
+            .env(log::FILTER_VARIABLE, log::filter())
+            .env(log::FORMAT_VARIABLE, log::format().name())
             .descriptor(theirs, CONTROL_FD)
             .no_new_privileges()
             .own_group();
@@ -71,6 +74,11 @@ impl Front {
         let front = Self { pid, orders, kill };
         front.order(serve);
         Ok(front)
+    }
+
+    /// Tells it something, with descriptors.
+    pub(crate) fn hand(&self, order: Order, descriptors: Vec<OwnedFd>) {
+        self.order((order, descriptors));
     }
 
     /// Tells it something; what it no longer hears its end will say.

@@ -196,6 +196,7 @@ impl Master {
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = self.watchdog.due() => self.show_life(),
+                () = sleep_until(self.opened.logs.next_look()) => self.rotate_logs(),
                 () = sleep_until(wake) => self.tick(),
             }
         }
@@ -296,9 +297,9 @@ impl Master {
                 );
             }
             (Request::ReopenLogs, _) => {
-                warn!(
-                    "SIGUSR1 changes nothing: the access log stays open; let logrotate use copytruncate"
-                );
+                self.opened.logs.reopen();
+                self.hand_logs();
+                info!("the logs are opened anew");
             }
         }
     }
@@ -348,6 +349,23 @@ impl Master {
                 .collect(),
         };
         apps.map(status).collect()
+    }
+
+    fn rotate_logs(&mut self) {
+        if self.opened.logs.look(Instant::now()) {
+            self.hand_logs();
+        }
+    }
+
+    /// Gives the proxy the files that are open now; one that is not there gets them when it starts.
+    fn hand_logs(&self) {
+        let Some(front) = self.front.front() else {
+            return;
+        };
+        match self.opened.logs.hand_over() {
+            Ok((order, descriptors)) => front.hand(order, descriptors),
+            Err(error) => warn!("cannot give the logs to the proxy: {error}"),
+        }
     }
 
     /// Stops from the outside in.

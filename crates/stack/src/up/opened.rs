@@ -2,9 +2,8 @@
 //! interpreters and the module.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,14 +17,14 @@ use appserver::{
 use config::{
     Loaded,
     error::Problem,
-    site::{App, Located, LogTarget, Site, Tls},
+    site::{App, Located, Site, Tls},
 };
 
-use super::listen::{self, Given, Listening};
+use super::{
+    listen::{self, Given, Listening},
+    logs::Logs,
+};
 use crate::{failure::Failure, identity::Identities};
-
-/// Access records name visitors; they are for the administrator and their group.
-const LOG_MODE: u32 = 0o640;
 
 /// The module that workers load; empty in a checkout, where it lies beside the executable (`build.rs`).
 static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/module"));
@@ -44,7 +43,8 @@ pub(crate) struct Opened {
     /// Who everybody runs as.
     pub(crate) identities: Identities,
     users: Vec<Users>,
-    access_log: Option<OwnedFd>,
+    /// The files that are logged to.
+    pub(crate) logs: Logs,
 }
 
 impl Opened {
@@ -61,20 +61,20 @@ impl Opened {
         let listening = keep(listen::open_all(&site.server, given), &mut problems);
         let certificates = keep(certificates(site), &mut problems);
         let users = keep(users(site), &mut problems);
-        let access_log = keep(
-            access_log(site).map_err(|problem| vec![problem]),
+        let logs = keep(
+            Logs::open(site).map_err(|problem| vec![problem]),
             &mut problems,
         );
         let templates = keep(
             templates(site, &module, &identities, run_directory),
             &mut problems,
         );
-        match (listening, certificates, users, access_log, templates) {
+        match (listening, certificates, users, logs, templates) {
             (
                 Some(listening),
                 Some(certificates),
                 Some(users),
-                Some(access_log),
+                Some(logs),
                 Some(templates),
             ) => Ok(Self {
                 loaded,
@@ -83,7 +83,7 @@ impl Opened {
                 certificates,
                 identities,
                 users,
-                access_log,
+                logs,
             }),
             _ => Err(Failure::Config(loaded.report(problems))),
         }
@@ -106,10 +106,10 @@ impl Opened {
                 .collect(),
             certificates: self.certificates.clone(),
             users: self.users.clone(),
-            access_log: self.access_log.is_some(),
+            access_log: self.logs.access().is_some(),
         };
         let sockets = self.listening.iter().map(|listening| &listening.socket);
-        let descriptors = sockets.chain(&self.access_log).map(OwnedFd::try_clone);
+        let descriptors = sockets.chain(self.logs.access()).map(OwnedFd::try_clone);
         Ok((order, descriptors.collect::<io::Result<_>>()?))
     }
 }
@@ -172,24 +172,6 @@ fn read(path: &Located<PathBuf>) -> Result<String, Problem> {
             format!("cannot read {}: {error}", path.value.display()),
         )
     })
-}
-
-fn access_log(site: &Site) -> Result<Option<OwnedFd>, Problem> {
-    let LogTarget::File(path) = &site.server.access_log.to else {
-        return Ok(None);
-    };
-    let file = File::options()
-        .append(true)
-        .create(true)
-        .mode(LOG_MODE)
-        .open(&path.value);
-    match file {
-        Ok(file) => Ok(Some(file.into())),
-        Err(error) => {
-            let message = format!("cannot write to {}: {error}", path.value.display());
-            Err(Problem::new(path.span, message))
-        }
-    }
 }
 
 fn templates(

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -77,15 +77,18 @@ impl Repeats {
         if place.said == BURST + 1 {
             place.sample = sample(event);
             let wait = self.window.saturating_sub(now.duration_since(place.since));
-            self.tell_later(metadata.callsite(), wait);
+            if self.tell_later(metadata.callsite(), wait).is_err() {
+                // Nobody would end the silence.
+                place.said = 0;
+            }
         }
         place.said <= BURST
     }
 
     /// The silence ends with the window, whether the place speaks again or not.
-    fn tell_later(&self, place: Identifier, wait: Duration) {
+    fn tell_later(&self, place: Identifier, wait: Duration) -> io::Result<()> {
         let repeats = self.clone();
-        let told = thread::Builder::new()
+        thread::Builder::new()
             .name("log-repeats".to_owned())
             .spawn(move || {
                 thread::sleep(wait);
@@ -98,9 +101,8 @@ impl Repeats {
                     "{more} more lines within {window} were left out, such as: {}",
                     place.sample
                 );
-            });
-        // Without a thread the place stays silent until the next window; nothing else depends on it.
-        drop(told);
+            })
+            .map(drop)
     }
 }
 
@@ -131,8 +133,6 @@ fn sample(event: &Event<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use tracing_subscriber::{Layer as _, fmt::MakeWriter, layer::SubscriberExt as _};
 
     use super::*;
