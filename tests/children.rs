@@ -301,6 +301,8 @@ fn two_hundred_workers_later_nothing_has_leaked() {
     let stack = Site::with_app(APP)
         .edit("workers = 1", "workers = 40")
         .edit("threads = 2", "threads = 1")
+        // With less, the log would be cut short.
+        .env("STACK_LOG", "debug")
         .start();
     let proxy = stack.proxy().expect("it runs");
     let open = |pid| descriptors(pid).len();

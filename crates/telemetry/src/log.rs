@@ -144,18 +144,20 @@ pub fn init(settings: Settings) -> Result<(), InitError> {
         process: settings.process,
         look,
     };
+    let repeats = Repeats::new();
+    repeats.follow(&filter);
     let (filter, handle) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
         .with_writer(io::stderr)
-        .with_filter(filter.and(Repeats::new()));
+        .with_filter(filter.and(repeats.clone()));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
-    let _ = FILTER.set(handle);
+    let _ = FILTER.set((handle, repeats));
     let _ = LOOK.set(look);
     Ok(())
 }
 
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Repeats)> = OnceLock::new();
 static LOOK: OnceLock<Look> = OnceLock::new();
 /// What standard error was before [`redirect`].
 static BEFORE: OnceLock<OwnedFd> = OnceLock::new();
@@ -181,7 +183,8 @@ pub fn check_filter(text: &str) -> Result<(), InitError> {
 /// When it makes no sense; nothing has changed then.
 pub fn set_filter(text: &str) -> Result<(), InitError> {
     let filter = parse(text)?;
-    if let Some(handle) = FILTER.get() {
+    if let Some((handle, repeats)) = FILTER.get() {
+        repeats.follow(&filter);
         // It fails only when the subscriber is gone, and that lives as long as we do.
         let _ = handle.reload(filter);
     }
@@ -193,7 +196,7 @@ pub fn set_filter(text: &str) -> Result<(), InitError> {
 pub fn filter() -> String {
     let handle = FILTER.get();
     handle
-        .and_then(|handle| handle.with_current(ToString::to_string).ok())
+        .and_then(|(handle, _)| handle.with_current(ToString::to_string).ok())
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned())
 }
 

@@ -327,7 +327,7 @@ pub(crate) static LIMIT: Keys = Keys {
 };
 
 /// Every kind of table.
-pub(crate) static ALL: [&Keys; 11] = [
+pub(crate) static ALL: &[&Keys] = &[
     &FILE,
     &SERVER,
     &ACCESS_LOG,
@@ -476,7 +476,7 @@ mod tests {
                     || inside.iter().any(|part| line.contains(part))
             })
         };
-        for keys in ALL {
+        for keys in ALL.iter().copied() {
             for name in keys.names {
                 assert!(
                     is_set(name),
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn what_others_say_leads_to_keys_of_ours() {
-        for keys in ALL {
+        for keys in ALL.iter().copied() {
             for (foreign, ours) in keys.foreign {
                 assert!(
                     keys.names.contains(ours),

@@ -70,21 +70,17 @@ impl Opened {
             &mut problems,
         );
         match (listening, certificates, users, logs, templates) {
-            (
-                Some(listening),
-                Some(certificates),
-                Some(users),
-                Some(logs),
-                Some(templates),
-            ) => Ok(Self {
-                loaded,
-                listening,
-                templates,
-                certificates,
-                identities,
-                users,
-                logs,
-            }),
+            (Some(listening), Some(certificates), Some(users), Some(logs), Some(templates)) => {
+                Ok(Self {
+                    loaded,
+                    listening,
+                    templates,
+                    certificates,
+                    identities,
+                    users,
+                    logs,
+                })
+            }
             _ => Err(Failure::Config(loaded.report(problems))),
         }
     }
