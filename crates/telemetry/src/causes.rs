@@ -309,6 +309,72 @@ pub const ALL: &[Cause] = &[
         400,
         "A connection-specific field was sent over HTTP/2.",
     ),
+    cause(
+        "address-denied",
+        "client",
+        403,
+        "The route's or site's `allow` and `deny` do not let this address in.",
+    ),
+    cause(
+        "unauthorized",
+        "client",
+        401,
+        "No name and password that fit.",
+    ),
+    cause(
+        "auth-busy",
+        "us",
+        503,
+        "Too many passwords are being checked at once.",
+    ),
+    cause(
+        "banned",
+        "client",
+        429,
+        "The client is banned for a while, after too many refusals.",
+    ),
+    cause(
+        "rate-limited",
+        "client",
+        429,
+        "The client asks more often than its `rate` allows.",
+    ),
+    cause(
+        "spool-full",
+        "us",
+        503,
+        "All requests and responses together hold as much as `limits.buffers_disk`.",
+    ),
+    cause(
+        "streams-full",
+        "us",
+        503,
+        "The app has as many live responses at once as its `streams` allows.",
+    ),
+    cause(
+        "slow-reader",
+        "client",
+        499,
+        "The client read so slowly that its response kept a slot from others, and was cut.",
+    ),
+    cause(
+        "encoding-failed",
+        "us",
+        500,
+        "The response could not be compressed.",
+    ),
+    cause(
+        "bad-pseudo-field",
+        "client",
+        400,
+        "The pseudo-fields of an HTTP/2 request are malformed.",
+    ),
+    cause(
+        "content-length-mismatch",
+        "client",
+        400,
+        "The content of an HTTP/2 request is not as long as its Content-Length.",
+    ),
 ];
 
 /// The place of a cause in [`ALL`].
