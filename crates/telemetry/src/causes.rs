@@ -375,6 +375,48 @@ pub const ALL: &[Cause] = &[
         400,
         "The content of an HTTP/2 request is not as long as its Content-Length.",
     ),
+    cause(
+        "send-timeout",
+        "client",
+        499,
+        "The client took nothing of the response for `limits.send_timeout`, and was cut.",
+    ),
+    cause(
+        "upstream-unreachable",
+        "upstream",
+        502,
+        "No upstream could be connected to.",
+    ),
+    cause(
+        "upstream-full",
+        "upstream",
+        503,
+        "Every upstream has as many connections as it may.",
+    ),
+    cause(
+        "upstream-timeout",
+        "upstream",
+        504,
+        "No response of the upstream began within its `timeout`.",
+    ),
+    cause(
+        "upstream-cut",
+        "upstream",
+        502,
+        "The upstream closed the connection before its response was complete.",
+    ),
+    cause(
+        "upstream-broken",
+        "upstream",
+        502,
+        "The upstream's response breaks a rule of HTTP.",
+    ),
+    cause(
+        "unasked-upgrade",
+        "worker",
+        502,
+        "A response switched protocols, which the request had not asked for.",
+    ),
 ];
 
 /// The place of a cause in [`ALL`].

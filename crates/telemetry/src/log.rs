@@ -152,13 +152,20 @@ pub fn init(settings: Settings) -> Result<(), InitError> {
         .with_writer(io::stderr)
         .with_filter(filter.and(repeats.clone()));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
-    let _ = FILTER.set((handle, repeats));
+    let _ = FILTER.set(Filter { handle, repeats });
     let _ = LOOK.set(look);
     Ok(())
 }
 
-static FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Repeats)> = OnceLock::new();
+static FILTER: OnceLock<Filter> = OnceLock::new();
 static LOOK: OnceLock<Look> = OnceLock::new();
+/// What decides what is said.
+#[derive(Debug)]
+struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    repeats: Repeats,
+}
+
 /// What standard error was before [`redirect`].
 static BEFORE: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -183,7 +190,7 @@ pub fn check_filter(text: &str) -> Result<(), InitError> {
 /// When it makes no sense; nothing has changed then.
 pub fn set_filter(text: &str) -> Result<(), InitError> {
     let filter = parse(text)?;
-    if let Some((handle, repeats)) = FILTER.get() {
+    if let Some(Filter { handle, repeats }) = FILTER.get() {
         repeats.follow(&filter);
         // It fails only when the subscriber is gone, and that lives as long as we do.
         let _ = handle.reload(filter);
@@ -196,7 +203,7 @@ pub fn set_filter(text: &str) -> Result<(), InitError> {
 pub fn filter() -> String {
     let handle = FILTER.get();
     handle
-        .and_then(|(handle, _)| handle.with_current(ToString::to_string).ok())
+        .and_then(|filter| filter.handle.with_current(ToString::to_string).ok())
         .unwrap_or_else(|| DEFAULT_FILTER.to_owned())
 }
 

@@ -193,11 +193,10 @@ fn value(name: &str, record: &Record<'_>, out: &mut Vec<u8>) {
 }
 
 fn text<'a>(name: &str, record: &Record<'a>) -> Option<&'a [u8]> {
-    let target = |wanted: fn((&'a [u8], &'a [u8])) -> &'a [u8]| {
-        let split = record.target.iter().position(|byte| *byte == b'?');
-        let (path, query) = record.target.split_at(split.unwrap_or(record.target.len()));
-        Some(wanted((path, query.get(1..).unwrap_or_default())))
-    };
+    let question = record.target.iter().position(|byte| *byte == b'?');
+    let (path, query) = record
+        .target
+        .split_at(question.unwrap_or(record.target.len()));
     match name {
         "request_id" => Some(record.request_id.as_bytes()),
         "client" => Some(record.client.as_bytes()),
@@ -205,8 +204,8 @@ fn text<'a>(name: &str, record: &Record<'a>) -> Option<&'a [u8]> {
         "host" => Some(record.host),
         "method" => Some(record.method.as_bytes()),
         "target" => Some(record.target),
-        "path" => target(|(path, _)| path),
-        "query" => target(|(_, query)| query),
+        "path" => Some(path),
+        "query" => query.get(1..),
         "protocol" => Some(record.protocol.as_bytes()),
         "route" => Some(record.route.as_bytes()),
         "tls" => record.tls.map(str::as_bytes),
