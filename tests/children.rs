@@ -256,13 +256,16 @@ fn each_process_has_what_it_needs_open_and_nothing_else() {
     let stack = Site::with_app(APP).start();
     assert_eq!(stack.get("/").status, 200);
     let worker: Vec<String> = described(only_worker(&stack));
-    // Its listener, its end of the conversation, a connection of each of two slots.
+    // Its listener, its end of the conversation (twice: to read and to write), a connection of each of two slots; output,
+    // signals, and what it writes where it is to.
     let expected = [
         "/dev/null",
         "pipe",
         "pipe",
         "pipe",
         "pipe",
+        "pipe",
+        "socket",
         "socket",
         "socket",
         "socket",

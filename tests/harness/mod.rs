@@ -7,6 +7,7 @@
 pub mod client;
 pub mod frames;
 pub mod h2;
+pub mod load;
 pub mod origin;
 pub mod venv;
 
@@ -236,9 +237,15 @@ impl Site {
 
     /// Runs a command of the stack on this site to its end: exit code and all it said.
     pub fn run(&self, command: &str) -> (Option<i32>, String) {
+        self.run_with(command, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn run_with(&self, command: &str, more: &[&str]) -> (Option<i32>, String) {
         let output = stack_command()
             .args([command, "--config"])
             .arg(&self.config)
+            .args(more)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the binary was built");

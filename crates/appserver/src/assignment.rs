@@ -40,7 +40,17 @@ pub struct Assignment {
     pub control: RawFd,
     /// The user whose connections are accepted (`SO_PEERCRED`): the proxy's.
     pub proxy_uid: u32,
+    /// Descriptor of the scoreboard ([`supervisor::scoreboard`]).
+    pub scoreboard: RawFd,
+    /// Descriptor that [`DUMP_SIGNAL`] writes to.
+    pub dump: RawFd,
+    /// After so many requests it says [`Report::Worn`], once.
+    pub max_requests: Option<u64>,
 }
+
+/// The signal at which a worker writes where each of its threads is, from the signal handler itself and therefore even when
+/// C code holds the GIL (`faulthandler.register`). The last but one of the real-time signals, which no library claims.
+pub const DUMP_SIGNAL: i32 = 63;
 
 /// From the worker to the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +64,19 @@ pub enum Report {
         /// The traceback as Python prints it; may be empty.
         traceback: String,
     },
+    /// It has served `max_requests`, and goes on serving until it is released.
+    Worn,
+    /// What was asked for by [`Order::Trace`].
+    Stacks(Vec<Stack>),
+}
+
+/// Where a busy slot is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// The slot's number.
+    pub slot: u16,
+    /// As Python prints a stack, the innermost frame last.
+    pub text: String,
 }
 
 /// From the master to the worker. The end of the stream means the same as `Drain`.
@@ -61,4 +84,6 @@ pub enum Report {
 pub enum Order {
     /// Accept nothing more; leave when the last connection has ended.
     Drain,
+    /// Say where the busy slots are.
+    Trace,
 }

@@ -8,7 +8,7 @@ use std::{io, os::unix::net::UnixStream, sync::Arc};
 
 use memchr::memmem;
 use message::handoff::Greeting;
-use rustix::io::{read, retry_on_intr};
+use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::{
     application::Application,
@@ -131,6 +131,8 @@ impl Inbound {
             let space = &mut self.buffer[self.filled..];
             let count = match retry_on_intr(|| read(stream, &mut *space)) {
                 Ok(0) if self.filled == 0 => return Ok(None),
+                // The proxy was just greeted and has let go of the worker without looking at the answer.
+                Err(Errno::CONNRESET) if self.filled == 0 => return Ok(None),
                 Ok(0) => return Err(Error::Connection(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => count,
                 Err(error) => return Err(Error::Connection(error.into())),

@@ -13,22 +13,28 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use config::site::App;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use supervisor::{
-    child::{Child, Command, Exit, Signal, SpawnError, Stdio},
+    child::{self, Child, Command, Exit, Signal, SpawnError, Stdio},
     fds, notify,
+    scoreboard::{self, Board},
     user::{Permission, User},
 };
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::{
+    net::{UnixStream, unix::pipe},
+    sync::mpsc,
+    time::Instant,
+};
 use tracing::{error, warn};
 
 use crate::{
-    assignment::{self, Assignment, BOOTSTRAP, BUILD_ID, Report},
+    assignment::{self, Assignment, BOOTSTRAP, BUILD_ID, DUMP_SIGNAL, Report, Stack},
     output::{Output, Terminal},
-    pool::Event,
+    pool::{Event, Wear, jittered},
 };
 
 /// Where the worker finds what it is given; the bootstrap knows the first three by heart.
@@ -37,6 +43,8 @@ const ASSIGNMENT_FD: RawFd = 4;
 const MODULE_FD: RawFd = 5;
 const LISTENER_FD: RawFd = 6;
 const CONTROL_FD: RawFd = 7;
+const SCOREBOARD_FD: RawFd = 8;
+const DUMP_FD: RawFd = 9;
 
 /// What Python is to do first; the rest comes from [`BOOTSTRAP_FD`].
 const STARTER: &str = r#"exec(compile(open(3).read(), "stack-bootstrap", "exec"))"#;
@@ -108,6 +116,8 @@ pub struct Template {
     pub proxy_uid: u32,
     /// The user that workers run as, if it is not ours.
     pub user: Option<User>,
+    /// Time that running requests may take once their worker is to leave.
+    pub grace: Duration,
 }
 
 impl Template {
@@ -165,6 +175,8 @@ pub struct Worker {
     child: Child,
     conversation: Conversation,
     output: Output,
+    board: Arc<Board>,
+    dump: Dump,
 }
 
 /// What a worker can be told.
@@ -174,6 +186,31 @@ pub enum Order {
     Drain,
     /// Be gone.
     Kill,
+    /// Say where the busy slots are: [`Said::Stacks`].
+    Trace,
+    /// Write where every thread is, whatever it does: [`Said::Dump`].
+    Dump,
+}
+
+/// What is heard of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// What its pool must know. [`Event::Exited`] is the last of all.
+    Event(Event),
+    /// Where its busy slots are.
+    Stacks {
+        /// Which worker.
+        number: u32,
+        /// One for each.
+        stacks: Vec<Stack>,
+    },
+    /// Where all its threads are, as faulthandler writes it, the innermost frame first.
+    Dump {
+        /// Which worker.
+        number: u32,
+        /// Its words.
+        text: Vec<u8>,
+    },
 }
 
 /// The path of a worker's socket, removed when the worker is.
@@ -196,7 +233,16 @@ impl Worker {
     pub fn start(template: &Template, number: u32) -> Result<Self, StartError> {
         let (socket, listener) = listen(template.socket(number), template.proxy_uid)?;
         let (ours, theirs) = fds::socket_pair()?;
-        let mut child = command(template, number, listener, theirs)?
+        let memory = scoreboard::create(template.app.threads)?;
+        let board = Arc::new(Board::new(&memory, template.app.threads)?);
+        let (dump, dump_to) = Dump::new()?;
+        let gifts = [
+            (listener, LISTENER_FD),
+            (theirs, CONTROL_FD),
+            (memory, SCOREBOARD_FD),
+            (dump_to, DUMP_FD),
+        ];
+        let mut child = command(template, number, gifts)?
             .spawn()
             .map_err(|error| explain(template, error))?;
         let name = template.name(number);
@@ -214,6 +260,8 @@ impl Worker {
             child,
             conversation,
             output,
+            board,
+            dump,
         })
     }
 
@@ -223,11 +271,17 @@ impl Worker {
         self.child.pid()
     }
 
-    /// Lives with it to its end. The last event is [`Event::Exited`].
+    /// What its slots do, and did when it died.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Lives with it to its end. The last that is said is [`Event::Exited`].
     pub async fn run(
         mut self,
         mut orders: mpsc::UnboundedReceiver<Order>,
-        events: mpsc::UnboundedSender<Event>,
+        said: mpsc::UnboundedSender<Said>,
     ) {
         let exit = loop {
             tokio::select! {
@@ -235,32 +289,38 @@ impl Worker {
                 Some(order) = orders.recv() => self.obey(order),
                 () = self.conversation.readable() => {
                     self.conversation.read(UnixStream::try_read);
-                    self.pass_on(&events);
+                    self.pass_on(&said);
                 }
                 () = self.output.copy(), if !self.output.is_over() => {}
+                text = self.dump.next() => {
+                    let number = self.number;
+                    tell(&said, Said::Dump { number, text });
+                }
             }
         };
         let exit = exit.unwrap_or_else(|error| {
             error!("cannot learn how {} ended: {error}", self.name);
             Exit::Unknown
         });
-        self.bury(exit, &events);
+        self.bury(exit, &said);
     }
 
     fn obey(&self, order: Order) {
         let done = match order {
             Order::Drain => self.conversation.say(assignment::Order::Drain),
             Order::Kill => self.child.signal(Signal::KILL),
+            Order::Trace => self.conversation.say(assignment::Order::Trace),
+            Order::Dump => self.child.signal(child::real_time(DUMP_SIGNAL)),
         };
         if let Err(error) = done {
-            warn!("cannot tell {} to leave: {error}", self.name);
+            warn!("cannot tell {} anything: {error}", self.name);
         }
     }
 
-    fn pass_on(&mut self, events: &mpsc::UnboundedSender<Event>) {
+    fn pass_on(&mut self, said: &mpsc::UnboundedSender<Said>) {
         for line in self.conversation.lines() {
             match serde_json::from_slice(&line) {
-                Ok(report) => tell(events, self.event(report)),
+                Ok(report) => tell(said, self.understood(report)),
                 Err(error) => {
                     warn!("{} says what nobody understands: {error}", self.name);
                     self.conversation.end();
@@ -270,23 +330,32 @@ impl Worker {
         }
     }
 
-    fn event(&self, report: Report) -> Event {
+    fn understood(&self, report: Report) -> Said {
         let number = self.number;
-        match report {
+        Said::Event(match report {
             Report::Ready => Event::Ready { number },
             Report::Failed { why, traceback } => Event::Failed {
                 number,
                 why,
                 traceback,
             },
-        }
+            Report::Worn => Event::Worn {
+                number,
+                why: Wear::Requests,
+            },
+            Report::Stacks(stacks) => return Said::Stacks { number, stacks },
+        })
     }
 
     /// What it said and printed before its end is heard before its end is told.
-    fn bury(mut self, exit: Exit, events: &mpsc::UnboundedSender<Event>) {
+    fn bury(mut self, exit: Exit, said: &mpsc::UnboundedSender<Said>) {
         self.conversation
             .read(|stream, buffer| Ok(rustix::io::read(stream, buffer)?));
-        self.pass_on(events);
+        self.pass_on(said);
+        let number = self.number;
+        if let Some(text) = self.dump.rest() {
+            tell(said, Said::Dump { number, text });
+        }
         self.output.drain();
         if !self.output.is_over() {
             // A process that the app started and that has left the group: it may print for as long as it lives.
@@ -294,19 +363,92 @@ impl Worker {
             tokio::spawn(async move { output.copy().await });
         }
         drop(self.socket);
-        tell(
-            events,
-            Event::Exited {
-                number: self.number,
-                exit,
-            },
-        );
+        tell(said, Said::Event(Event::Exited { number, exit }));
     }
 }
 
-fn tell(events: &mpsc::UnboundedSender<Event>, event: Event) {
+fn tell(to: &mpsc::UnboundedSender<Said>, said: Said) {
     // The pool is gone only when the master is.
-    let _ = events.send(event);
+    let _ = to.send(said);
+}
+
+/// The pipe that [`DUMP_SIGNAL`] writes to. A dump has no end that could be seen, so it ends when nothing more has come for
+/// a moment; the writer is a signal handler that waits for nothing.
+#[derive(Debug)]
+struct Dump {
+    pipe: pipe::Receiver,
+    text: Vec<u8>,
+    /// When the dump is taken as whole, if one has begun.
+    whole: Option<Instant>,
+}
+
+/// Nothing more has come for so long: a handler writes line after line without a wait.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Most bytes of a dump that are kept; the stacks of some hundred threads.
+const DUMP_MAX: usize = 256 * 1024;
+
+impl Dump {
+    /// Our end and the worker's. Where a dump is larger than the pipe and we are slow, its rest is lost: a handler that waits
+    /// would stop the very thread that it is to describe.
+    fn new() -> io::Result<(Self, OwnedFd)> {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        let (read, write) = rustix::pipe::pipe_with(flags)?;
+        let dump = Self {
+            pipe: pipe::Receiver::from_owned_fd(read)?,
+            text: Vec::new(),
+            whole: None,
+        };
+        Ok((dump, write))
+    }
+
+    /// The next whole dump. Cancel-safe; never ends when the pipe has.
+    async fn next(&mut self) -> Vec<u8> {
+        loop {
+            let Some(whole) = self.whole else {
+                if self.pipe.readable().await.is_err() || !self.take() {
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            };
+            tokio::select! {
+                biased;
+                ready = self.pipe.readable() => if ready.is_ok() && self.take() {
+                    continue;
+                },
+                () = tokio::time::sleep_until(whole) => {}
+            }
+            self.whole = None;
+            return std::mem::take(&mut self.text);
+        }
+    }
+
+    /// Reads what there is; false at the end.
+    fn take(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        match self.pipe.try_read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(read) => {
+                let room = DUMP_MAX - self.text.len().min(DUMP_MAX);
+                self.text.extend_from_slice(&buffer[..read.min(room)]);
+                self.whole = Some(Instant::now() + QUIET);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// What is there of a worker that has ended.
+    fn rest(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 16 * 1024];
+        while self.text.len() < DUMP_MAX
+            && let Ok(read @ 1..) = rustix::io::read(&self.pipe, &mut buffer)
+        {
+            self.text.extend_from_slice(&buffer[..read]);
+        }
+        (!self.text.is_empty()).then(|| std::mem::take(&mut self.text))
+    }
 }
 
 /// Makes the socket. Only we and the proxy can enter the folder, and only the proxy may connect; the worker also asks who does.
@@ -335,12 +477,7 @@ fn try_listen(path: &Path, proxy_uid: u32) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-fn command(
-    template: &Template,
-    number: u32,
-    listener: OwnedFd,
-    control: OwnedFd,
-) -> io::Result<Command> {
+fn command(template: &Template, number: u32, gifts: [(OwnedFd, RawFd); 4]) -> io::Result<Command> {
     let name = template.name(number);
     let assignment = serde_json::to_vec(&assign(template, number))?;
     let mut command = Command::new(&template.interpreter)
@@ -361,14 +498,15 @@ fn command(
             ASSIGNMENT_FD,
         )
         .descriptor(template.module.file.try_clone()?, MODULE_FD)
-        .descriptor(listener, LISTENER_FD)
-        .descriptor(control, CONTROL_FD)
         .own_group();
     if let Some(user) = &template.user {
         command = command.user(user.clone()).no_new_privileges();
     }
     if let Some(mask) = template.app.umask {
         command = command.umask(mask);
+    }
+    for (descriptor, number) in gifts {
+        command = command.descriptor(descriptor, number);
     }
     for name in notify::FROM_MANAGER {
         command = command.env_remove(name);
@@ -390,10 +528,13 @@ fn assign(template: &Template, number: u32) -> Assignment {
         on_stop: app.on_stop.as_ref().map(|hook| hook.value.clone()),
         root: app.root.value.clone(),
         threads: app.threads,
-        workers: app.workers,
+        workers: app.workers.most,
         listener: LISTENER_FD,
         control: CONTROL_FD,
         proxy_uid: template.proxy_uid,
+        scoreboard: SCOREBOARD_FD,
+        dump: DUMP_FD,
+        max_requests: app.max_requests.map(|most| jittered(most, number)),
     }
 }
 
@@ -497,9 +638,9 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::collections::BTreeMap;
 
-    use config::site::{Entry, Interpreter, Located};
+    use config::site::{Entry, Interpreter, Located, Strategy, Workers};
 
     use super::*;
 
@@ -528,6 +669,7 @@ mod tests {
                 }),
                 proxy_uid: rustix::process::geteuid().as_raw(),
                 user: None,
+                grace: Duration::from_secs(30),
             }
         }
     }
@@ -556,13 +698,19 @@ mod tests {
                 value: Interpreter::Search,
                 span: None,
             },
-            workers: 2,
+            workers: Workers::fixed(2),
             threads: 4,
             streams: None,
             env: BTreeMap::from([("GIVEN".to_owned(), "yes".to_owned())]),
             sendfile: Vec::new(),
             timeout: Duration::from_secs(30),
             boot_timeout: Duration::from_secs(60),
+            max_requests: None,
+            max_rss: None,
+            max_age: None,
+            reload: Strategy::SideBySide,
+            before_reload: None,
+            before_reload_timeout: Duration::from_secs(600),
         }
     }
 
@@ -576,8 +724,11 @@ mod tests {
             .await
             .unwrap();
         let mut events = Vec::new();
-        while let Ok(event) = reports.try_recv() {
-            events.push(event);
+        while let Ok(said) = reports.try_recv() {
+            match said {
+                Said::Event(event) => events.push(event),
+                other => panic!("not asked for: {other:?}"),
+            }
         }
         events
     }
@@ -590,7 +741,10 @@ mod tests {
             grep -q '"number":3.*"listener":6,"control":7,"proxy_uid":'$(id -u) <&4 || exit 12
             [ "$(readlink /proc/$$/fd/5)" = /dev/null ] || exit 13
             case "$(readlink /proc/$$/fd/6)" in socket:*) ;; *) exit 14 ;; esac
-            [ -e /proc/$$/fd/8 ] && exit 15
+            case "$(readlink /proc/$$/fd/8)" in */memfd:stack-scoreboard*) ;; *) exit 17 ;; esac
+            case "$(readlink /proc/$$/fd/9)" in pipe:*) ;; *) exit 18 ;; esac
+            # 10 is where dash has this script.
+            [ -e /proc/$$/fd/11 ] && exit 15
             echo '"Ready"' >&7
             read -r order <&7 && [ "$order" = '"Drain"' ] || exit 16"#,
         );

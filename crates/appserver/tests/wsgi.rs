@@ -25,7 +25,7 @@ use appserver::assignment::{Assignment, BOOTSTRAP, BUILD_ID, Order, Report};
 use config::site::Entry;
 use supervisor::{
     child::{Child, Command, Exit, Signal, Stdio},
-    fds,
+    fds, scoreboard,
 };
 use tokio::runtime::Runtime;
 
@@ -135,8 +135,12 @@ impl Worker {
             listener: 6,
             control: 7,
             proxy_uid: rustix::process::getuid().as_raw(),
+            scoreboard: 8,
+            dump: 9,
+            max_requests: None,
         };
         change(&mut assignment);
+        let scoreboard = scoreboard::create(assignment.threads).unwrap();
         let assignment = serde_json::to_vec(&assignment).unwrap();
         let _guard = runtime.enter();
         let mut child = Command::new(python)
@@ -153,6 +157,8 @@ impl Worker {
             .descriptor(module.into(), 5)
             .descriptor(listener.into(), 6)
             .descriptor(theirs, 7)
+            .descriptor(scoreboard, 8)
+            .descriptor(fs::File::create("/dev/null").unwrap().into(), 9)
             .stdin(Stdio::Null)
             .stdout(Stdio::Pipe)
             .stderr(Stdio::Pipe)

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn arguments_are_a_configuration() {
         let loaded = example("3").parse(Path::new("/srv/x"), false).unwrap();
-        assert_eq!(loaded.site.apps[0].workers, 3);
+        assert_eq!(loaded.site.apps[0].workers.most, 3);
         assert_eq!(loaded.site.apps[0].root.value, Path::new("/srv"));
         assert_eq!(
             example("3").to_toml(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Limits, Listen, Queue};
+use crate::site::{Limits, Listen, Queue, Strategy};
 
 /// A key that holds a figure: what it is when nothing is written, and what may be written.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +135,20 @@ pub(crate) const IDLE_CONNECTIONS: Figure<u64> = figure("idle_connections", 64, 
 pub(crate) const IDLE_TIMEOUT: Figure<Duration> = time("idle_timeout", 4);
 // nginx's figure (fail_timeout): a restart takes about as long.
 pub(crate) const RETRY_AFTER: Figure<Duration> = time("retry_after", 10);
+// Migrations of a large table take minutes; one that waits for a lock for ever must not keep deploys from ever ending.
+pub(crate) const BEFORE_RELOAD_TIMEOUT: Figure<Duration> = time("before_reload_timeout", 600);
+// One takes over from many at the same moment, without a slot too few. Who lacks the memory for both says `"rolling"`.
+pub(crate) const RELOAD: Strategy = Strategy::SideBySide;
+// Where nothing is written there is no such limit, and these are only what hints propose: recycling is a remedy for apps
+// that leak, and costs a start each time.
+pub(crate) const MAX_REQUESTS: Figure<u64> = figure("max_requests", 10_000, 1, 1 << 40);
+pub(crate) const MAX_RSS: Figure<u64> = figure("max_rss", 512 * MIB, MIB, 1 << 50);
+pub(crate) const MAX_AGE: Figure<Duration> = Figure {
+    key: "max_age",
+    default: DAY,
+    least: MILLISECOND,
+    most: seconds(365 * 86_400),
+};
 
 // Who wants the files to be asked for at each use says `"0s"`; more than a year is no use (RFC 9111 §5.2.2.1, §1.2.2).
 pub(crate) const CACHE: Figure<Duration> = Figure {

@@ -251,7 +251,7 @@ pub struct App {
     /// Where the interpreter was asked for.
     pub interpreter: Located<Interpreter>,
     /// How many worker processes.
-    pub workers: u16,
+    pub workers: Workers,
     /// How many slots (threads) in each worker.
     pub threads: u16,
     /// How many live responses (events, streams) it may have at once (503); `None`: as many as half of its slots.
@@ -268,6 +268,53 @@ pub struct App {
     pub account: Option<Account>,
     /// Which permissions the workers' new files lack; `None` for our own mask.
     pub umask: Option<u32>,
+    /// How many requests a worker serves until it is replaced, ± 10 %.
+    pub max_requests: Option<u64>,
+    /// How much memory a worker may have until it is replaced, in bytes of resident set.
+    pub max_rss: Option<u64>,
+    /// How long a worker serves until it is replaced, ± 10 %.
+    pub max_age: Option<Duration>,
+    /// How a reload brings new workers in.
+    pub reload: Strategy,
+    /// A command for the shell that must succeed before new workers are started.
+    pub before_reload: Option<Located<String>>,
+    /// Time that it may take.
+    pub before_reload_timeout: Duration,
+}
+
+/// How many workers an app has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// At least.
+    pub least: u16,
+    /// At most; the same as `least` where the number is fixed.
+    pub most: u16,
+}
+
+impl Workers {
+    /// Always so many.
+    #[must_use]
+    pub const fn fixed(number: u16) -> Self {
+        Self {
+            least: number,
+            most: number,
+        }
+    }
+
+    /// The nearest number within the range.
+    #[must_use]
+    pub fn clamp(self, number: usize) -> usize {
+        number.clamp(self.least.into(), self.most.into())
+    }
+}
+
+/// How a reload brings new workers in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// `"side-by-side"`: all new ones are started beside the old ones, and take over at once.
+    SideBySide,
+    /// `"rolling"`: one at a time, each old one leaving before the next new one is started.
+    Rolling,
 }
 
 /// `module:attribute`, or a factory `module:attribute()`.

@@ -8,7 +8,7 @@ use config::{
     load,
     site::{
         AccessLog, Action, Cache, Entry, Headers, HostPattern, Interpreter, Limits, Listen,
-        Located, Location, LocationPart, LogFormat, LogTarget, Queue, RoutePath, Tls,
+        Located, Location, LocationPart, LogFormat, LogTarget, Queue, RoutePath, Tls, Workers,
     },
 };
 
@@ -109,7 +109,7 @@ routes = [
         web.interpreter.value,
         Interpreter::Venv("/venvs/web".into())
     );
-    assert_eq!((web.workers, web.threads), (2, 8));
+    assert_eq!((web.workers, web.threads), (Workers::fixed(2), 8));
     assert_eq!(web.env.get("B").map(String::as_str), Some("2"));
     assert_eq!(
         (web.timeout, web.boot_timeout),
@@ -203,7 +203,7 @@ fn defaults_that_depend() {
     let cores = std::thread::available_parallelism()
         .expect("the cores")
         .get();
-    assert_eq!(usize::from(site.apps[0].workers), cores);
+    assert_eq!(usize::from(site.apps[0].workers.least), cores);
     assert_eq!(site.apps[0].interpreter.value, Interpreter::Search);
 }
 

@@ -4,7 +4,7 @@
 //! (`SCM_RIGHTS`), in the order in which the message names them. Only these two processes hold the pair, so a broken
 //! message is a bug or a dead peer, and ends the channel.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use config::site::Site;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,16 @@ pub enum Report {
     Released {
         /// Which worker.
         worker: WorkerName,
+    },
+    /// What an app whose number of workers follows the load has been asked to do since the last such report. Comes each
+    /// second while that changes or somebody waits.
+    Load {
+        /// Which app.
+        app: String,
+        /// The longest that any request has waited for a slot.
+        waited: Duration,
+        /// The most slots that were busy at once.
+        busy: u32,
     },
     /// The app did not answer within its `timeout`.
     Overdue {

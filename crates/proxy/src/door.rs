@@ -137,8 +137,9 @@ pub(crate) fn raise_descriptors() -> u64 {
 pub(crate) fn connections(site: &Site, descriptors: u64) -> u64 {
     let wanted = site.limits.connections;
     let apps = site.apps.iter();
+    // Twice: a reload has both generations for a while.
     let slots: u64 = apps
-        .map(|app| u64::from(app.workers) * u64::from(app.threads))
+        .map(|app| 2 * u64::from(app.workers.most) * u64::from(app.threads))
         .sum();
     let possible = (descriptors.saturating_sub(OWN + slots) / 9 * 8).max(1);
     if wanted <= possible {

@@ -97,11 +97,14 @@ impl Journal {
         self.queue = Queue::Since(Instant::now());
     }
 
-    /// That wait is over. One that is given up with its request ends with that.
-    pub(crate) fn dequeue(&mut self) {
-        if let Queue::Since(begun) = self.queue {
-            self.queue = Queue::For(begun.elapsed());
-        }
+    /// That wait is over, and this is how long it was. One that is given up with its request ends with that.
+    pub(crate) fn dequeue(&mut self) -> Duration {
+        let Queue::Since(begun) = self.queue else {
+            return Duration::ZERO;
+        };
+        let waited = begun.elapsed();
+        self.queue = Queue::For(waited);
+        waited
     }
 
     /// There is a response, and sending it may take a while.

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Places for responses that are encoded while they come (`limits.encoders`).
     pub(crate) encoders: Arc<Semaphore>,
+    /// Apps whose number of workers follows the load.
+    pub(crate) adaptive: Vec<String>,
     hosts: Hosts<Arc<Host>>,
 }
 
@@ -202,6 +204,7 @@ impl Plan {
                 .map(tls::server_config),
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
+            adaptive: adaptive(site),
             hosts,
         })
     }
@@ -218,6 +221,12 @@ impl Plan {
             .iter()
             .any(|range| range.contains(&address))
     }
+}
+
+fn adaptive(site: &Site) -> Vec<String> {
+    let follows = |app: &&site::App| app.workers.least < app.workers.most;
+    let apps = site.apps.iter().filter(follows);
+    apps.map(|app| app.name.clone()).collect()
 }
 
 impl Host {

@@ -244,7 +244,15 @@ async fn obey(
         reports,
     };
     let server = begin(&kept, first).await?;
-    while kept.follow(&server, next(&mut orders).await?)? == Then::Serve {}
+    loop {
+        tokio::select! {
+            biased;
+            order = next(&mut orders) => if kept.follow(&server, order?)? == Then::Drain {
+                break;
+            },
+            () = load_is_due(&server) => report_loads(&kept, &server).await,
+        }
+    }
     // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.
     let listen = async {
         loop {
@@ -254,6 +262,25 @@ async fn obey(
     tokio::select! {
         () = drain(&server) => Ok(()),
         broken = listen => broken,
+    }
+}
+
+/// How often the master hears of the load of apps whose number of workers follows it: often enough for a visitor's patience,
+/// and too seldom to be seen in a profile.
+const LOADS: Duration = Duration::from_secs(1);
+
+/// Resolves when the load is to be told; never where nothing follows it.
+async fn load_is_due(server: &Server) {
+    if server.plan().adaptive.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LOADS).await;
+}
+
+async fn report_loads(kept: &Kept, server: &Server) {
+    for app in &server.plan().adaptive {
+        // The master is gone; the next order will say so.
+        let _ = kept.reports.send(kept.pool(app).load()).await;
     }
 }
 

@@ -6,6 +6,10 @@ import os
 import sys
 
 
+# appserver::assignment::DUMP_SIGNAL
+DUMP_SIGNAL = 63
+
+
 def start():
     import json
 
@@ -16,8 +20,8 @@ def start():
         text = file.read()
     assignment = json.loads(text)
     control = assignment["control"]
-    for descriptor in (assignment["listener"], control):
-        os.set_inheritable(descriptor, False)
+    for name in ("listener", "control", "scoreboard", "dump"):
+        os.set_inheritable(assignment[name], False)
 
     why = unsuitable()
     if why is None:
@@ -61,6 +65,8 @@ def behave(assignment):
     sys.argv = [entry["module"] + ":" + entry["attribute"] + ("()" if entry["factory"] else "")]
     # A crash in C code shows where each thread was.
     faulthandler.enable()
+    # And at the master's signal it shows where they are, whoever holds the GIL.
+    faulthandler.register(DUMP_SIGNAL, file=assignment["dump"], all_threads=True, chain=False)
     # The pipes belong to the master, which writes whole lines; a block-buffered print would come minutes late.
     sys.stdout.reconfigure(line_buffering=True)
     sys.stderr.reconfigure(line_buffering=True)
@@ -98,6 +104,6 @@ def load():
 
 worker = start()
 # From here on `__main__` is as empty as an interactive one: what multiprocessing copies of it is harmless.
-for name in ("start", "unsuitable", "behave", "load", "os", "name"):
+for name in ("DUMP_SIGNAL", "start", "unsuitable", "behave", "load", "os", "name"):
     globals().pop(name, None)
 sys.exit(worker.run())

@@ -22,8 +22,10 @@ mod load;
 mod report;
 mod responder;
 mod slot;
+mod stacks;
 mod text;
 mod turn;
+mod watch;
 mod worker;
 mod wsgi;
 

@@ -10,12 +10,32 @@ use pyo3::{
     prelude::*,
     types::{PyList, PyString},
 };
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 
 /// Sends one line to the master.
-pub(crate) fn send(control: &UnixStream, report: &Report) -> io::Result<()> {
+pub(crate) fn send(control: &mut UnixStream, report: &Report) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
-    (&*control).write_all(&line)
+    let mut rest = &line[..];
+    while !rest.is_empty() {
+        match control.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Reading needs it not to block, and the flag belongs to both directions.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut end = [PollFd::new(&*control, PollFlags::OUT)];
+                match poll(&mut end, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The exception as one line and as Python prints it.

@@ -8,8 +8,8 @@ use std::{
     },
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -26,10 +26,13 @@ use rustix::{
     process::getuid,
 };
 
+use supervisor::scoreboard::Pen;
+
 use crate::{
     environ::Fixed,
     report,
     turn::Turn,
+    watch::{Watched, Wear},
     wsgi::{Served, Wsgi},
 };
 
@@ -43,6 +46,13 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// Each slot's connection, or -1; for the child of a fork, which must not keep them.
     pub(crate) connections: Vec<AtomicI32>,
+    /// Each slot's place on the scoreboard.
+    pub(crate) pens: Vec<Pen>,
+    /// Each slot's thread (`threading.get_ident`); 0 before it runs.
+    pub(crate) threads: Vec<AtomicU64>,
+    pub(crate) wear: Wear,
+    /// For reports to the master, whole lines one at a time.
+    pub(crate) voice: Mutex<UnixStream>,
 }
 
 /// The target of a slot's thread.
@@ -66,6 +76,8 @@ impl Slot {
             wsgi: Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?,
             turn: self.shared.turn.clone(),
         };
+        let thread = py.import("threading")?.call_method0("get_ident")?;
+        self.shared.sign(self.number, thread.extract()?);
         py.detach(|| self.shared.serve_all(self.number, &mut served));
         Ok(())
     }
@@ -84,7 +96,12 @@ impl Shared {
             let place = &self.connections[usize::from(slot - 1)];
             place.store(stream.as_raw_fd(), Ordering::Release);
             // A fault of ours costs this connection, not the slot.
-            let end = catch_unwind(AssertUnwindSafe(|| serve(stream, &identity, served)));
+            let mut watched = Watched {
+                application: &mut *served,
+                pen: &self.pens[usize::from(slot - 1)],
+                shared: self,
+            };
+            let end = catch_unwind(AssertUnwindSafe(|| serve(stream, &identity, &mut watched)));
             place.store(-1, Ordering::Release);
             match end {
                 Ok(Ok(())) => {}
@@ -93,6 +110,7 @@ impl Shared {
                     with_source(&error)
                 )),
                 Err(_) => {
+                    self.pens[usize::from(slot - 1)].end();
                     served.wsgi.abandon();
                     log(&format!(
                         "slot {slot} closed a connection: a bug in stack, please report it"
@@ -100,6 +118,12 @@ impl Shared {
                 }
             }
         }
+    }
+
+    fn sign(&self, slot: u16, thread: u64) {
+        let place = usize::from(slot - 1);
+        self.threads[place].store(thread, Ordering::Release);
+        self.pens[place].sign(thread);
     }
 
     /// The next connection of the proxy; `None` when the worker stops.

@@ -10,8 +10,8 @@ use std::{
         unix::net::UnixStream,
     },
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
 };
 
@@ -28,12 +28,15 @@ use rustix::{
     net::{Shutdown, shutdown},
     pipe::{PipeFlags, pipe_with},
 };
+use supervisor::scoreboard;
 
 use crate::{
     load::{self, Loaded},
     report,
     slot::{Shared, Slot},
+    stacks,
     turn::Turn,
+    watch::Wear,
 };
 
 /// A worker. Made once, by the bootstrap script.
@@ -41,6 +44,8 @@ use crate::{
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     control: UnixStream,
+    /// The descriptor of [`Shared::voice`], whose lock a thread that is not in the child may hold.
+    voice: RawFd,
     /// A byte for each signal (`signal.set_wakeup_fd`).
     wake: (OwnedFd, OwnedFd),
 }
@@ -57,20 +62,27 @@ impl Worker {
         // Whatever the master did with its ends: a slot waits in accept, a report is sent whole.
         rustix::io::ioctl_fionbio(&listener, false).map_err(io::Error::from)?;
         control.set_nonblocking(false)?;
-        let connections = (0..assignment.threads)
-            .map(|_| AtomicI32::new(-1))
-            .collect();
+        // Nothing else needs it once it is mapped.
+        let scoreboard = adopt(assignment.scoreboard);
+        let slots = 0..assignment.threads;
+        let voice = control.try_clone()?;
+        let voice_number = voice.as_raw_fd();
         let shared = Shared {
-            assignment,
             listener,
             turn: Turn::default(),
             stopping: AtomicBool::new(false),
-            connections,
+            connections: slots.clone().map(|_| AtomicI32::new(-1)).collect(),
+            pens: scoreboard::pens(scoreboard, assignment.threads)?,
+            threads: slots.map(|_| AtomicU64::new(0)).collect(),
+            wear: Wear::new(assignment.max_requests),
+            voice: Mutex::new(voice),
+            assignment,
         };
         let wake = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(io::Error::from)?;
         Ok(Self {
             shared: Arc::new(shared),
             control,
+            voice: voice_number,
             wake,
         })
     }
@@ -84,13 +96,13 @@ impl Worker {
         let loaded = match worker.load(py) {
             Ok(loaded) => loaded,
             Err(failed) => {
-                report::send(&worker.control, &failed)?;
+                worker.say(&failed)?;
                 return Ok(1);
             }
         };
         freeze(py)?;
         let slots = worker.start(py, &loaded.app)?;
-        report::send(&worker.control, &Report::Ready)?;
+        worker.say(&Report::Ready)?;
         worker.wait(py)?;
         worker.stop();
         for slot in slots {
@@ -117,6 +129,8 @@ impl Worker {
         let fixed = [
             self.shared.listener.as_raw_fd(),
             self.control.as_raw_fd(),
+            self.voice,
+            self.shared.assignment.dump,
             self.wake.0.as_raw_fd(),
             self.wake.1.as_raw_fd(),
         ];
@@ -137,6 +151,11 @@ impl Worker {
 }
 
 impl Worker {
+    fn say(&self, report: &Report) -> io::Result<()> {
+        let voice = self.shared.voice.lock();
+        report::send(&mut voice.unwrap_or_else(PoisonError::into_inner), report)
+    }
+
     fn load(&self, py: Python<'_>) -> Result<Loaded, Report> {
         let assignment = &self.shared.assignment;
         if assignment.build != BUILD_ID {
@@ -229,6 +248,7 @@ impl Worker {
             let line: Vec<u8> = said.drain(..=feed).collect();
             match serde_json::from_slice(&line) {
                 Ok(Order::Drain) => return Ok(true),
+                Ok(Order::Trace) => self.trace(py)?,
                 Err(error) => report::log(
                     py,
                     &format!("an order of the master is not understood: {error}"),
@@ -237,6 +257,12 @@ impl Worker {
         }
         // Anything but "nothing yet" means that the master is gone.
         Ok(!matches!(end, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
+    }
+
+    fn trace(&self, py: Python<'_>) -> PyResult<()> {
+        let report = stacks::report(py, &self.shared)?;
+        // The master may take its time; slots need the GIL meanwhile.
+        Ok(py.detach(|| self.say(&report))?)
     }
 
     /// Accepts no more: every slot that waits for a connection wakes, and further ones are refused by the kernel.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
+use appserver::pool::keeper::{WorkerStatus, WorkerTrace};
 use bytes::Bytes;
 use message::head::{Finder, Limits, ResponseHead};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -66,17 +67,24 @@ pub(crate) struct AppStatus {
     pub(crate) name: String,
     /// Why it has no worker, when the last one could not start.
     pub(crate) failed: Option<String>,
-    /// Those that serve.
+    /// All that have a process, those that come and those that leave too.
     pub(crate) workers: Vec<WorkerStatus>,
 }
 
-/// How a worker is.
+/// What `POST /trace` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskTrace {
+    /// Of this app; of all without.
+    #[serde(default)]
+    pub(crate) app: Option<String>,
+}
+
+/// Where the busy slots are: the answer to `POST /trace`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WorkerStatus {
-    /// `web·3`.
-    pub(crate) name: String,
-    /// Its slots.
-    pub(crate) threads: u16,
+pub(crate) struct Trace {
+    /// All workers that have a process.
+    pub(crate) workers: Vec<WorkerTrace>,
 }
 
 /// Whatever a question has no better answer to.
@@ -130,6 +138,15 @@ impl Client {
     /// Asks for something.
     pub(crate) fn get<T: DeserializeOwned>(self, path: &str) -> Result<T, Failure> {
         self.ask("GET", path, b"")
+    }
+
+    /// Asks for something that needs words.
+    pub(crate) fn post<T: DeserializeOwned>(
+        self,
+        path: &str,
+        content: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.ask("POST", path, &serde_json::to_vec(content)?)
     }
 
     fn ask<T: DeserializeOwned>(

@@ -113,6 +113,13 @@ Examples:
   stack status
   stack status --json | jq .apps")]
     Status(Status),
+    /// Say where the Python of every busy slot is, without stopping anything.
+    #[command(after_help = "\
+Examples:
+  stack trace
+  stack trace web
+  stack trace --json | jq '.workers[].slots[].stack'")]
+    Trace(Trace),
     /// Print every key of site.toml, with its default and the reason for it.
     #[command(after_help = "\
 Example:
@@ -213,6 +220,19 @@ pub(crate) struct Init {
     /// Write over a site.toml that is there.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `stack trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Of this app; of all without.
+    pub(crate) app: Option<String>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// For programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `stack status`.

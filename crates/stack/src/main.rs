@@ -13,6 +13,7 @@ mod passwd;
 mod proxy;
 mod serve;
 mod status;
+mod trace;
 mod up;
 mod version;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Exec(asked) => exec::run(&asked),
         Command::Init(asked) => init::run(&asked),
         Command::Status(asked) => status::run(&asked),
+        Command::Trace(asked) => trace::run(&asked),
         Command::Reference => pages::reference(),
         Command::Passwd(asked) => passwd::run(&asked),
         Command::Completions { shell } => pages::completions(shell),

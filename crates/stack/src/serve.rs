@@ -481,7 +481,7 @@ mod tests {
         );
         let app = &site.apps[0];
         assert_eq!(app.wsgi.to_string(), "mysite.wsgi:application");
-        assert_eq!((app.workers, app.threads), (3, 8));
+        assert_eq!((app.workers.most, app.threads), (3, 8));
         assert_eq!(app.root.value, Path::new("/srv/web"));
         assert_eq!(app.env["A"], "two words");
         assert_eq!(app.timeout, Duration::from_secs(120));

@@ -48,18 +48,18 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn state(app: &AppStatus) -> String {
-    match (&app.failed, app.workers.len()) {
+    let ready: Vec<_> = app
+        .workers
+        .iter()
+        .filter(|worker| matches!(worker.state.as_str(), "ready" | "worn"))
+        .collect();
+    match (&app.failed, ready.len()) {
         (Some(why), 0) => format!("cannot start: {why}"),
-        (_, ready) => {
-            let slots: u32 = app
-                .workers
-                .iter()
-                .map(|worker| u32::from(worker.threads))
-                .sum();
-            let slots = usize::try_from(slots).unwrap_or(usize::MAX);
+        (_, count) => {
+            let slots = ready.iter().map(|worker| worker.slots.len()).sum();
             format!(
                 "{} ready, {}",
-                plural(ready, "worker"),
+                plural(count, "worker"),
                 plural(slots, "slot")
             )
         }

@@ -11,6 +11,7 @@ mod logs;
 mod master;
 mod opened;
 mod pidfile;
+mod questions;
 mod roster;
 pub(crate) mod rundir;
 mod watchdog;

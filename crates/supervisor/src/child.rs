@@ -30,6 +30,23 @@ pub use rustix::process::Signal;
 /// Largest signal number of Linux.
 const SIGNAL_MAX: i32 = 64;
 
+/// The first that is nobody's: below are the named ones, and those that C libraries keep for themselves.
+const REAL_TIME_MIN: i32 = 35;
+
+/// A real-time signal by its number.
+///
+/// # Panics
+/// When the number is none of a real-time signal that programs may use.
+#[must_use]
+pub fn real_time(number: i32) -> Signal {
+    assert!(
+        (REAL_TIME_MIN..=SIGNAL_MAX).contains(&number),
+        "a real-time signal"
+    );
+    // SAFETY: a valid number by the line above, and none that the C library reserves.
+    unsafe { Signal::from_raw_unchecked(number) }
+}
+
 /// A child to be.
 #[derive(Debug)]
 pub struct Command {

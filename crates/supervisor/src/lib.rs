@@ -1,18 +1,20 @@
-//! Mechanism for supervising children: processes, users, descriptors, signals, readiness, back-off.
+//! Mechanism for supervising children: processes, users, descriptors, signals, readiness, back-off, scoreboards.
 //!
 //! It knows nothing of proxies, workers or configuration, decides nothing and logs nothing: its users do. It is the one
-//! crate of the master that says `unsafe`, because `fork` and descriptor numbers cannot be had without.
+//! crate of the master that says `unsafe`, because `fork`, descriptor numbers and shared memory cannot be had without.
 //!
 //! Linux 5.11 or later is needed (`pidfd_open`, `P_PIDFD`, `CLOSE_RANGE_CLOEXEC`).
 
 #![allow(
     unsafe_code,
-    reason = "fork/exec and inherited descriptors; each block says why it is sound"
+    reason = "fork/exec, inherited descriptors, shared memory; each block says why it is sound"
 )]
 
 pub mod backoff;
 pub mod child;
 pub mod fds;
 pub mod notify;
+pub mod oom;
+pub mod scoreboard;
 pub mod signal;
 pub mod user;

@@ -19,6 +19,10 @@ pub enum Request {
     HangUp,
     /// `SIGUSR1`: open the log files anew.
     ReopenLogs,
+    /// `SIGTTIN`: one worker more.
+    Grow,
+    /// `SIGTTOU`: one worker less.
+    Shrink,
 }
 
 /// The requests of this process, from the moment this is made. The default actions never come back.
@@ -29,6 +33,8 @@ pub struct Requests {
     quit: Signal,
     hang_up: Signal,
     user1: Signal,
+    tty_in: Signal,
+    tty_out: Signal,
 }
 
 impl Requests {
@@ -43,6 +49,8 @@ impl Requests {
             quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            tty_in: signal(SignalKind::from_raw(libc::SIGTTIN))?,
+            tty_out: signal(SignalKind::from_raw(libc::SIGTTOU))?,
         })
     }
 
@@ -55,6 +63,8 @@ impl Requests {
             _ = self.interrupt.recv() => Request::Interrupt,
             _ = self.hang_up.recv() => Request::HangUp,
             _ = self.user1.recv() => Request::ReopenLogs,
+            _ = self.tty_in.recv() => Request::Grow,
+            _ = self.tty_out.recv() => Request::Shrink,
         }
     }
 }
@@ -74,6 +84,8 @@ mod tests {
             (Number::QUIT, Request::Quit),
             (Number::HUP, Request::HangUp),
             (Number::USR1, Request::ReopenLogs),
+            (Number::TTIN, Request::Grow),
+            (Number::TTOU, Request::Shrink),
         ];
         for (number, expected) in cases {
             kill_process(getpid(), number).unwrap();

@@ -2,18 +2,67 @@
 //!
 //! Everything here lives on the master's main thread, which is the one that may start children.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use telemetry::text::Elapsed;
-use tokio::sync::mpsc;
+use config::site::Strategy;
+use serde::{Deserialize, Serialize};
+use supervisor::{
+    child::Exit,
+    oom::Kills,
+    scoreboard::{Board, Entry},
+};
+use telemetry::text::{Elapsed, Size, visible};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use super::{Action, Event, News, Pool, Settings};
-use crate::worker::{self, Template, Worker};
+use super::traces::{Purpose, Traces};
+use super::{Action, Event, Load, Make, News, Pool, Settings, Wear};
+use crate::worker::{self, Said, Template, Worker};
+
+/// How often memory is looked at, where `max_rss` says that it matters.
+const WEIGHING: Duration = Duration::from_secs(1);
 
 /// What a pool can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Order {
+    /// Start a new generation beside this one; [`Told::Staged`] or [`Told::StageFailed`] is the answer.
+    Stage(Box<Template>),
+    /// The staged generation takes over; [`Told::Renewed`] or [`Told::RenewFailed`] is the answer.
+    Commit,
+    /// The staged generation is not wanted any more.
+    Abandon,
+    /// New settings that no worker need be restarted for.
+    Update(Box<Template>),
+    /// The proxy has let go of a worker.
+    Released {
+        /// Which.
+        number: u32,
+    },
+    /// A request has not been answered in time.
+    Overdue {
+        /// By which worker.
+        number: u32,
+        /// Which request.
+        request_id: String,
+    },
+    /// What the proxy saw of the app.
+    Load(Load),
+    /// A person wants one worker more.
+    Grow,
+    /// A person wants one worker less.
+    Shrink,
+    /// How are you?
+    Status(oneshot::Sender<Vec<WorkerStatus>>),
+    /// Where are you?
+    Trace(oneshot::Sender<Vec<WorkerTrace>>),
+    /// The app is no more: finish what runs and leave.
+    Dissolve,
     /// Finish what runs and leave by this time.
     Stop {
         /// Who is still there then is killed.
@@ -37,6 +86,11 @@ pub enum Told {
         /// The program that it really runs, behind scripts and links; `None` when it is gone already.
         program: Option<PathBuf>,
     },
+    /// The proxy is to let go of a worker; [`Order::Released`] is the answer.
+    Release {
+        /// Which.
+        number: u32,
+    },
     /// A worker that was ready is gone.
     Gone {
         /// Which.
@@ -51,45 +105,235 @@ pub enum Told {
     },
     /// The first round is decided: all workers are ready, or one could not start.
     Decided,
+    /// The new generation could take over now.
+    Staged,
+    /// The new generation cannot start; all is as it was.
+    StageFailed {
+        /// Why, in one line, with the worker's name.
+        why: String,
+        /// As Python prints it, or where it hangs; may be empty.
+        traceback: String,
+    },
+    /// Every worker that serves is of the new generation.
+    Renewed,
+    /// A further worker of the new generation could not start; it is tried again.
+    RenewFailed {
+        /// Why, in one line.
+        why: String,
+    },
     /// Everybody is gone; this is the last one.
     Closed,
+}
+
+/// How a worker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// `web·3`.
+    pub name: String,
+    /// Its process id.
+    pub pid: i32,
+    /// See [`Pool::state`].
+    pub state: String,
+    /// Since when its process lives, in seconds.
+    pub age: u64,
+    /// Its resident set, in bytes.
+    pub rss: u64,
+    /// How many requests it has answered.
+    pub requests: u64,
+    /// Its slots; one that could not be read is missing.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// How a slot is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Its number, from 1.
+    pub slot: u16,
+    /// How many requests it has answered.
+    pub requests: u64,
+    /// What it does.
+    pub request: Option<RequestStatus>,
+}
+
+/// A request in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestStatus {
+    /// Its id in every log.
+    pub id: String,
+    /// `GET`.
+    pub method: String,
+    /// As the client sent it, made harmless; long ones are cut.
+    pub target: String,
+    /// For how long, in milliseconds.
+    pub since: u64,
+}
+
+/// Where a worker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerTrace {
+    /// `web·3`.
+    pub name: String,
+    /// Its process id.
+    pub pid: i32,
+    /// Where its busy slots are.
+    pub slots: Vec<SlotTrace>,
+    /// Where all its threads are, the innermost frame first: when it could not say more, because C code holds the GIL or
+    /// because it still starts.
+    pub dump: Option<String>,
+}
+
+/// Where a slot is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotTrace {
+    /// Its number, from 1.
+    pub slot: u16,
+    /// What it does; `None` when that ended in this moment.
+    pub request: Option<RequestStatus>,
+    /// As Python prints a stack, the innermost frame last.
+    pub stack: String,
+}
+
+impl From<&Entry> for SlotStatus {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            slot: entry.slot,
+            requests: entry.count,
+            request: RequestStatus::of(entry),
+        }
+    }
+}
+
+impl RequestStatus {
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let running = entry.request.as_ref()?;
+        Some(Self {
+            id: shown(&running.id),
+            method: shown(&running.method),
+            target: shown(&running.target),
+            since: u64::try_from(running.since.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// `8f3a… (GET /report) for 3.2 s`.
+impl std::fmt::Display for RequestStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            id,
+            method,
+            target,
+            since,
+        } = self;
+        let since = Elapsed(Duration::from_millis(*since));
+        write!(f, "{id} ({method} {target}) for {since}")
+    }
+}
+
+/// What a worker wrote, as text that can do no harm.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = Vec::with_capacity(bytes.len());
+    visible(bytes, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A pool and its processes.
 #[derive(Debug)]
 pub struct Keeper {
-    template: Template,
+    /// What workers are made of.
+    template: Arc<Template>,
+    staged: Option<Arc<Template>>,
     pool: Pool,
     workers: BTreeMap<u32, Live>,
-    events: mpsc::UnboundedReceiver<Event>,
+    traces: Traces,
+    kills: Kills,
+    weighing: Instant,
+    said: mpsc::UnboundedReceiver<Said>,
     /// Given to each worker.
-    report_to: mpsc::UnboundedSender<Event>,
+    say_to: mpsc::UnboundedSender<Said>,
     told: mpsc::UnboundedSender<(String, Told)>,
 }
 
 /// A worker that has a process.
 #[derive(Debug)]
-struct Live {
-    pid: i32,
+pub(super) struct Live {
+    pub(super) pid: i32,
+    pub(super) board: Arc<Board>,
+    born: Instant,
+    socket: PathBuf,
+    threads: u16,
+    max_rss: Option<u64>,
     orders: mpsc::UnboundedSender<worker::Order>,
 }
 
+impl Live {
+    pub(super) fn order(&self, order: worker::Order) {
+        // One that has just ended does not listen, and need not.
+        let _ = self.orders.send(order);
+    }
+
+    /// The requests that are inside it, for people; empty when there are none.
+    fn running(&self) -> String {
+        let entries = self.board.read();
+        let running: Vec<String> = entries
+            .iter()
+            .filter_map(RequestStatus::of)
+            .map(|request| request.to_string())
+            .collect();
+        running.join(", ")
+    }
+}
+
+fn settings(template: &Template) -> Settings {
+    let app = &template.app;
+    Settings {
+        workers: app.workers,
+        threads: app.threads,
+        boot_timeout: app.boot_timeout,
+        grace: template.grace,
+        max_age: app.max_age,
+    }
+}
+
 impl Keeper {
-    /// A keeper of a pool that has no workers yet; it tells `told`, with the app's name, what the master must know.
+    /// A keeper of a pool whose workers start as soon as it runs; it tells `told`, with the app's name, what the master must
+    /// know. `number` is the last one that an earlier master has given to a worker of this app.
     #[must_use]
-    pub fn new(template: Template, told: mpsc::UnboundedSender<(String, Told)>) -> Self {
-        let settings = Settings {
-            workers: template.app.workers,
-            boot_timeout: template.app.boot_timeout,
-        };
-        let (report_to, events) = mpsc::unbounded_channel();
-        let pool = Pool::new(settings, Instant::now());
+    pub fn new(
+        template: Template,
+        number: u32,
+        told: mpsc::UnboundedSender<(String, Told)>,
+    ) -> Self {
+        let pool = Pool::new(settings(&template), number, Instant::now());
+        Self::of(Arc::new(template), pool, told)
+    }
+
+    /// A keeper of a pool without workers, for an app that a new configuration brings: they come by [`Order::Stage`].
+    #[must_use]
+    pub fn empty(
+        template: Template,
+        number: u32,
+        told: mpsc::UnboundedSender<(String, Told)>,
+    ) -> Self {
+        let pool = Pool::empty(settings(&template), number);
+        Self::of(Arc::new(template), pool, told)
+    }
+
+    fn of(
+        template: Arc<Template>,
+        pool: Pool,
+        told: mpsc::UnboundedSender<(String, Told)>,
+    ) -> Self {
+        let (say_to, said) = mpsc::unbounded_channel();
         Self {
             template,
+            staged: None,
             pool,
             workers: BTreeMap::new(),
-            events,
-            report_to,
+            traces: Traces::default(),
+            kills: Kills::watch(),
+            weighing: Instant::now() + WEIGHING,
+            said,
+            say_to,
             told,
         }
     }
@@ -99,21 +343,154 @@ impl Keeper {
         self.step(Event::Tick);
         let mut obeys = true;
         while !self.pool.is_closed() {
-            let event = tokio::select! {
-                Some(event) = self.events.recv() => event,
+            let wake = self.wake();
+            tokio::select! {
+                Some(said) = self.said.recv() => self.hear(said),
                 order = orders.recv(), if obeys => match order {
-                    Some(Order::Stop { deadline }) => Event::Stop { deadline },
-                    Some(Order::Abort) => Event::Abort,
+                    Some(order) => self.obey(order),
                     None => {
                         obeys = false;
-                        Event::Abort
+                        self.step(Event::Abort);
                     }
                 },
-                () = sleep_until(self.pool.wake()) => Event::Tick,
-            };
-            self.step(event);
+                () = sleep_until(wake) => self.tick(),
+            }
         }
         self.tell(Told::Closed);
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        let weighing = self.weighs().then_some(self.weighing);
+        let wakes = [self.pool.wake(), weighing, self.traces.wake()];
+        wakes.into_iter().flatten().min()
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.traces.give_up(now, &self.workers);
+        if self.weighs() && self.weighing <= now {
+            self.weighing = now + WEIGHING;
+            self.weigh();
+        }
+        self.step(Event::Tick);
+    }
+
+    fn weighs(&self) -> bool {
+        self.workers.values().any(|worker| worker.max_rss.is_some())
+    }
+
+    /// Finds those that have become too large.
+    fn weigh(&mut self) {
+        let heavy = |(number, worker): (&u32, &Live)| {
+            let rss = rss(worker.pid)?;
+            (rss > worker.max_rss?).then_some((*number, rss))
+        };
+        let heavy: Vec<_> = self.workers.iter().filter_map(heavy).collect();
+        for (number, rss) in heavy {
+            let why = Wear::Memory { rss };
+            self.step(Event::Worn { number, why });
+        }
+    }
+
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Event(event) => self.step(event),
+            Said::Stacks { number, stacks } => {
+                if let Some(worker) = self.workers.get(&number) {
+                    self.traces.stacks(number, worker, stacks);
+                }
+            }
+            Said::Dump { number, text } => {
+                let name = self.template.name(number);
+                let text = String::from_utf8_lossy(&text).into_owned();
+                self.traces.dump(number, &name, text);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Stage(template) => self.stage(*template),
+            Order::Commit => {
+                if let Some(staged) = self.staged.take() {
+                    self.template = staged;
+                }
+                self.step(Event::Commit);
+            }
+            Order::Abandon => {
+                self.staged = None;
+                self.step(Event::Abandon);
+            }
+            Order::Update(template) => self.update(*template),
+            Order::Released { number } => self.step(Event::Released { number }),
+            Order::Overdue { number, request_id } => self.overdue(number, request_id),
+            Order::Load(load) => self.step(Event::Load(load)),
+            Order::Grow => self.step(Event::Grow),
+            Order::Shrink => self.step(Event::Shrink),
+            // Whoever asked may have gone.
+            Order::Status(answer) => drop(answer.send(self.status())),
+            Order::Trace(answer) => self.trace(answer),
+            Order::Dissolve => self.step(Event::Dissolve),
+            Order::Stop { deadline } => self.step(Event::Stop { deadline }),
+            Order::Abort => self.step(Event::Abort),
+        }
+    }
+
+    fn stage(&mut self, template: Template) {
+        let event = Event::Stage {
+            settings: settings(&template),
+            strategy: template.app.reload,
+        };
+        if template.app.reload == Strategy::Rolling {
+            info!(
+                "app {}: replacing its workers one at a time",
+                template.app.name
+            );
+        }
+        self.staged = Some(Arc::new(template));
+        self.step(event);
+    }
+
+    fn update(&mut self, template: Template) {
+        let settings = settings(&template);
+        for worker in self.workers.values_mut() {
+            worker.max_rss = template.app.max_rss;
+        }
+        self.template = Arc::new(template);
+        self.step(Event::Update { settings });
+    }
+
+    fn overdue(&mut self, number: u32, request_id: String) {
+        if let Some(worker) = self.workers.get(&number) {
+            let purpose = Purpose::Overdue { request_id };
+            let name = self.template.name(number);
+            self.traces.ask(number, name, worker, purpose);
+        }
+        let why = Wear::Stuck;
+        self.step(Event::Worn { number, why });
+    }
+
+    fn trace(&mut self, answer: oneshot::Sender<Vec<WorkerTrace>>) {
+        let template = &self.template;
+        let all = self.workers.iter();
+        let all = all.map(|(number, worker)| (*number, template.name(*number), worker));
+        self.traces.ask_all(all, answer);
+    }
+
+    fn status(&self) -> Vec<WorkerStatus> {
+        let status = |(number, worker): (&u32, &Live)| {
+            let slots: Vec<_> = worker.board.read().iter().map(SlotStatus::from).collect();
+            WorkerStatus {
+                name: self.template.name(*number),
+                pid: worker.pid,
+                state: self.pool.state(*number).to_owned(),
+                age: worker.born.elapsed().as_secs(),
+                rss: rss(worker.pid).unwrap_or_default(),
+                requests: slots.iter().map(|slot| slot.requests).sum(),
+                slots,
+            }
+        };
+        self.workers.iter().map(status).collect()
     }
 
     fn step(&mut self, event: Event) {
@@ -127,30 +504,47 @@ impl Keeper {
         // Only now: what is said about its end names its process.
         if let Some(number) = ended {
             self.workers.remove(&number);
+            self.traces.forget(number);
         }
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Start { number } => self.start(number),
+            Action::Start { number, make } => self.start(number, make),
+            Action::Release { number } => self.tell(Told::Release { number }),
             Action::Drain { number } => self.order(number, worker::Order::Drain),
+            Action::Dump { number } => {
+                if let Some(worker) = self.workers.get(&number) {
+                    let name = self.template.name(number);
+                    self.traces.hangs(number, name, worker);
+                }
+            }
             Action::Kill { number } => self.order(number, worker::Order::Kill),
             Action::Announce(news) => self.announce(news),
         }
     }
 
-    fn start(&mut self, number: u32) {
-        match Worker::start(&self.template, number) {
+    fn start(&mut self, number: u32, make: Make) {
+        let template = match (make, &self.staged) {
+            (Make::Staged, Some(staged)) => Arc::clone(staged),
+            _ => Arc::clone(&self.template),
+        };
+        match Worker::start(&template, number) {
             Ok(worker) => {
                 let (orders, obeyed) = mpsc::unbounded_channel();
                 self.workers.insert(
                     number,
                     Live {
                         pid: worker.pid(),
+                        board: worker.board(),
+                        born: Instant::now(),
+                        socket: template.socket(number),
+                        threads: template.app.threads,
+                        max_rss: template.app.max_rss,
                         orders,
                     },
                 );
-                tokio::spawn(worker.run(obeyed, self.report_to.clone()));
+                tokio::spawn(worker.run(obeyed, self.say_to.clone()));
             }
             Err(error) => {
                 let event = Event::NotStarted {
@@ -158,8 +552,8 @@ impl Keeper {
                     why: error.to_string(),
                 };
                 // As an event of its own: the pool is not to be stepped within a step.
-                self.report_to
-                    .send(event)
+                self.say_to
+                    .send(Said::Event(event))
                     .expect("the receiving end is ours");
             }
         }
@@ -167,8 +561,7 @@ impl Keeper {
 
     fn order(&self, number: u32, order: worker::Order) {
         if let Some(worker) = self.workers.get(&number) {
-            // One that has just ended does not listen, and need not.
-            let _ = worker.orders.send(order);
+            worker.order(order);
         }
     }
 
@@ -176,33 +569,51 @@ impl Keeper {
         self.log(&news);
         match news {
             News::Ready { number, .. } => {
-                self.tell(Told::Ready {
-                    number,
-                    socket: self.template.socket(number),
-                    threads: self.template.app.threads,
-                    program: self.program(number),
-                });
+                self.kills.forget();
+                if let Some(told) = self.is_ready(number) {
+                    self.tell(told);
+                }
             }
             News::Died { number, exit, .. } | News::Left { number, exit } => {
-                self.tell(Told::Gone {
-                    number,
-                    how: exit.to_string(),
-                });
+                let how = exit.to_string();
+                self.tell(Told::Gone { number, how });
             }
             News::AppFailed { why } => self.tell(Told::Failed { why }),
             News::Decided => self.tell(Told::Decided),
-            News::CannotStart { .. } | News::Overdue { .. } => {}
+            News::Staged => self.tell(Told::Staged),
+            News::StageFailed {
+                number,
+                why,
+                traceback,
+            } => self.stage_failed(number, &why, traceback),
+            News::Renewed => self.tell(Told::Renewed),
+            News::RenewFailed { why, .. } => self.tell(Told::RenewFailed { why }),
+            News::CannotStart { .. }
+            | News::Overdue { .. }
+            | News::Replacing { .. }
+            | News::Resized { .. } => {}
         }
+    }
+
+    fn is_ready(&self, number: u32) -> Option<Told> {
+        let worker = self.workers.get(&number)?;
+        Some(Told::Ready {
+            number,
+            socket: worker.socket.clone(),
+            threads: worker.threads,
+            program: fs::read_link(format!("/proc/{}/exe", worker.pid)).ok(),
+        })
+    }
+
+    fn stage_failed(&mut self, number: u32, why: &str, traceback: String) {
+        self.staged = None;
+        let why = format!("{}: {why}", self.template.name(number));
+        self.tell(Told::StageFailed { why, traceback });
     }
 
     fn tell(&self, told: Told) {
         // Nobody listens only when the master is gone.
         let _ = self.told.send((self.template.app.name.clone(), told));
-    }
-
-    fn program(&self, number: u32) -> Option<PathBuf> {
-        let pid = self.workers.get(&number)?.pid;
-        std::fs::read_link(format!("/proc/{pid}/exe")).ok()
     }
 
     /// `web·3 (pid 4711)`.
@@ -214,7 +625,28 @@ impl Keeper {
         }
     }
 
-    fn log(&self, news: &News) {
+    /// `; it was running …`, or nothing.
+    fn running(&self, number: u32) -> String {
+        let running = self.workers.get(&number).map(Live::running);
+        match running {
+            Some(running) if !running.is_empty() => format!("; it was running {running}"),
+            _ => String::new(),
+        }
+    }
+
+    /// How a worker died, and of what.
+    fn cause(&mut self, exit: Exit) -> String {
+        let killed = matches!(exit, Exit::Signal { number: 9, .. });
+        if killed && self.kills.explain() {
+            return format!("{exit} by the kernel: out of memory");
+        }
+        exit.to_string()
+    }
+}
+
+/// What is said of the pool.
+impl Keeper {
+    fn log(&mut self, news: &News) {
         match news {
             News::Ready { number, after } => {
                 info!("{} is ready after {}", self.who(*number), Elapsed(*after));
@@ -224,41 +656,103 @@ impl Keeper {
                 why,
                 traceback,
                 again,
-            } => {
-                let again = again.map_or_else(String::new, |wait| {
-                    format!("; next try in {}", Elapsed(wait))
-                });
-                match traceback {
-                    Some(traceback) => {
-                        let root = self.template.app.root.display();
-                        let who = self.who(*number);
-                        error!("{who} in {root} cannot start: {why}{again}\n{traceback}");
-                    }
-                    None => error!("{} cannot start: {why}{again}", self.template.name(*number)),
-                }
-            }
+            } => self.log_failure(*number, why, traceback.as_deref(), *again),
             News::Died {
                 number,
                 exit,
                 lived,
                 again,
-            } => error!(
-                "{} died: {exit}, after {}; another starts in {}",
-                self.who(*number),
-                Elapsed(*lived),
-                Elapsed(*again),
-            ),
-            News::Left { number, exit } => info!("{} has left: {exit}", self.who(*number)),
-            News::Overdue { number } => {
-                warn!(
-                    "{} has not finished in time and is killed",
-                    self.who(*number)
+            } => {
+                let cause = self.cause(*exit);
+                let next = if again.is_zero() {
+                    "another starts already".to_owned()
+                } else {
+                    format!("another starts in {}", Elapsed(*again))
+                };
+                error!(
+                    "{} died: {cause}, after {}; {next}{}",
+                    self.who(*number),
+                    Elapsed(*lived),
+                    self.running(*number),
                 );
             }
-            // The line of the worker says it.
-            News::AppFailed { .. } | News::Decided => {}
+            News::Replacing { number, why } => self.log_replacing(*number, *why),
+            News::Left { number, exit } => info!("{} has left: {exit}", self.who(*number)),
+            News::Overdue { number } => warn!(
+                "{} has not finished in time and is killed{}",
+                self.who(*number),
+                self.running(*number)
+            ),
+            News::Resized { workers } => {
+                let app = &self.template.app.name;
+                info!("app {app}: {workers} workers from now on");
+            }
+            News::StageFailed {
+                number,
+                why,
+                traceback,
+            } => self.log_stage_failure(*number, why, traceback),
+            News::RenewFailed { left, why } => {
+                let app = &self.template.app.name;
+                error!(
+                    "app {app}: the replacement of its workers halts: {why}; {left} of the old ones serve on"
+                );
+            }
+            // The line of the worker, or of the master, says it.
+            News::AppFailed { .. } | News::Decided | News::Staged | News::Renewed => {}
         }
     }
+
+    fn log_failure(
+        &self,
+        number: u32,
+        why: &str,
+        traceback: Option<&str>,
+        again: Option<Duration>,
+    ) {
+        let again = again.map_or_else(String::new, |wait| {
+            format!("; next try in {}", Elapsed(wait))
+        });
+        match traceback {
+            Some(traceback) => {
+                let root = self.template.app.root.display();
+                let who = self.who(number);
+                error!("{who} in {root} cannot start: {why}{again}\n{traceback}");
+            }
+            None => error!("{} cannot start: {why}{again}", self.template.name(number)),
+        }
+    }
+
+    fn log_stage_failure(&self, number: u32, why: &str, traceback: &str) {
+        let staged = self.staged.as_ref().unwrap_or(&self.template);
+        let (who, root) = (self.who(number), staged.app.root.display());
+        let traceback = if traceback.is_empty() {
+            String::new()
+        } else {
+            format!("\n{traceback}")
+        };
+        error!("{who} in {root} cannot start: {why}; the old workers serve on{traceback}");
+    }
+
+    fn log_replacing(&self, number: u32, why: Wear) {
+        let who = self.who(number);
+        match why {
+            Wear::Superseded => info!("{who} is replaced: there is a newer generation"),
+            Wear::Age => info!("{who} is replaced: it has reached max_age"),
+            Wear::Requests => info!("{who} is replaced: it has served max_requests"),
+            Wear::Memory { rss } => {
+                info!("{who} is replaced: it has {}, above max_rss", Size(rss));
+            }
+            Wear::Stuck => warn!("{who} is replaced: a request is stuck in it"),
+        }
+    }
+}
+
+/// The resident set of a process, in bytes.
+fn rss(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 async fn sleep_until(time: Option<Instant>) {

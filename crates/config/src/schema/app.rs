@@ -9,7 +9,7 @@ use super::{Context, account, keys};
 use crate::{
     defaults, env_file,
     error::{Mistake, Problem},
-    site::{App, Entry, Interpreter, Located},
+    site::{App, Entry, Interpreter, Located, Strategy, Workers},
     walk::{Table, Value},
 };
 
@@ -36,6 +36,18 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
         sendfile: sendfile(context, &table),
         timeout: table.duration(&defaults::TIMEOUT),
         boot_timeout: table.duration(&defaults::BOOT_TIMEOUT),
+        max_requests: written(&table, "max_requests")
+            .map(|()| table.count(&defaults::MAX_REQUESTS)),
+        max_rss: written(&table, "max_rss").map(|()| table.size(&defaults::MAX_RSS)),
+        max_age: written(&table, "max_age").map(|()| table.duration(&defaults::MAX_AGE)),
+        reload: table
+            .get("reload")
+            .and_then(|value| strategy(&value))
+            .unwrap_or(defaults::RELOAD),
+        before_reload: table
+            .get("before_reload")
+            .and_then(|value| value.parsed("a command in quotes", command)),
+        before_reload_timeout: table.duration(&defaults::BEFORE_RELOAD_TIMEOUT),
         on_start: hook(&table, "on_start"),
         on_stop: hook(&table, "on_stop"),
         account: account::read(&table),
@@ -55,6 +67,11 @@ fn sendfile(context: &Context, table: &Table<'_>) -> Vec<Located<PathBuf>> {
         .iter()
         .filter_map(folder)
         .collect()
+}
+
+/// Limits that are off unless they are written.
+fn written(table: &Table<'_>, key: &str) -> Option<()> {
+    table.get(key).map(drop)
 }
 
 fn hook(table: &Table<'_>, key: &str) -> Option<Located<Entry>> {
@@ -128,30 +145,81 @@ fn program(context: &Context, text: &str) -> Result<PathBuf, Mistake> {
     })
 }
 
-fn workers(table: &Table<'_>) -> u16 {
+fn workers(table: &Table<'_>) -> Workers {
     let Some(value) = table.get(defaults::WORKERS.key) else {
-        return defaults::cores();
+        return Workers::fixed(defaults::cores());
     };
     match value.as_str() {
-        None => small(table.count(&defaults::WORKERS)),
-        Some("auto") => defaults::cores(),
-        Some(text) if text.contains("..") => {
-            value.wrong(
-                Mistake::new("a pool that follows the load is not available in this version")
-                    .hint("write one number"),
-            );
-            1
-        }
-        Some(text) => {
-            let mistake =
-                value.type_mistake("a whole number, or `\"auto\"` for one worker for each core");
-            value.wrong(match text.parse::<u16>() {
-                Ok(number) => mistake.hint(format!("write `{number}` without quotes")),
-                Err(_) => mistake,
-            });
-            1
-        }
+        None => Workers::fixed(small(table.count(&defaults::WORKERS))),
+        Some("auto") => Workers::fixed(defaults::cores()),
+        Some(text) => match text.split_once("..") {
+            Some((least, most)) => range(&value, least, most).unwrap_or(Workers::fixed(1)),
+            None => {
+                value.wrong(workers_mistake(&value, text));
+                Workers::fixed(1)
+            }
+        },
     }
+}
+
+fn workers_mistake(value: &Value<'_>, text: &str) -> Mistake {
+    let mistake = value.type_mistake(
+        "a whole number, `\"auto\"` for one worker for each core, or a range such as `\"1..8\"`",
+    );
+    match text.parse::<u16>() {
+        Ok(number) => mistake.hint(format!("write `{number}` without quotes")),
+        Err(_) => mistake,
+    }
+}
+
+/// `"1..8"`: both ends belong to it.
+fn range(value: &Value<'_>, least: &str, most: &str) -> Option<Workers> {
+    let number = |text: &str| {
+        let number = text.trim().parse::<u64>().ok();
+        if number.is_none() {
+            let mistake = Mistake::new(format!("{text:?} is not a number of workers"));
+            value.wrong(mistake.hint("write a range such as `\"1..8\"`"));
+        }
+        value.within(&defaults::WORKERS, number?, |count| count.to_string())
+    };
+    let (least, most) = (
+        number(least)?,
+        number(most.strip_prefix('=').unwrap_or(most))?,
+    );
+    if least > most {
+        let mistake = Mistake::new(format!("from {least} to {most} there is no number"));
+        value.wrong(mistake.hint(format!("write `\"{most}..{least}\"`")));
+        return None;
+    }
+    Some(Workers {
+        least: small(least),
+        most: small(most),
+    })
+}
+
+fn strategy(value: &Value<'_>) -> Option<Strategy> {
+    let wanted = "`\"side-by-side\"` or `\"rolling\"`";
+    let strategy = value.parsed(wanted, |text| match text {
+        "side-by-side" => Ok(Strategy::SideBySide),
+        "rolling" => Ok(Strategy::Rolling),
+        _ => {
+            let mistake = Mistake::new(format!("expected {wanted}, found {text:?}"));
+            Err(match keys::nearest(&["side-by-side", "rolling"], text) {
+                Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
+                None => mistake,
+            })
+        }
+    });
+    strategy.map(|strategy| strategy.value)
+}
+
+fn command(text: &str) -> Result<String, Mistake> {
+    if text.trim().is_empty() {
+        return Err(Mistake::new("there is no command in it").hint(
+            "write one, such as `\"python manage.py migrate --noinput\"`, or remove the key",
+        ));
+    }
+    without_nul(text)
 }
 
 fn small(count: u64) -> u16 {

@@ -152,6 +152,12 @@ pub(crate) static APP: Keys = Keys {
         "user",
         "group",
         "umask",
+        "max_requests",
+        "max_rss",
+        "max_age",
+        "reload",
+        "before_reload",
+        "before_reload_timeout",
     ],
     foreign: &[
         ("module", "wsgi"),
@@ -167,8 +173,13 @@ pub(crate) static APP: Keys = Keys {
         ("harakiri", "timeout"),
         ("uid", "user"),
         ("gid", "group"),
+        ("max_memory", "max_rss"),
+        ("reload_on_rss", "max_rss"),
+        ("workers_lifetime", "max_age"),
+        ("max_worker_lifetime", "max_age"),
+        ("workers_max_rss", "max_rss"),
     ],
-    later: &["listen", "max_requests", "max_rss"],
+    later: &["listen"],
 };
 
 pub(crate) static UPSTREAM: Keys = Keys {

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -50,6 +50,8 @@ pub(crate) struct Pool {
     /// How many slots have a live response.
     streams: AtomicUsize,
     inner: Mutex<Inner>,
+    /// The longest that anybody has waited since the last [`Pool::load`], in milliseconds.
+    waited: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,9 @@ struct Inner {
     waiting: Queue<oneshot::Sender<Turn>>,
     /// What bounded it last.
     bounds: Bounds,
+    /// How many slots run a request, and the most since the last [`Pool::load`].
+    busy: u32,
+    peak: u32,
     /// Why no worker could start; `None` while one may still come.
     failed: Option<Arc<str>>,
 }
@@ -134,7 +139,24 @@ impl Pool {
             build,
             reports,
             inner: Mutex::default(),
+            waited: AtomicU64::new(0),
         })
+    }
+
+    /// What the app has been asked to do since this was called last: what decides how many workers it gets.
+    pub(crate) fn load(&self) -> Report {
+        let (age, busy) = {
+            let mut inner = self.lock();
+            let age = inner.waiting.age(Instant::now());
+            let busy = inner.busy;
+            (age, std::mem::replace(&mut inner.peak, busy))
+        };
+        let waited = self.waited.swap(0, Ordering::Relaxed);
+        Report::Load {
+            app: self.app.to_string(),
+            waited: age.max(Duration::from_millis(waited)),
+            busy,
+        }
     }
 
     /// Tells the master, if it can still be told anything.
@@ -168,7 +190,9 @@ impl Pool {
             turn,
         };
         let waited = tokio::time::timeout(settings.queue_timeout, &mut waiting.turn).await;
-        journal.dequeue();
+        let took = journal.dequeue();
+        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.waited.fetch_max(took, Ordering::Relaxed);
         match waited {
             Ok(Ok(Turn::Slot(slot))) => Ok(slot),
             Ok(Ok(Turn::Shed(waited))) => Err(Failure::QueueShed {
@@ -243,11 +267,9 @@ impl Pool {
             let connection = member.idle.pop().expect("it was not empty");
             if connection.is_open() {
                 member.busy += 1;
-                return Some(Slot::new(
-                    connection,
-                    Arc::clone(&member.worker),
-                    Arc::clone(self),
-                ));
+                let worker = Arc::clone(&member.worker);
+                inner.occupy();
+                return Some(Slot::new(connection, worker, Arc::clone(self)));
             }
             // It died before anything was written to it, so nothing is lost: the next one is taken.
             drop(connection);
@@ -260,17 +282,18 @@ impl Pool {
         let mut unwanted = None;
         {
             let mut inner = self.lock();
+            let holds = inner.holds();
             let Some(member) = inner.member(&worker.name) else {
                 return;
             };
             member.busy -= 1;
-            if member.is_releasing() {
-                unwanted = connection;
-            } else if let Some(connection) = connection {
-                unwanted = self.offer(&mut inner, connection, worker);
-            } else {
-                self.reopen(member);
+            match connection {
+                connection if member.is_releasing() && !holds => unwanted = connection,
+                Some(connection) => unwanted = self.offer(&mut inner, connection, worker),
+                None if member.is_releasing() => {}
+                None => self.reopen(member),
             }
+            inner.busy -= 1;
             self.settle(&mut inner, worker);
         }
         drop(unwanted);
@@ -296,6 +319,7 @@ impl Pool {
             None => member.idle.push(connection),
             Some(turn) => {
                 member.busy += 1;
+                inner.occupy();
                 let slot = Slot::new(connection, Arc::clone(worker), Arc::clone(self));
                 if let Err(Turn::Slot(slot)) = turn.send(Turn::Slot(slot)) {
                     // Nobody takes it. Freeing takes the lock that we hold: do it on its own.
@@ -329,9 +353,10 @@ impl Pool {
         self.stalls.set_slots(inner.slots());
     }
 
-    /// A worker is to leave; the master hears when its last connection is closed.
+    /// A worker is to leave; the master hears when its last connection is closed. Until a slot of the one that comes in its
+    /// place is free, requests still go to this one: nobody waits for the change.
     pub(crate) fn release(&self, name: &WorkerName) {
-        let idle = {
+        let let_go = {
             let mut inner = self.lock();
             let Some(member) = inner.member(name) else {
                 drop(inner);
@@ -341,31 +366,52 @@ impl Pool {
                 return;
             };
             member.worker.life.send_replace(Life::Releasing);
-            let idle = std::mem::take(&mut member.idle);
             let worker = Arc::clone(&member.worker);
             self.stalls.set_slots(inner.slots());
+            let let_go = self.let_go(&mut inner);
             self.settle(&mut inner, &worker);
-            idle
+            let_go
         };
-        drop(idle);
+        drop(let_go);
+    }
+
+    /// Gives up the idle connections of those who are to leave, unless they are still needed. What comes back is to be dropped
+    /// outside the lock.
+    fn let_go(&self, inner: &mut Inner) -> Vec<Greeted> {
+        if inner.holds() {
+            return Vec::new();
+        }
+        let mut connections = Vec::new();
+        let mut workers = Vec::new();
+        for member in &mut inner.members {
+            if member.is_releasing() && !member.idle.is_empty() {
+                connections.append(&mut member.idle);
+                workers.push(Arc::clone(&member.worker));
+            }
+        }
+        for worker in workers {
+            self.settle(inner, &worker);
+        }
+        connections
     }
 
     /// A worker died; the requests inside it are told how.
     pub(crate) fn bury(&self, name: &WorkerName, how: &str) {
         let mut inner = self.lock();
-        if let Some(at) = inner
-            .members
-            .iter()
-            .position(|member| member.worker.name == *name)
-        {
+        if let Some(at) = inner.position(name) {
             let member = inner.members.swap_remove(at);
             member.worker.life.send_replace(Life::Dead(how.into()));
+            inner.busy -= u32::try_from(member.busy).unwrap_or(u32::MAX);
             inner.refuse_if_hopeless();
             let slots = inner.slots();
             self.stalls.set_slots(slots);
             if slots == 0 {
                 inner.waiting.pause();
             }
+            // It may have been the one that the others were to make room for.
+            let let_go = self.let_go(&mut inner);
+            drop(inner);
+            drop(let_go);
         }
     }
 
@@ -419,6 +465,7 @@ impl Pool {
 
     fn opened(self: &Arc<Self>, connection: Option<Greeted>, worker: &Arc<Worker>) {
         let mut unwanted = None;
+        let let_go;
         {
             let mut inner = self.lock();
             let Some(member) = inner.member(&worker.name) else {
@@ -432,8 +479,9 @@ impl Pool {
                 other => unwanted = unwanted.or(other),
             }
             self.settle(&mut inner, worker);
+            let_go = self.let_go(&mut inner);
         }
-        drop(unwanted);
+        drop((unwanted, let_go));
     }
 
     /// One live response more; `None` if there are as many as there may be.
@@ -467,6 +515,24 @@ impl Inner {
         self.members
             .iter()
             .position(|member| member.worker.name == *name)
+    }
+
+    /// One more slot runs a request.
+    fn occupy(&mut self) {
+        self.busy += 1;
+        self.peak = self.peak.max(self.busy);
+    }
+
+    /// Whether those who are to leave are still needed: somebody is to come in their place, and has no slot free yet.
+    fn holds(&self) -> bool {
+        let mut opening = false;
+        for member in self.members.iter().filter(|member| !member.is_releasing()) {
+            if member.busy > 0 || !member.idle.is_empty() {
+                return false;
+            }
+            opening = opening || member.opening > 0;
+        }
+        opening
     }
 
     /// How many slots serve, or will in a moment.
@@ -722,6 +788,59 @@ mod tests {
             fixture.reports.recv().await,
             Some(Report::Released { worker: name })
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_to_leave_serves_until_another_does() {
+        let mut fixture = Fixture::new();
+        let (old, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let (_, free) = fixture.add(2, 0);
+        fixture.pool.release(&old);
+        let slot = fixture.take().await.expect("the old one's");
+        assert_eq!(slot.worker().name, old);
+        slot.free();
+        assert!(fixture.reports.try_recv().is_err());
+        free.add_permits(1);
+        let released = Report::Released {
+            worker: old.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(released));
+        let slot = fixture.take().await.expect("the new one's");
+        assert_ne!(slot.worker().name, old);
+    }
+
+    #[tokio::test]
+    async fn who_is_to_leave_goes_when_nobody_comes() {
+        let mut fixture = Fixture::new();
+        let (old, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let (new, _) = fixture.add(2, 0);
+        fixture.pool.release(&old);
+        fixture.pool.bury(&new, "exit code 3");
+        let released = Report::Released { worker: old };
+        assert_eq!(fixture.reports.recv().await, Some(released));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_load_is_what_was_since_it_was_last_asked_for() {
+        let fixture = Fixture::new();
+        fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let load = |waited, busy| Report::Load {
+            app: "web".to_owned(),
+            waited: Duration::from_millis(waited),
+            busy,
+        };
+        assert_eq!(fixture.pool.load(), load(0, 0));
+        let one = fixture.take().await.expect("idle");
+        let two = fixture.take().await.expect("idle");
+        two.free();
+        assert_eq!(fixture.pool.load(), load(0, 2));
+        assert_eq!(fixture.pool.load(), load(0, 1));
+        one.free();
+        assert_eq!(fixture.pool.load(), load(0, 1));
+        assert_eq!(fixture.pool.load(), load(0, 0));
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use rustix::{
     fs::Mode,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -31,7 +31,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::admin::{SOCKET, Trouble};
+use crate::admin::{AskTrace, SOCKET, Trouble};
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -60,6 +60,11 @@ const CONTENT_MAX: u64 = 64 * 1024;
 pub(crate) enum Question {
     /// How all of it is.
     Status,
+    /// Where the busy slots are.
+    Trace {
+        /// Of this app; of all without.
+        app: Option<String>,
+    },
 }
 
 /// A question, and where its answer goes.
@@ -83,6 +88,11 @@ impl Answer {
     /// What was asked for.
     pub(crate) fn json(what: &impl Serialize) -> Self {
         Self::of(200, what)
+    }
+
+    /// It cannot be done, and nothing has changed; says why.
+    pub(crate) fn conflict(why: impl Into<String>) -> Self {
+        Self::trouble(409, why)
     }
 
     fn trouble(status: u16, error: impl Into<String>) -> Self {
@@ -265,12 +275,19 @@ async fn read(stream: &mut UnixStream) -> Result<Option<(RequestHead, Bytes)>, U
     Ok(Some((head, buffer.freeze())))
 }
 
+/// Reads what a question says besides its path.
+type Reader = fn(&[u8]) -> Result<Question, Answer>;
+
 /// What is asked for, or the answer to what cannot be.
-fn question(head: &RequestHead, _content: &[u8]) -> Result<Question, Answer> {
+fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
     let target = str::from_utf8(&head.target).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
-    let allowed = match path {
-        "/status" => Method::Get,
+    let (allowed, question): (Method, Reader) = match path {
+        "/status" => (Method::Get, |_| Ok(Question::Status)),
+        "/trace" => (Method::Post, |content| {
+            let AskTrace { app } = parse(content)?;
+            Ok(Question::Trace { app })
+        }),
         _ => return Err(Answer::trouble(404, format!("nothing is at {path}"))),
     };
     if head.method != allowed {
@@ -280,5 +297,14 @@ fn question(head: &RequestHead, _content: &[u8]) -> Result<Question, Answer> {
             format!("{path} is asked with {allowed}"),
         ));
     }
-    Ok(Question::Status)
+    question(content)
+}
+
+/// Nothing at all means that nothing particular is wanted.
+fn parse<T: DeserializeOwned + Default>(content: &[u8]) -> Result<T, Answer> {
+    if content.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(content)
+        .map_err(|error| Answer::trouble(400, format!("the content is not understood: {error}")))
 }

@@ -11,7 +11,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use config::{
     Loaded,
-    site::{Action, App, HostPattern, Route, RoutePath, Tls, VirtualHost},
+    site::{Action, App, HostPattern, Route, RoutePath, Tls, VirtualHost, Workers},
 };
 use telemetry::text::Elapsed;
 
@@ -191,7 +191,12 @@ impl Banner<'_> {
         if let Some(why) = self.failures.get(&app.name) {
             return (format!("answers 503: {why}"), true);
         }
-        let workers = plural(app.workers.into(), "worker");
+        let Workers { least, most } = app.workers;
+        let workers = if least == most {
+            plural(most.into(), "worker")
+        } else {
+            format!("{least} to {}", plural(most.into(), "worker"))
+        };
         let mut text = format!("{workers} × {}", plural(app.threads.into(), "slot"));
         if let Ok(python) = config::machine::interpreter(app) {
             let program = self.programs.get(&app.name).unwrap_or(&python);

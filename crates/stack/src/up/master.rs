@@ -11,9 +11,9 @@ use std::{
 
 use ::proxy::control::{Order, Report, WorkerName};
 use anyhow::Context;
-use appserver::{
-    assignment::BUILD_ID,
-    pool::keeper::{self, Keeper},
+use appserver::pool::{
+    Load,
+    keeper::{self, Keeper},
 };
 use supervisor::{
     backoff::Backoff,
@@ -27,17 +27,14 @@ use tracing::{error, info, warn};
 
 use super::{
     BrokenApp,
-    admin::{Admin, Answer, Asked, Question},
+    admin::{Admin, Asked},
     banner::Banner,
     front::{self, Front},
     opened::Opened,
     roster::Roster,
     watchdog::Watchdog,
 };
-use crate::{
-    admin::{AppStatus, ListenerStatus, ProxyStatus, Status, WorkerStatus},
-    failure::Failure,
-};
+use crate::failure::Failure;
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -45,17 +42,17 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// All that runs.
 #[derive(Debug)]
 pub(crate) struct Master {
-    opened: Opened,
-    started: Instant,
+    pub(super) opened: Opened,
+    pub(super) started: Instant,
     broken: BrokenApp,
-    phase: Phase,
-    front: FrontState,
+    pub(super) phase: Phase,
+    pub(super) front: FrontState,
     front_deaths: Backoff,
     /// Given to each proxy.
     front_reports: mpsc::UnboundedSender<front::Told>,
     /// By the app's name; who is not here any more has nobody left.
-    pools: BTreeMap<String, mpsc::UnboundedSender<keeper::Order>>,
-    roster: Roster,
+    pub(super) pools: BTreeMap<String, mpsc::UnboundedSender<keeper::Order>>,
+    pub(super) roster: Roster,
     /// What runs each app, by its name.
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
@@ -79,7 +76,7 @@ const QUESTIONS: usize = 32;
 
 /// How far the master's life has come.
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// Not everything has been tried once.
     Starting {
         /// Apps whose first round is not decided.
@@ -98,7 +95,7 @@ enum Phase {
 
 /// The proxy.
 #[derive(Debug)]
-enum FrontState {
+pub(super) enum FrontState {
     /// It has been told what to serve.
     Starting(Front),
     /// It serves.
@@ -110,7 +107,8 @@ enum FrontState {
 }
 
 impl Phase {
-    fn name(&self) -> &'static str {
+    /// For people.
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Starting { .. } => "starting",
             Self::Serving => "serving",
@@ -121,7 +119,8 @@ impl Phase {
 }
 
 impl FrontState {
-    fn name(&self) -> &'static str {
+    /// For people.
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Starting(_) => "starting",
             Self::Serving(_) => "serving",
@@ -130,7 +129,8 @@ impl FrontState {
         }
     }
 
-    fn front(&self) -> Option<&Front> {
+    /// Its process, if it has one.
+    pub(super) fn front(&self) -> Option<&Front> {
         match self {
             Self::Starting(front) | Self::Serving(front) => Some(front),
             Self::Waiting(_) | Self::Gone => None,
@@ -231,7 +231,7 @@ impl Master {
         for template in std::mem::take(&mut self.opened.templates) {
             let (orders, obeyed) = mpsc::unbounded_channel();
             self.pools.insert(template.app.name.clone(), orders);
-            tokio::spawn(Keeper::new(template, reports.clone()).run(obeyed));
+            tokio::spawn(Keeper::new(template, 0, reports.clone()).run(obeyed));
         }
     }
 
@@ -296,59 +296,14 @@ impl Master {
                     "SIGHUP changes nothing: the configuration is read at the start; restart to read it again"
                 );
             }
+            (Request::Grow, _) => self.tell_pools(|| keeper::Order::Grow),
+            (Request::Shrink, _) => self.tell_pools(|| keeper::Order::Shrink),
             (Request::ReopenLogs, _) => {
                 self.opened.logs.reopen();
                 self.hand_logs();
                 info!("the logs are opened anew");
             }
         }
-    }
-
-    fn questioned(&self, Asked { question, answer }: Asked) {
-        let answered = match question {
-            Question::Status => Answer::json(&self.status()),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(answered);
-    }
-
-    fn status(&self) -> Status {
-        let listening = self.opened.listening.iter();
-        Status {
-            version: BUILD_ID.to_owned(),
-            pid: std::process::id(),
-            config: self.opened.loaded.site.file.clone(),
-            phase: self.phase.name().to_owned(),
-            uptime: self.started.elapsed().as_secs(),
-            proxy: ProxyStatus {
-                pid: self.front.front().map(|front| front.pid),
-                state: self.front.name().to_owned(),
-            },
-            listeners: listening
-                .map(|listening| ListenerStatus {
-                    name: listening.what.name.clone(),
-                    tls: listening.what.tls,
-                })
-                .collect(),
-            apps: self.apps_status(),
-        }
-    }
-
-    fn apps_status(&self) -> Vec<AppStatus> {
-        let apps = self.opened.loaded.site.apps.iter();
-        let status = |app: &config::site::App| AppStatus {
-            name: app.name.clone(),
-            failed: self.roster.failures().get(&app.name).cloned(),
-            workers: self
-                .roster
-                .workers(&app.name)
-                .map(|(worker, threads)| WorkerStatus {
-                    name: worker.to_string(),
-                    threads,
-                })
-                .collect(),
-        };
-        apps.map(status).collect()
     }
 
     fn rotate_logs(&mut self) {
@@ -389,10 +344,7 @@ impl Master {
         self.front = FrontState::Gone;
         // Even when the proxy has used up the grace, a worker may run its exit handlers.
         let deadline = deadline.max(Instant::now() + LAST_MOMENT);
-        for pool in self.pools.values() {
-            // One that has closed by itself is told of in a moment.
-            let _ = pool.send(keeper::Order::Stop { deadline });
-        }
+        self.tell_pools(|| keeper::Order::Stop { deadline });
     }
 
     fn abort(&mut self) {
@@ -403,9 +355,7 @@ impl Master {
             None => self.front = FrontState::Gone,
         }
         self.phase = Phase::Stopping;
-        for pool in self.pools.values() {
-            let _ = pool.send(keeper::Order::Abort);
-        }
+        self.tell_pools(|| keeper::Order::Abort);
     }
 
     fn front_told(&mut self, told: front::Told) -> Result<(), Failure> {
@@ -417,12 +367,16 @@ impl Master {
             front::Told::Report(Report::Alive) => self.notify(&[("WATCHDOG", "1")]),
             front::Told::Report(Report::Refused { why }) => self.front_refuses(&why)?,
             front::Told::Report(Report::Released { worker }) => {
-                tracing::debug!("no connection to {worker} is left");
+                if self.roster.released(&worker) {
+                    self.released(worker);
+                }
+            }
+            front::Told::Report(Report::Load { app, waited, busy }) => {
+                self.tell_pool(&app, keeper::Order::Load(Load { waited, busy }));
             }
             front::Told::Report(Report::Overdue { worker, request_id }) => {
-                warn!(
-                    "{worker} has not answered request {request_id} in time, and is still busy with it"
-                );
+                let WorkerName { app, number } = worker;
+                self.tell_pool(&app, keeper::Order::Overdue { number, request_id });
             }
             front::Told::Exited(exit) => self.front_exited(exit),
         }
@@ -451,6 +405,9 @@ impl Master {
     fn front_exited(&mut self, exit: Exit) {
         let pid = self.front.front().map_or(0, |front| front.pid);
         self.front = FrontState::Gone;
+        for worker in self.roster.all_released() {
+            self.released(worker);
+        }
         match self.phase {
             Phase::Draining { deadline } => {
                 if exit != Exit::Code(0) {
@@ -490,6 +447,7 @@ impl Master {
                     .ready(WorkerName { app, number }, socket, threads);
                 self.tell_front(order);
             }
+            keeper::Told::Release { number } => self.release(WorkerName { app, number }),
             keeper::Told::Gone { number, how } => {
                 let order = self.roster.gone(WorkerName { app, number }, how);
                 self.tell_front(order);
@@ -510,9 +468,44 @@ impl Master {
                 }
                 self.announce_if_ready();
             }
+            // Nothing is staged before anybody asks for a reload.
+            keeper::Told::Staged
+            | keeper::Told::StageFailed { .. }
+            | keeper::Told::Renewed
+            | keeper::Told::RenewFailed { .. } => {}
             keeper::Told::Closed => drop(self.pools.remove(&app)),
         }
         Ok(())
+    }
+
+    /// Has the proxy let go of a worker; where there is no proxy, nobody holds it.
+    fn release(&mut self, worker: WorkerName) {
+        let order = self.roster.release(worker.clone());
+        match self.front.front() {
+            Some(front) => front.tell(order),
+            None => {
+                self.roster.released(&worker);
+                self.released(worker);
+            }
+        }
+    }
+
+    fn released(&self, worker: WorkerName) {
+        let WorkerName { app, number } = worker;
+        self.tell_pool(&app, keeper::Order::Released { number });
+    }
+
+    fn tell_pool(&self, app: &str, order: keeper::Order) {
+        if let Some(pool) = self.pools.get(app) {
+            // One that has closed by itself is told of in a moment.
+            let _ = pool.send(order);
+        }
+    }
+
+    fn tell_pools(&self, order: impl Fn() -> keeper::Order) {
+        for pool in self.pools.values() {
+            let _ = pool.send(order());
+        }
     }
 
     fn tell_front(&self, order: Order) {

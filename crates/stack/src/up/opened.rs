@@ -17,7 +17,7 @@ use appserver::{
 use config::{
     Loaded,
     error::Problem,
-    site::{App, Located, Site, Tls},
+    site::{App, Interpreter, Located, Site, Tls},
 };
 
 use super::{
@@ -179,7 +179,7 @@ fn templates(
     let mut templates = Vec::new();
     let mut problems = Vec::new();
     for app in &site.apps {
-        match template(app, module, identities, run_directory) {
+        match template(site, app, module, identities, run_directory) {
             Ok(template) => templates.push(template),
             Err(problem) => problems.push(problem),
         }
@@ -192,17 +192,33 @@ fn templates(
 }
 
 fn template(
+    site: &Site,
     app: &App,
     module: &Arc<Module>,
     identities: &Identities,
     run_directory: &Path,
 ) -> Result<Template, Problem> {
+    // Where a link leads is decided here, for all workers of this generation: one that is started anew after the link was
+    // turned to the next release must not run that one before it is asked for.
+    let mut app = app.clone();
+    resolve(&mut app.root.value);
+    if let Interpreter::Venv(venv) = &mut app.interpreter.value {
+        resolve(venv);
+    }
     Ok(Template {
-        app: app.clone(),
-        interpreter: config::machine::interpreter(app)?,
+        interpreter: config::machine::interpreter(&app)?,
         run_directory: run_directory.to_owned(),
         module: Arc::clone(module),
         proxy_uid: identities.proxy_uid(),
         user: identities.app(&app.name).cloned(),
+        grace: site.limits.drain_timeout,
+        app,
     })
+}
+
+/// What cannot be resolved is somebody else's to report.
+fn resolve(path: &mut PathBuf) {
+    if let Ok(real) = path.canonicalize() {
+        *path = real;
+    }
 }

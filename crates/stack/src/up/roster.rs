@@ -1,6 +1,9 @@
 //! Which workers are ready and which apps have failed: what a proxy must be told, and told again when it is a new one.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use ::proxy::control::{Order, WorkerName};
 
@@ -8,6 +11,8 @@ use ::proxy::control::{Order, WorkerName};
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     ready: BTreeMap<WorkerName, (PathBuf, u16)>,
+    /// Whom the proxy is to let go of, and has not yet.
+    releasing: BTreeSet<WorkerName>,
     /// Apps without a worker, and why.
     failed: BTreeMap<String, String>,
 }
@@ -24,9 +29,27 @@ impl Roster {
         }
     }
 
+    /// A worker is to be let go of.
+    pub(crate) fn release(&mut self, worker: WorkerName) -> Order {
+        self.ready.remove(&worker);
+        self.releasing.insert(worker.clone());
+        Order::ReleaseWorker { worker }
+    }
+
+    /// The proxy has let go of a worker; whether that was asked for.
+    pub(crate) fn released(&mut self, worker: &WorkerName) -> bool {
+        self.releasing.remove(worker)
+    }
+
+    /// The proxy is gone, and with it every connection to those whom it was to let go of.
+    pub(crate) fn all_released(&mut self) -> BTreeSet<WorkerName> {
+        std::mem::take(&mut self.releasing)
+    }
+
     /// A worker is gone.
     pub(crate) fn gone(&mut self, worker: WorkerName, how: String) -> Order {
         self.ready.remove(&worker);
+        self.releasing.remove(&worker);
         Order::WorkerDied { worker, how }
     }
 
@@ -39,15 +62,6 @@ impl Roster {
     /// Apps without a worker, and why.
     pub(crate) fn failures(&self) -> &BTreeMap<String, String> {
         &self.failed
-    }
-
-    /// The workers of an app that are ready, and how many slots each has.
-    pub(crate) fn workers(&self, app: &str) -> impl Iterator<Item = (&WorkerName, u16)> {
-        let of_app = move |(worker, (_, threads)): (_, &(PathBuf, u16))| {
-            let worker: &WorkerName = worker;
-            (worker.app == app).then_some((worker, *threads))
-        };
-        self.ready.iter().filter_map(of_app)
     }
 
     /// All of it, for a proxy that knows nothing.
@@ -92,5 +106,19 @@ mod tests {
             why: "ImportError".to_owned(),
         };
         assert_eq!(roster.orders(), [second, failed]);
+    }
+
+    #[test]
+    fn a_new_proxy_hears_nothing_of_those_who_leave() {
+        let mut roster = Roster::default();
+        for number in 1..=3 {
+            roster.ready(worker(number), "/run/web.sock".into(), 4);
+            roster.release(worker(number));
+        }
+        assert!(roster.orders().is_empty());
+        assert!(roster.released(&worker(1)));
+        assert!(!roster.released(&worker(1)), "once");
+        roster.gone(worker(2), "exit code 0".to_owned());
+        assert_eq!(roster.all_released(), BTreeSet::from([worker(3)]));
     }
 }

@@ -59,7 +59,7 @@ name, attribute = entry.split(":")
 assignment = {
     "build": build, "app": "bench", "number": 1, "entry": {"module": name, "attribute": attribute, "factory": False},
     "on_start": None, "on_stop": None, "root": root, "threads": int(threads), "workers": 1, "listener": 6, "control": 7,
-    "proxy_uid": os.getuid(),
+    "proxy_uid": os.getuid(), "scoreboard": 8, "dump": 9, "max_requests": None,
 }
 
 
@@ -74,7 +74,9 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
 listener.listen(128)
 ours, theirs = socket.socketpair()
-given = [memory(open(bootstrap).read()), memory(json.dumps(assignment)), os.open(module, os.O_RDONLY), listener.fileno(), theirs.fileno()]
+scoreboard = os.memfd_create("bench", 0)
+os.ftruncate(scoreboard, int(threads) * 512)
+given = [memory(open(bootstrap).read()), memory(json.dumps(assignment)), os.open(module, os.O_RDONLY), listener.fileno(), theirs.fileno(), scoreboard, os.open("/dev/null", os.O_WRONLY)]
 if os.fork() == 0:
     above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 20) for descriptor in given]
     for number, descriptor in enumerate(above, 3):
