@@ -19,6 +19,7 @@ mod config;
 mod confinement;
 mod encodings;
 mod environ;
+mod errors;
 mod exec;
 mod files;
 mod frameworks;

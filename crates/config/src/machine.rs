@@ -46,6 +46,7 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
             .flat_map(|app| app.sendfile.iter().filter_map(folder)),
     );
     for host in &site.hosts {
+        problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
         if let Tls::Files { cert, key } = &host.tls.value {
             problems.extend([cert, key].into_iter().filter_map(readable));
         }

@@ -352,8 +352,28 @@ pub struct VirtualHost {
     pub security_headers: bool,
     /// Who may come in, unless a route says otherwise, and how often in all.
     pub access: Access,
+    /// Its own pages for what we cannot answer.
+    pub errors: Vec<ErrorPage>,
     /// Which path goes where.
     pub routes: Vec<Route>,
+}
+
+/// One entry of `errors`: the page for a status that we make ourselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorPage {
+    /// For which.
+    pub statuses: Statuses,
+    /// The file.
+    pub page: Located<PathBuf>,
+}
+
+/// Which statuses of responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Statuses {
+    /// `404`.
+    One(u16),
+    /// `5xx`: the first digit.
+    Hundred(u16),
 }
 
 /// A host name a site answers for; lower case.

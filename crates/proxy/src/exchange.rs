@@ -19,6 +19,7 @@ use crate::{
     failure::Failure,
     files::{self, Elsewhere, Handed, handed},
     journal::{Journal, Route},
+    pages::Pages,
     plan::{Action, CHALLENGES, Host, Plan},
     redirect,
     request::{Peer, Request, Upload},
@@ -39,7 +40,7 @@ pub(crate) async fn respond(
         Ok(response) => response,
         Err(failure) => {
             journal.fail(&failure);
-            failure.into_response(Some(&head.fields), journal.id)
+            failure.into_response(finish.pages, Some(&head.fields), journal.id)
         }
     };
     if head.method == Method::Head {
@@ -61,6 +62,7 @@ pub(crate) async fn respond(
 /// What the site or the route says in every response of theirs, failures included.
 #[derive(Default)]
 struct Finish<'plan> {
+    pages: Option<&'plan Pages>,
     edits: Option<&'plan Edits>,
     cors: Option<&'plan Cors>,
 }
@@ -68,7 +70,7 @@ struct Finish<'plan> {
 /// Answers what never became a request.
 pub(crate) fn refuse(plan: &Plan, failure: Failure, journal: &mut Journal) -> Response {
     journal.fail(&failure);
-    signed(failure.into_response(None, journal.id), plan, journal)
+    signed(failure.into_response(None, None, journal.id), plan, journal)
 }
 
 async fn attempt<'plan>(
@@ -85,6 +87,7 @@ async fn attempt<'plan>(
         .host(&request.target.host)
         .ok_or_else(|| unknown_host(&request))?;
     finish.edits = host.edits.as_ref();
+    finish.pages = Some(&host.pages);
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));

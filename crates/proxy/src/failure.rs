@@ -6,11 +6,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use message::{field::Fields, refusal::Refusal, status};
+use message::{field::Fields, refusal::Refusal};
 
 use crate::{
     access::TooMany,
+    pages::{Pages, page},
     request::RequestId,
     response::{Content, Response},
 };
@@ -383,7 +383,7 @@ impl Failure {
     }
 
     /// What a visitor can do about it.
-    fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         match self.status() {
             401 => "This address asks for a name and a password.",
             403 => "This address is not open to everybody.",
@@ -403,19 +403,17 @@ impl Failure {
     }
 
     /// The one place where a failure becomes a response.
-    pub(crate) fn into_response(self, accept: Option<&Fields>, id: RequestId) -> Response {
+    pub(crate) fn into_response(
+        self,
+        pages: Option<&Pages>,
+        asked: Option<&Fields>,
+        id: RequestId,
+    ) -> Response {
         let status = self.status();
-        let json = accept
-            .and_then(|fields| fields.get("accept"))
-            .is_some_and(prefers_json);
-        let (content_type, body) = if json {
-            ("application/json", page_json(status, &self, id))
-        } else {
-            ("text/html; charset=utf-8", page_html(status, &self, id))
-        };
+        let page = page(&self, pages, asked, id);
         let retry_after = self.retry_after();
-        let mut response = Response::new(status, Content::Bytes(Bytes::from(body)))
-            .with("Content-Type", content_type)
+        let mut response = Response::new(status, Content::Bytes(page.content))
+            .with("Content-Type", page.content_type.as_bytes())
             .with("Cache-Control", "no-store");
         if let Self::Method { allow } = &self {
             response = response.with("Allow", allow);
@@ -462,53 +460,9 @@ fn is_late(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 
-/// A client that names JSON and not HTML, as API clients do.
-pub(crate) fn prefers_json(accept: &[u8]) -> bool {
-    let has = |kind: &[u8]| memchr::memmem::find(accept, kind).is_some();
-    has(b"application/json") && !has(b"text/html")
-}
-
-fn page_json(status: u16, failure: &Failure, id: RequestId) -> String {
-    serde_json::json!({
-        "status": status,
-        "error": status::reason(status),
-        "cause": failure.cause(),
-        "request_id": id.as_str(),
-    })
-    .to_string()
-}
-
-fn page_html(status: u16, failure: &Failure, id: RequestId) -> String {
-    let reason = status::reason(status);
-    let advice = failure.advice();
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{status} {reason}</title>\n\
-         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:34em;margin:18vh auto;padding:0 1em;color:#222;\
-         background:#fff}}h1{{font-weight:600}}small{{color:#777}}@media(prefers-color-scheme:dark){{body{{color:#ddd;\
-         background:#181818}}}}</style>\n<h1>{status} {reason}</h1>\n<p>{advice}</p>\n<p><small>Request {id}</small></p>\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_api_client_gets_json_and_a_browser_a_page() {
-        let fields = Fields::from_pairs([(&b"Accept"[..], &b"application/json"[..])]);
-        let id = RequestId::new();
-        let response = Failure::NoRoute.into_response(Some(&fields), id);
-        let Content::Bytes(body) = &response.content else {
-            panic!("{response:?}")
-        };
-        let value: serde_json::Value = serde_json::from_slice(body).expect("valid JSON");
-        assert_eq!(value["cause"], "no-route");
-        assert_eq!(value["request_id"], id.as_str());
-        let browser = Fields::from_pairs([(&b"Accept"[..], &b"text/html,application/json"[..])]);
-        let response = Failure::NoRoute.into_response(Some(&browser), id);
-        assert!(format!("{:?}", response.fields).contains("text/html"));
-    }
 
     #[test]
     fn overload_says_when_to_come_again() {
@@ -517,7 +471,7 @@ mod tests {
             length: 512,
             retry_after: Duration::from_millis(1400),
         };
-        let response = failure.into_response(None, RequestId::new());
+        let response = failure.into_response(None, None, RequestId::new());
         assert_eq!(response.status, 503);
         assert!(format!("{:?}", response.fields).contains("Retry-After: 2\r"));
     }

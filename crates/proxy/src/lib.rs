@@ -27,6 +27,7 @@ mod journal;
 mod listener;
 mod network;
 mod origin;
+mod pages;
 pub mod plan;
 mod redirect;
 mod request;

@@ -19,6 +19,7 @@ use crate::{
     buffer::{self, budget::Budget, scratch::FolderError},
     control::{Certificate, Listener, Users},
     files::{Folder, SendFile, Store},
+    pages::Pages,
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
@@ -56,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) has_challenges: bool,
     /// Whether a route is for apps to answer with.
     pub(crate) has_internal: bool,
+    /// Its own pages for failures.
+    pub(crate) pages: Pages,
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
     routes: Paths<Route>,
@@ -129,6 +132,15 @@ pub(crate) enum PlanError {
     /// A folder for buffers that cannot be written to.
     #[error(transparent)]
     Spool(#[from] FolderError),
+    /// A page for failures that cannot be read.
+    #[error("cannot read the page {path}: {source}")]
+    Page {
+        /// The page.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A certificate that cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::CertificateError),
@@ -291,6 +303,7 @@ impl Maker<'_> {
         let redirects = host.tls.value != site::Tls::Off;
         Ok(Host {
             https_port: https_port.filter(|_| redirects),
+            pages: pages(&host.errors)?,
             has_internal: host.routes.iter().any(is_internal),
             has_challenges: host.routes.iter().any(challenges),
             edits: Edits::new(&host.headers, host.security_headers),
@@ -356,6 +369,10 @@ fn sendfile(app: &site::App) -> Result<SendFile, PlanError> {
         path: path.display().to_string(),
         source,
     })
+}
+
+fn pages(errors: &[site::ErrorPage]) -> Result<Pages, PlanError> {
+    Pages::read(errors).map_err(|(path, source)| PlanError::Page { path, source })
 }
 
 fn is_internal(route: &site::Route) -> bool {

@@ -220,6 +220,7 @@ pub(crate) static SITE: Keys = Keys {
         "satisfy",
         "limit",
         "cors",
+        "errors",
         "routes",
     ],
     foreign: &[
@@ -227,6 +228,8 @@ pub(crate) static SITE: Keys = Keys {
         ("rate_limit", "limit"),
         ("auth_basic", "auth"),
         ("basic_auth", "auth"),
+        ("error_page", "errors"),
+        ("error_pages", "errors"),
         ("server_name", "hosts"),
         ("domains", "hosts"),
         ("names", "hosts"),
@@ -431,7 +434,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors` and `routes`",
             ),
             (
                 &APP,

@@ -3,8 +3,8 @@
 use super::{Context, Names, access, headers, keys, route};
 use crate::{
     defaults,
-    error::Mistake,
-    site::{Access, Headers, HostPattern, Located, Route, Tls, VirtualHost},
+    error::{Mistake, Problem},
+    site::{Access, ErrorPage, Headers, HostPattern, Located, Route, Statuses, Tls, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -25,11 +25,43 @@ pub(super) fn read(
     Some(VirtualHost {
         names: hosts(&table, value, taken),
         tls: tls(context, &table, https),
+        errors: errors(context, &table),
         routes: routes(context, &table, names, &outer),
         headers: outer.headers,
         security_headers: outer.security_headers,
         access: outer.access,
     })
+}
+
+fn errors(context: &Context, table: &Table<'_>) -> Vec<ErrorPage> {
+    let wanted = "a table such as `{ 404 = \"404.html\", 5xx = \"sorry.html\" }`";
+    let entries = table.get("errors").and_then(|value| value.named(wanted));
+    let mut pages = Vec::new();
+    for (key, value) in entries.unwrap_or_default() {
+        let page = value.parsed("a path in quotes", |text| context.folder.parse(text));
+        match (statuses(key), page) {
+            (Some(statuses), Some(page)) => pages.push(ErrorPage { statuses, page }),
+            (Some(_), None) => {}
+            (None, _) => {
+                let problem = Problem::new(value.key, format!("{key:?} is no status of an error"));
+                let hint = "write 400 to 599, or `4xx` or `5xx`";
+                value.notes.wrong(problem.hint(hint));
+            }
+        }
+    }
+    pages
+}
+
+fn statuses(key: &str) -> Option<Statuses> {
+    match key {
+        "4xx" => Some(Statuses::Hundred(4)),
+        "5xx" => Some(Statuses::Hundred(5)),
+        _ => key
+            .parse()
+            .ok()
+            .filter(|status| (400..=599).contains(status))
+            .map(Statuses::One),
+    }
 }
 
 fn hosts(table: &Table<'_>, site: &Value<'_>, taken: &mut Vec<HostPattern>) -> Vec<HostPattern> {

@@ -398,7 +398,7 @@ mod tests {
         for (value, expected) in [
             ("/a%20b?x=1", Some("/a b")),
             ("/a/../b//c", Some("/b/c")),
-            ("/%2e%2e/a", Some("/a")),
+            ("/%2e%2e/a", None),
             ("/caf\u{e9}", Some("/caf\u{e9}")),
             ("a", None),
             ("", None),

@@ -18,7 +18,8 @@ use super::{
     resolve::{Found, Root, Wait},
 };
 use crate::{
-    failure::{Failure, prefers_json},
+    failure::Failure,
+    pages::Wish,
     request::Request,
     response::{Content, Response},
 };
@@ -61,8 +62,7 @@ pub(super) async fn respond(
     );
     let items = blocking(move || read(&root, &rules, open, &path)).await;
     let items = items.map_err(Failure::FileUnreadable)?;
-    let json = request.head.fields.get("accept").is_some_and(prefers_json);
-    let (kind, body) = if json {
+    let (kind, body) = if Wish::of(&request.head.fields) == Wish::Json {
         let json = serde_json::to_vec(&items).expect("names and numbers");
         ("application/json", json)
     } else {

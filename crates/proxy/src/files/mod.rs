@@ -146,6 +146,12 @@ impl Default for Rules {
     }
 }
 
+/// The media type of a file, by its name.
+pub(crate) fn type_of(path: &Path) -> Box<str> {
+    use std::os::unix::ffi::OsStrExt;
+    kind::of(path.as_os_str().as_bytes(), &BTreeMap::new())
+}
+
 /// Runs file work where it may block: a disk that is slow must not stop the connections of a reactor thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
