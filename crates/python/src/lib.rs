@@ -24,6 +24,7 @@ mod responder;
 mod slot;
 mod stacks;
 mod text;
+mod thread;
 mod turn;
 mod watch;
 mod worker;
