@@ -284,3 +284,204 @@ fn django_admin_has_its_style() {
         (200, Some("text/css; charset=utf-8"))
     );
 }
+
+/// Those that people use beside Flask and Django, and two that speak ASGI.
+const PACKAGES: &str =
+    "bottle==0.13.4\nfalcon==4.4.0\npyramid==2.1\nWerkzeug==3.1.9\nfastapi==0.165.0\n";
+
+/// The same small app in each: a page that greets, a form with an upload, a file, a stream, an error of its own.
+const BOTTLE: &str = r#"
+import bottle
+
+app = bottle.Bottle()
+
+@app.get("/hello/<name>")
+def hello(name):
+    bottle.response.set_cookie("seen", "yes")
+    return "hello " + name
+
+@app.post("/upload")
+def upload():
+    return "%s %d" % (bottle.request.forms.title, len(bottle.request.files.file.file.read()))
+
+@app.get("/file")
+def file():
+    return bottle.static_file("big.bin", root=".", mimetype="application/x-test")
+
+@app.get("/stream")
+def stream():
+    for number in range(3):
+        yield "part %d\n" % number
+
+@app.get("/fails")
+def fails():
+    raise LookupError("on purpose")
+"#;
+
+const FALCON: &str = r#"
+import falcon
+
+class Hello:
+    def on_get(self, request, response, name):
+        response.text = "hello " + name
+        response.set_cookie("seen", "yes")
+
+class Upload:
+    def on_post(self, request, response):
+        parts = {part.name: part.stream.read() for part in request.get_media()}
+        response.text = "%s %d" % (parts["title"].decode(), len(parts["file"]))
+
+class File:
+    def on_get(self, request, response):
+        response.content_type = "application/x-test"
+        response.stream = open("big.bin", "rb")
+
+class Stream:
+    def on_get(self, request, response):
+        response.stream = (b"part %d\n" % number for number in range(3))
+
+class Fails:
+    def on_get(self, request, response):
+        raise LookupError("on purpose")
+
+app = falcon.App()
+app.add_route("/hello/{name}", Hello())
+app.add_route("/upload", Upload())
+app.add_route("/file", File())
+app.add_route("/stream", Stream())
+app.add_route("/fails", Fails())
+"#;
+
+const PYRAMID: &str = r#"
+from pyramid.config import Configurator
+from pyramid.response import FileResponse, Response
+
+def hello(request):
+    response = Response("hello " + request.matchdict["name"])
+    response.set_cookie("seen", "yes")
+    return response
+
+def upload(request):
+    return Response("%s %d" % (request.POST["title"], len(request.POST["file"].file.read())))
+
+def file(request):
+    return FileResponse("big.bin", request=request, content_type="application/x-test")
+
+def stream(request):
+    return Response(app_iter=(b"part %d\n" % number for number in range(3)))
+
+def fails(request):
+    raise LookupError("on purpose")
+
+config = Configurator()
+for view, path in [(hello, "/hello/{name}"), (upload, "/upload"), (file, "/file"), (stream, "/stream"), (fails, "/fails")]:
+    config.add_route(view.__name__, path)
+    config.add_view(view, route_name=view.__name__)
+app = config.make_wsgi_app()
+"#;
+
+const WERKZEUG: &str = r#"
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+from werkzeug.utils import send_file
+from werkzeug.wrappers import Request, Response
+
+rules = Map([Rule("/" + path, endpoint=path.split("/")[0]) for path in ["hello/<name>", "upload", "file", "stream", "fails"]])
+
+@Request.application
+def app(request):
+    try:
+        endpoint, arguments = rules.bind_to_environ(request.environ).match()
+    except HTTPException as error:
+        return error
+    if endpoint == "hello":
+        response = Response("hello " + arguments["name"])
+        response.set_cookie("seen", "yes")
+        return response
+    if endpoint == "upload":
+        return Response("%s %d" % (request.form["title"], len(request.files["file"].read())))
+    if endpoint == "file":
+        return send_file("big.bin", request.environ, mimetype="application/x-test")
+    if endpoint == "stream":
+        return Response(b"part %d\n" % number for number in range(3))
+    raise LookupError("on purpose")
+"#;
+
+#[test]
+fn bottle_falcon_pyramid_and_werkzeug_serve_their_apps() {
+    let venv = venv::with_packages("frameworks", PACKAGES);
+    for (name, app) in [
+        ("bottle", BOTTLE),
+        ("falcon", FALCON),
+        ("pyramid", PYRAMID),
+        ("werkzeug", WERKZEUG),
+    ] {
+        let content: Vec<u8> = (0..700_000u32).map(|number| (number / 3) as u8).collect();
+        let site = Site::with_app(app).file("big.bin", &content);
+        let python = format!("python = {:?}", venv::python().display().to_string());
+        let stack = site.edit(&python, &format!("venv = {venv:?}")).start();
+        serves_the_small_app(name, &stack, &content);
+    }
+}
+
+fn serves_the_small_app(name: &str, stack: &Stack, content: &[u8]) {
+    let mut client = stack.client();
+    let hello = client.get("/hello/J%C3%BCrgen");
+    assert_eq!(hello.text(), "hello J\u{fc}rgen", "{name}");
+    assert!(
+        client.get("/hello/x").field("set-cookie").is_some(),
+        "{name}"
+    );
+    let mut body = b"--line\r\nContent-Disposition: form-data; name=\"title\"\r\n\r\nholiday\r\n--line\r\n\
+        Content-Disposition: form-data; name=\"file\"; filename=\"x.bin\"\r\nContent-Type: a/b\r\n\r\n"
+        .to_vec();
+    body.extend_from_slice(&content[..200_000]);
+    body.extend_from_slice(b"\r\n--line--\r\n");
+    let uploaded = client.post("/upload", "multipart/form-data; boundary=line", &body);
+    assert_eq!(uploaded.text(), "holiday 200000", "{name}");
+    let file = client.get("/file");
+    let kind = file.field("content-type").map(str::to_owned);
+    assert!(
+        kind.is_some_and(|kind| kind.starts_with("application/x-test")),
+        "{name}"
+    );
+    assert!(file.body == content, "{name}: {} bytes", file.body.len());
+    let head = client.request("HEAD", "/hello/x", &[], b"");
+    assert!(
+        matches!(head.status, 200 | 405) && head.body.is_empty(),
+        "{name}: {}",
+        head.status
+    );
+    assert_eq!(
+        client.get("/stream").text(),
+        "part 0\npart 1\npart 2\n",
+        "{name}"
+    );
+    assert_eq!(client.get("/nowhere").status, 404, "{name}");
+    assert_eq!(client.get("/fails").status, 500, "{name}");
+    stack.until_logged("LookupError: on purpose");
+    assert_eq!(client.get("/hello/again").text(), "hello again", "{name}");
+}
+
+#[test]
+fn what_speaks_asgi_is_refused_by_name() {
+    let venv = venv::with_packages("frameworks", PACKAGES);
+    let python = format!("python = {:?}", venv::python().display().to_string());
+    for (app, name) in [
+        ("from fastapi import FastAPI\napp = FastAPI()\n", "FastAPI"),
+        (
+            "from starlette.applications import Starlette\napp = Starlette()\n",
+            "Starlette",
+        ),
+        ("from falcon.asgi import App\napp = App()\n", "App"),
+    ] {
+        let stack = Site::with_app(app)
+            .edit(&python, &format!("venv = {venv:?}"))
+            .start();
+        assert_eq!(stack.get("/").status, 503, "{name}");
+        let wanted = format!(
+            "app:app is an ASGI application ({name}); a `wsgi` app is called without async: wrap it"
+        );
+        stack.until_logged(&wanted);
+    }
+}
