@@ -178,6 +178,53 @@ fn each_can_be_switched_off() {
     stack.until_logged("system calls: not confined, as server.seccomp says");
 }
 
+/// Wherever the configuration names a file to be served, it must be found among what is left.
+#[test]
+fn all_that_is_served_is_still_read() {
+    let app = r#"
+import os
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"].replace("/handed", os.path.dirname(os.getcwd()))
+    start_response("200 OK", [("X-Sendfile", path)])
+    return [b""]
+"#;
+    let python = venv::python().display().to_string();
+    let site = Site::new(
+        r#"
+[server]
+http = ["127.0.0.1:0"]
+spool = "spool"
+[app.web]
+wsgi = "app:app"
+root = "app"
+python = "PYTHON"
+workers = 1
+sendfile = ["invoices"]
+[[site]]
+errors = { 404 = "pages/404.html" }
+routes = [{ path = "/handed/", app = "web" }]
+"#,
+    )
+    .edit("PYTHON", &python)
+    .file("spool/.keep", "")
+    .file("app/app.py", app)
+    .file("invoices/1.txt", "an invoice")
+    .file("pages/404.html", "our own page");
+    let stack = site.start();
+    assert_eq!(
+        stack.get("/handed/invoices/1.txt").text(),
+        "an invoice",
+        "{}",
+        stack.logged()
+    );
+    let missing = stack
+        .client()
+        .send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")
+        .answer(false);
+    assert_eq!(missing.text(), "our own page", "{}", stack.logged());
+}
+
 /// The C library reads its configuration for that, and modules, whenever it likes.
 #[test]
 fn names_of_upstreams_are_still_looked_up() {

@@ -32,11 +32,6 @@ pub fn of_example(example: &str) -> PathBuf {
     )
 }
 
-/// A venv of `python3` with these packages, each on a line with its version; made once under this name.
-pub fn with_packages(name: &str, packages: &str) -> PathBuf {
-    make(name, packages)
-}
-
 /// Makes it, unless one with these very requirements is there. Tests run beside each other, and so may test runs: a lock
 /// file lets one make it while the others wait.
 fn make(name: &str, requirements: &str) -> PathBuf {

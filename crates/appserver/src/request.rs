@@ -7,7 +7,7 @@
 use std::str;
 
 use memchr::memchr;
-use message::handoff::{GREETING, Handoff, PROTOCOL, REQUEST, SCRIPT, TARGET, USER};
+use message::handoff::{GREETING, Handoff, REQUEST, SCRIPT, TARGET, USER};
 
 use crate::content::Content;
 
@@ -59,7 +59,6 @@ pub(crate) struct Index {
     raw_target: Option<Span>,
     script: Option<Span>,
     user: Option<Span>,
-    protocol: Option<Span>,
     greeting: Option<Span>,
     content_length: Option<u64>,
     fields: Vec<(Span, Span)>,
@@ -72,7 +71,6 @@ impl Index {
         self.raw_target = None;
         self.script = None;
         self.user = None;
-        self.protocol = None;
         self.greeting = None;
         self.content_length = None;
         self.fields.clear();
@@ -134,8 +132,6 @@ impl Index {
                 self.script = Some(value);
             } else if text == USER.as_bytes() {
                 self.user = Some(value);
-            } else if text == PROTOCOL.as_bytes() {
-                self.protocol = Some(value);
             } else if text == GREETING.as_bytes() {
                 self.greeting = Some(value);
             }
@@ -233,11 +229,6 @@ impl<'a> Request<'a> {
         length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// The protocol of the client's request, if it is not HTTP/1.1: `SERVER_PROTOCOL`.
-    pub fn protocol(&self) -> Option<&'a [u8]> {
-        self.index.protocol.map(|value| value.of(self.head))
-    }
-
     /// The user who has shown to be it, if any had to: `REMOTE_USER`.
     pub fn user(&self) -> Option<&'a [u8]> {
         self.index.user.map(|value| value.of(self.head))
@@ -309,7 +300,7 @@ mod tests {
     #[test]
     fn a_request_has_its_parts() {
         let head = format!(
-            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\n_script: 2\r\n_user: ann\r\n_protocol: HTTP/2.0\r\nHost: example.org\r\nAccept:\t a \r\n\
+            "POST /a%20b?c=d?e HTTP/1.1\r\n{WHO}_target: /x/../a%20b?c=d?e\r\n_script: 2\r\n_user: ann\r\nHost: example.org\r\nAccept:\t a \r\n\
              X-Empty:\r\nContent-Length: 12\r\n\r\n"
         );
         let index = scan(&head).unwrap();
@@ -320,7 +311,6 @@ mod tests {
         assert_eq!(request.raw_target(), b"/x/../a%20b?c=d?e");
         assert_eq!(request.script_length(), 2);
         assert_eq!(request.user(), Some(&b"ann"[..]));
-        assert_eq!(request.protocol(), Some(&b"HTTP/2.0"[..]));
         assert_eq!(request.handoff().client, "192.0.2.1");
         assert_eq!(index.content_length(), 12);
         assert_eq!(index.greeting(head.as_bytes()), None);
@@ -340,7 +330,7 @@ mod tests {
     fn an_index_forgets_the_last_request() {
         let mut index = Index::default();
         let first = format!(
-            "PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\n_script: 1\r\n_user: ann\r\n_protocol: HTTP/1.0\r\nX: y\r\nContent-Length: 1\r\n\r\n"
+            "PUT /a HTTP/1.1\r\n{WHO}_target: /b\r\n_script: 1\r\n_user: ann\r\nX: y\r\nContent-Length: 1\r\n\r\n"
         );
         index.scan(first.as_bytes()).unwrap();
         let second = format!("GET /c HTTP/1.1\r\n{WHO}\r\n");
@@ -349,7 +339,6 @@ mod tests {
         assert_eq!(request.raw_target(), b"/c");
         assert_eq!(request.script_length(), 0);
         assert_eq!(request.user(), None);
-        assert_eq!(request.protocol(), None);
         assert_eq!(request.query(), b"");
         assert_eq!(request.fields().count(), 0);
         assert_eq!(index.content_length(), 0);

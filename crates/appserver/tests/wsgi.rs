@@ -1079,7 +1079,7 @@ fn what_cannot_be_served_is_refused_by_name() {
             ("rules:asgi", "rules:asgi is an ASGI application; ", ""),
             (
                 "rules:asgi_instance",
-                "rules:asgi_instance is an ASGI application (Asgi); ",
+                "rules:asgi_instance is an ASGI application; ",
                 "",
             ),
             (
@@ -1104,11 +1104,6 @@ fn what_cannot_be_served_is_refused_by_name() {
             ),
             ("unfinished:app", "SyntaxError: ", "unfinished.py\", line 3"),
             ("leaves:app", "SystemExit: 7", "leaves.py\", line 4"),
-            (
-                "patched:app",
-                "patched:app replaces threads by greenlets",
-                "",
-            ),
             (
                 "needs:app",
                 "ModuleNotFoundError: No module named 'flusk'",

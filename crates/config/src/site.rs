@@ -603,6 +603,19 @@ impl Site {
         app.account.as_ref().or(self.server.account.as_ref())
     }
 
+    /// Every folder and file that the proxy reads to serve. What is not among them it cannot open once it has confined itself.
+    pub fn served(&self) -> impl Iterator<Item = &Located<PathBuf>> {
+        let routes = self.hosts.iter().flat_map(|host| &host.routes);
+        let roots = routes.filter_map(|route| match &route.action {
+            Action::Files { files, .. } => Some(&files.root),
+            _ => None,
+        });
+        let errors = self.hosts.iter().flat_map(|host| &host.errors);
+        roots
+            .chain(self.apps.iter().flat_map(|app| &app.sendfile))
+            .chain(errors.map(|error| &error.page))
+    }
+
     /// The app of this name.
     #[must_use]
     pub fn app(&self, name: &str) -> Option<&App> {

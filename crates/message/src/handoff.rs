@@ -15,8 +15,6 @@ pub const TARGET: &str = "_target";
 pub const SCRIPT: &str = "_script";
 /// Proxy to slot: the name of the user who has shown to be it; `REMOTE_USER` (RFC 3875 §4.1.11).
 pub const USER: &str = "_user";
-/// Proxy to slot, where the client did not speak HTTP/1.1: the protocol of its request; `SERVER_PROTOCOL` (RFC 3875 §4.1.16).
-pub const PROTOCOL: &str = "_protocol";
 /// Proxy to slot in `OPTIONS *`: the build id. Slot to proxy in its 204: app, worker, slot; one space between.
 pub const GREETING: &str = "_greeting";
 /// Slot to proxy: why the worker's runtime, and not the app, made this response: `exception`, `protocol`.

@@ -31,7 +31,6 @@ pub(crate) struct Template {
     base: Py<PyDict>,
     keys: Keys,
     methods: Memo,
-    protocol: Memo,
     client: Memo,
     client_port: (u16, Option<Py<PyString>>),
     server_name: Memo,
@@ -133,7 +132,6 @@ impl Template {
             base: base.unbind(),
             keys,
             methods: Memo::default(),
-            protocol: Memo::default(),
             client: Memo::default(),
             client_port: (0, None),
             server_name: Memo::default(),
@@ -189,12 +187,6 @@ impl Template {
         if let Some(user) = request.user() {
             environ.set_item(intern!(py, "REMOTE_USER"), decode(py, user)?)?;
             environ.set_item(intern!(py, "AUTH_TYPE"), intern!(py, "Basic"))?;
-        }
-        if let Some(protocol) = request.protocol() {
-            environ.set_item(
-                intern!(py, "SERVER_PROTOCOL"),
-                self.protocol.decode(py, protocol)?,
-            )?;
         }
         environ.set_item(&keys.path_info, self.path.decode(py, path)?)?;
         if !request.query().is_empty() {

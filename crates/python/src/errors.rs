@@ -100,10 +100,4 @@ impl Errors {
     /// Whole lines are out already; the beginning of one waits for its end.
     #[expect(clippy::unused_self, reason = "a method of the stream")]
     fn flush(&self) {}
-
-    /// What asks before it writes colours.
-    #[expect(clippy::unused_self, reason = "a method of the stream")]
-    fn isatty(&self) -> bool {
-        false
-    }
 }

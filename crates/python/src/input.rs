@@ -120,10 +120,6 @@ impl Input {
 
     // What io.BufferedReader and io.TextIOWrapper ask of what they wrap.
 
-    /// They close it when they are collected; the request goes on all the same.
-    #[expect(clippy::unused_self, reason = "a method of the stream")]
-    fn close(&self) {}
-
     #[expect(clippy::unused_self, reason = "a method of the stream")]
     fn readable(&self) -> bool {
         true

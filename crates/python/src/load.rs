@@ -143,16 +143,11 @@ fn objection(object: &Bound<'_, PyAny>, made: bool) -> PyResult<Option<String>> 
         return Ok(None);
     };
     if code.flags & ASYNC != 0 || code.names == ["scope", "receive", "send"] {
-        let kind = object.get_type();
-        let kind = if object.getattr_opt("__code__")?.is_some() {
-            String::new()
-        } else {
-            format!(" ({})", kind.name()?)
-        };
-        return Ok(Some(format!(
-            "is an ASGI application{kind}; a `wsgi` app is called without async: wrap it (a2wsgi.ASGIMiddleware), or name the \
+        return Ok(Some(
+            "is an ASGI application; a `wsgi` app is called without async: wrap it (a2wsgi.ASGIMiddleware), or name the \
              framework's WSGI application"
-        )));
+                .to_owned(),
+        ));
     }
     if code.names.is_empty() && code.flags & VARARGS == 0 && !made {
         return Ok(Some(

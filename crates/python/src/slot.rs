@@ -44,8 +44,6 @@ pub(crate) struct Shared {
     pub(crate) turn: Turn,
     /// Set before the listener is shut down.
     pub(crate) stopping: AtomicBool,
-    /// Whether this is the child of a fork, in which nothing is served.
-    pub(crate) forked: AtomicBool,
     /// Each slot's connection, or -1; for the child of a fork, which must not keep them.
     pub(crate) connections: Vec<AtomicI32>,
     /// Each slot's place on the scoreboard.
@@ -105,11 +103,6 @@ impl Shared {
             };
             let end = catch_unwind(AssertUnwindSafe(|| serve(stream, &identity, &mut watched)));
             place.store(-1, Ordering::Release);
-            if self.forked.load(Ordering::Acquire) {
-                return log(
-                    "a forked child came back from the app, and ends here: let it end with os._exit",
-                );
-            }
             match end {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log(&format!(

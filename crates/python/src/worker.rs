@@ -35,7 +35,6 @@ use crate::{
     report,
     slot::{Shared, Slot},
     stacks,
-    thread::Starter,
     turn::Turn,
     watch::Wear,
 };
@@ -49,14 +48,13 @@ pub(crate) struct Worker {
     voice: RawFd,
     /// A byte for each signal (`signal.set_wakeup_fd`).
     wake: (OwnedFd, OwnedFd),
-    starter: Starter,
 }
 
 #[pymethods]
 impl Worker {
     /// Takes the assignment and the descriptors that it names.
     #[new]
-    fn new(py: Python<'_>, assignment: &str) -> PyResult<Self> {
+    fn new(assignment: &str) -> PyResult<Self> {
         let assignment: Assignment = serde_json::from_str(assignment)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let [listener, control] = [assignment.listener, assignment.control].map(adopt);
@@ -73,7 +71,6 @@ impl Worker {
             listener,
             turn: Turn::default(),
             stopping: AtomicBool::new(false),
-            forked: AtomicBool::new(false),
             connections: slots.clone().map(|_| AtomicI32::new(-1)).collect(),
             pens: scoreboard::pens(scoreboard, assignment.threads)?,
             threads: slots.map(|_| AtomicU64::new(0)).collect(),
@@ -87,7 +84,6 @@ impl Worker {
             control,
             voice: voice_number,
             wake,
-            starter: Starter::current(py)?,
         })
     }
 
@@ -128,7 +124,6 @@ impl Worker {
     /// In the child of a fork: our descriptors lead nowhere there. They stay open, on /dev/null, because the copies of our
     /// threads' values still name them.
     fn let_go(&self) -> PyResult<()> {
-        self.shared.forked.store(true, Ordering::Release);
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)?;
         let fixed = [
@@ -172,23 +167,14 @@ impl Worker {
                 traceback: String::new(),
             });
         }
-        let loaded = load::load(py, assignment)?;
-        let replaced = self.starter.is_replaced(py);
-        if replaced.map_err(|error| report::failed(py, &error))? {
-            return Err(Report::Failed {
-                why: format!(
-                    "{} replaces threads by greenlets (gevent's or eventlet's monkey.patch_all()), and a worker of stack \
-                     runs each request on a thread: leave the patching out",
-                    assignment.entry
-                ),
-                traceback: String::new(),
-            });
-        }
-        Ok(loaded)
+        load::load(py, assignment)
     }
 
     fn start<'py>(&self, py: Python<'py>, app: &Py<PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.listen_for_signals(py)?;
+        let signal = py.import("signal")?;
+        let quiet = PyDict::new(py);
+        quiet.set_item("warn_on_full_buffer", false)?;
+        signal.call_method("set_wakeup_fd", (self.wake.1.as_raw_fd(),), Some(&quiet))?;
         (1..=self.shared.assignment.threads)
             .map(|number| self.start_slot(py, app, number))
             .collect()
@@ -219,22 +205,12 @@ impl Worker {
         Ok(thread)
     }
 
-    /// Has a byte written for each signal. Said again after each of them: `asyncio.run` in a handler takes it for itself and
-    /// leaves nothing behind.
-    fn listen_for_signals(&self, py: Python<'_>) -> PyResult<()> {
-        let quiet = PyDict::new(py);
-        quiet.set_item("warn_on_full_buffer", false)?;
-        let signal = py.import("signal")?;
-        signal.call_method("set_wakeup_fd", (self.wake.1.as_raw_fd(),), Some(&quiet))?;
-        Ok(())
-    }
-
     /// Waits for the order to leave, or for the end of the master; runs Python's signal handlers meanwhile.
     fn wait(&self, py: Python<'_>) -> PyResult<()> {
         let mut said = Vec::new();
         loop {
             py.detach(|| self.sleep())?;
-            let signalled = drain(&self.wake.0);
+            drain(&self.wake.0);
             if let Err(error) = py.check_signals() {
                 if error.is_instance_of::<PySystemExit>(py) {
                     return Ok(());
@@ -246,9 +222,6 @@ impl Worker {
                         report::traceback(py, &error)
                     ),
                 );
-            }
-            if signalled {
-                self.listen_for_signals(py)?;
             }
             if self.is_told_to_leave(py, &mut said)? {
                 return Ok(());
@@ -334,14 +307,9 @@ fn join(py: Python<'_>, thread: &Bound<'_, PyAny>) {
     }
 }
 
-/// Empties the pipe; whether there was anything in it.
-fn drain(pipe: &OwnedFd) -> bool {
+fn drain(pipe: &OwnedFd) {
     let mut bytes = [0; 64];
-    let mut any = false;
-    while matches!(rustix::io::read(pipe.as_fd(), &mut bytes), Ok(1..)) {
-        any = true;
-    }
-    any
+    while matches!(rustix::io::read(pipe.as_fd(), &mut bytes), Ok(1..)) {}
 }
 
 fn adopt(descriptor: RawFd) -> OwnedFd {

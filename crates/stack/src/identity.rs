@@ -11,7 +11,7 @@ use std::{
 
 use config::{
     error::{Problem, Span},
-    site::{Account, Action, App, Located, Site},
+    site::{Account, App, Located, Site},
 };
 use supervisor::user::{self, Group, Permission, User};
 
@@ -79,12 +79,14 @@ impl Identities {
         let Some(proxy) = &self.proxy else {
             return problems;
         };
-        for route in site.hosts.iter().flat_map(|host| &host.routes) {
-            if let Action::Files { files, .. } = &route.action {
-                let root = &files.root;
-                let obstacle = proxy.obstacle(root, Permission::Enter);
-                problems.extend(obstacle.map(|path| forbidden(proxy, &path, root.span)));
-            }
+        for path in site.served() {
+            let wanted = if path.is_dir() {
+                Permission::Enter
+            } else {
+                Permission::Read
+            };
+            let obstacle = proxy.obstacle(path, wanted);
+            problems.extend(obstacle.map(|found| forbidden(proxy, &found, path.span)));
         }
         problems
     }

@@ -4,7 +4,6 @@ use std::io::Write;
 
 use message::{
     handoff::{self, Handoff, Scheme},
-    head::Version,
     target::Form,
 };
 
@@ -31,11 +30,6 @@ pub(super) fn write_head(
     }
     if let Some(user) = &request.user {
         line(out, handoff::USER.as_bytes(), user.as_bytes());
-    }
-    match request.head.version {
-        Version::Http11 => {}
-        Version::Http10 => line(out, handoff::PROTOCOL.as_bytes(), b"HTTP/1.0"),
-        Version::Http2 => line(out, handoff::PROTOCOL.as_bytes(), b"HTTP/2.0"),
     }
     let told = handoff_line(out, request, peer);
     let authority = &request.target.authority;

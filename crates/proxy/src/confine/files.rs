@@ -99,15 +99,10 @@ fn temporary() -> BitFlags<AccessFs> {
 }
 
 fn readable(site: &Site) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    for route in site.hosts.iter().flat_map(|host| &host.routes) {
-        if let Action::Files { files, .. } = &route.action {
-            folders.push(files.root.value.clone());
-            if files.symlinks == Symlinks::Follow {
-                // Its links may lead anywhere, and that is what was asked for.
-                folders.push(PathBuf::from("/"));
-            }
-        }
+    let mut folders: Vec<PathBuf> = site.served().map(|path| path.value.clone()).collect();
+    if follows_links(site) {
+        // They may lead anywhere, and that is what was asked for.
+        folders.push(PathBuf::from("/"));
     }
     if looks_up_names(site) {
         let resolver = RESOLVER.into_iter().map(PathBuf::from);
@@ -116,6 +111,14 @@ fn readable(site: &Site) -> Vec<PathBuf> {
     folders.sort();
     folders.dedup();
     folders
+}
+
+fn follows_links(site: &Site) -> bool {
+    let mut routes = site.hosts.iter().flat_map(|host| &host.routes);
+    routes.any(|route| match &route.action {
+        Action::Files { files, .. } => files.symlinks == Symlinks::Follow,
+        _ => false,
+    })
 }
 
 /// Upstreams that are written as addresses need nothing of that.

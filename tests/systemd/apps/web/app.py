@@ -1,0 +1,47 @@
+import json
+import os
+import sqlite3
+import time
+
+import flask
+
+VERSION = "one"
+
+app = flask.Flask(__name__)
+
+
+@app.get("/")
+def version():
+    return VERSION
+
+
+@app.get("/slow")
+def slow():
+    time.sleep(2)
+    return "slow but sure"
+
+
+@app.get("/count")
+def count():
+    with sqlite3.connect(os.environ["DATABASE"]) as database:
+        database.execute("create table if not exists hits (at text)")
+        database.execute("insert into hits values (datetime())")
+        return str(database.execute("select count(*) from hits").fetchone()[0])
+
+
+@app.get("/process")
+def process():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return {name: status[name].split() for name in ("Uid", "Gid", "Groups", "CapPrm", "CapAmb", "NoNewPrivs", "Seccomp")}
+
+
+@app.get("/write")
+def write():
+    answers = {}
+    for path in ("/etc/here", "/usr/here", "/srv/web/here", "/tmp/here"):
+        try:
+            open(path, "w").close()
+            answers[path] = "written"
+        except OSError as error:
+            answers[path] = error.strerror
+    return answers
