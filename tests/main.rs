@@ -35,6 +35,7 @@ mod manager;
 mod overload;
 mod pages;
 mod privileges;
+mod proxies;
 mod ranges;
 mod recycling;
 mod routes;

@@ -102,7 +102,13 @@ impl Client {
 
     /// HTTP/1.1 over TLS; any certificate will do.
     pub fn tls(address: SocketAddr, name: &str) -> Self {
-        let tcp = connect(address);
+        Self::tls_behind(address, name, b"")
+    }
+
+    /// The same behind these bytes.
+    pub fn tls_behind(address: SocketAddr, name: &str, before: &[u8]) -> Self {
+        let mut tcp = connect(address);
+        tcp.write_all(before).expect("the server takes it");
         let config = Arc::new(tls_config(&[b"http/1.1"]));
         let name_or_address = ServerName::try_from(name.to_owned()).expect("a valid name");
         let session =

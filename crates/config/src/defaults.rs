@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Limits, Listen, Queue, Strategy};
+use crate::site::{Forwarded, Limits, Listen, Queue, Strategy};
 
 /// A key that holds a figure: what it is when nothing is written, and what may be written.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,8 @@ pub(crate) const REQUEST_LINE: Figure<u64> = figure("request_line", 8 * KIB, 256
 pub(crate) const HEAD: Figure<u64> = figure("head", 16 * KIB, 512, 4 * MIB);
 // Browsers send about 20, chains of proxies add some.
 pub(crate) const FIELDS: Figure<u64> = figure("fields", 100, 1, 10_000);
+// A proxy sends it with its first packet, and is near.
+pub(crate) const PROXY_PROTOCOL_TIMEOUT: Figure<Duration> = time("proxy_protocol_timeout", 3);
 // Two round trips on the worst line, with retransmissions.
 pub(crate) const HANDSHAKE_TIMEOUT: Figure<Duration> = time("handshake_timeout", 10);
 // A head is a packet or two; slower is an attack (slowloris).
@@ -208,6 +210,12 @@ pub(crate) const REDIRECT_STATUS: u16 = 302;
 pub(crate) const RESPOND_STATUS: u16 = 200;
 pub(crate) const RESPOND_TYPE: &str = "text/plain; charset=utf-8";
 
+// Nearly every proxy writes the X-Forwarded fields; who believed both kinds would believe the client about one of them.
+pub(crate) const FORWARDED: Forwarded = Forwarded::XForwarded;
+
+// Many proxies pass on a client's X-Forwarded-Host as it came.
+pub(crate) const FORWARDED_HOST: bool = false;
+
 // It says who answered where several servers stand in a row, and no version.
 pub(crate) const SERVER_HEADER: bool = true;
 
@@ -241,6 +249,7 @@ impl Default for Limits {
             request_line: REQUEST_LINE.default,
             head: HEAD.default,
             fields: FIELDS.default,
+            proxy_protocol_timeout: PROXY_PROTOCOL_TIMEOUT.default,
             handshake_timeout: HANDSHAKE_TIMEOUT.default,
             head_timeout: HEAD_TIMEOUT.default,
             body_timeout: BODY_TIMEOUT.default,

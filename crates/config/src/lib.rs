@@ -12,6 +12,7 @@ mod host;
 mod listen;
 mod load;
 pub mod machine;
+mod networks;
 mod paths;
 mod render;
 mod schema;

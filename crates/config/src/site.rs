@@ -57,11 +57,15 @@ impl<T> std::ops::Deref for Located<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     /// Where plain HTTP is accepted.
-    pub http: Vec<Located<Listen>>,
+    pub http: Vec<Endpoint>,
     /// Where TLS is accepted.
-    pub https: Vec<Located<Listen>>,
-    /// Peers whose `Forwarded` and `X-Forwarded-*` fields are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub https: Vec<Endpoint>,
+    /// Peers that are believed about their clients.
+    pub trusted_proxies: TrustedProxies,
+    /// In which fields they speak of them.
+    pub forwarded: Forwarded,
+    /// Whether `X-Forwarded-Host` and `X-Forwarded-Port` are believed as well.
+    pub forwarded_host: bool,
     /// Where access records go.
     pub access_log: AccessLog,
     /// Where everything else goes that is to be said.
@@ -103,6 +107,43 @@ pub enum Listen {
     Address(SocketAddr),
     /// `"unix:/run/stack.sock"`.
     Unix(PathBuf),
+}
+
+/// A place where connections are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The place.
+    pub listen: Located<Listen>,
+    /// Whether each connection begins with a header of the PROXY protocol that says who the client is.
+    pub proxy_protocol: bool,
+}
+
+impl std::ops::Deref for Endpoint {
+    type Target = Located<Listen>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.listen
+    }
+}
+
+/// Who is believed about its clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustedProxies {
+    /// Their networks, those of the names that were written among them.
+    pub networks: Vec<IpNet>,
+    /// `"unix"`: whoever connects to a Unix socket.
+    pub unix: bool,
+}
+
+/// In which fields trusted proxies say whom they speak for. Of two ways a proxy writes one; the other is its client's own
+/// word, passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarded {
+    /// `"x-forwarded"`: `X-Forwarded-For` and its like.
+    XForwarded,
+    /// `"forwarded"`: RFC 7239.
+    Forwarded,
 }
 
 /// Where access records go and how they look.
@@ -181,6 +222,8 @@ pub struct Limits {
     pub head: u64,
     /// Most field lines of a request (431).
     pub fields: u64,
+    /// Time for the header of the PROXY protocol (close).
+    pub proxy_protocol_timeout: Duration,
     /// Time for a TLS handshake (close).
     pub handshake_timeout: Duration,
     /// Time for a whole request head once its first byte came (408).

@@ -82,7 +82,7 @@ routes = [
         ]
     );
     assert_eq!(site.server.https[0].value.to_string(), "[::1]:443");
-    assert_eq!(site.server.trusted_proxies.len(), 2);
+    assert_eq!(site.server.trusted_proxies.networks.len(), 2);
     let AccessLog {
         to: LogTarget::File(file),
         format: Some(LogFormat::Json),

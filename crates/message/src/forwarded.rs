@@ -3,6 +3,9 @@
 //! Only what a trusted peer says is believed, and it is read from the right: each proxy appends whom it got the request
 //! from, so the last address that is not a trusted proxy's is the client, and everything left of it is the client's own word.
 //! Scheme and host are those that belong to the same step: the proxy that saw the client has written them.
+//!
+//! Of the two ways to say it only one is read, the one that the trusted proxies write: a proxy that appends to
+//! `X-Forwarded-For` passes on a client's `Forwarded` as it came, and the other way round.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,6 +15,19 @@ use crate::{
     field::{Fields, list},
     target,
 };
+
+/// In which fields trusted proxies speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tongue {
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`; and `X-Forwarded-Host` and `X-Forwarded-Port`, which many proxies pass on as
+    /// a client sent them, only where that is asked for.
+    XForwarded {
+        /// Whether host and port are believed.
+        host: bool,
+    },
+    /// `Forwarded` (RFC 7239), with all that its elements say.
+    Forwarded,
+}
 
 /// Who asks, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,27 +40,39 @@ pub struct Client {
     pub https: bool,
     /// The `host[:port]` it asked for, where a trusted proxy says so and it is one.
     pub host: Option<Bytes>,
+    /// The port it asked, where a trusted proxy says so and the host does not.
+    pub host_port: Option<u16>,
+}
+
+/// A connection's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address; `None` for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Whether it speaks TLS.
+    pub https: bool,
 }
 
 /// Decides. `trusted` says whether an address is a trusted proxy's, `trust_unix` whether the peer of a Unix socket is.
 pub fn client(
-    peer: Option<SocketAddr>,
-    tls: bool,
+    peer: Peer,
     fields: &Fields,
+    tongue: Tongue,
     trusted: impl Fn(IpAddr) -> bool,
     trust_unix: bool,
 ) -> Client {
-    let address = peer.map(|peer| peer.ip().to_canonical());
+    let address = peer.address.map(|peer| peer.ip().to_canonical());
     let mut client = Client {
         address,
-        port: peer.map_or(0, |peer| peer.port()),
-        https: tls,
+        port: peer.address.map_or(0, |peer| peer.port()),
+        https: peer.https,
         host: None,
+        host_port: None,
     };
     if !address.map_or(trust_unix, &trusted) {
         return client;
     }
-    let hops = hops(fields);
+    let hops = hops(fields, tongue);
     let mut distance = 0;
     for (place, hop) in hops.iter().rev().enumerate() {
         distance = place;
@@ -56,19 +84,26 @@ pub fn client(
             break;
         }
     }
-    let (proto, host) = if fields.contains("forwarded") {
-        let hop = hops.into_iter().rev().nth(distance).unwrap_or_default();
-        (hop.proto, hop.host)
-    } else {
-        let said = |name| member(fields, name, distance);
-        (said("x-forwarded-proto"), said("x-forwarded-host"))
+    let said = |name| member(fields, name, distance);
+    let (proto, host, port) = match tongue {
+        Tongue::Forwarded => {
+            let hop = hops.into_iter().rev().nth(distance).unwrap_or_default();
+            (hop.proto, hop.host, None)
+        }
+        Tongue::XForwarded { host: true } => (
+            said("x-forwarded-proto"),
+            said("x-forwarded-host"),
+            said("x-forwarded-port"),
+        ),
+        Tongue::XForwarded { host: false } => (said("x-forwarded-proto"), None, None),
     };
     client.https = match proto {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => true,
         Some(proto) if proto.eq_ignore_ascii_case(b"http") => false,
-        _ => tls,
+        _ => peer.https,
     };
     client.host = host.filter(|host| target::host_and_port(host).is_ok());
+    client.host_port = port.and_then(|port| target::port_number(&port).ok());
     client
 }
 
@@ -91,19 +126,19 @@ struct Hop {
 
 /// The way as the fields tell it. Commas divide even inside quotes: no proxy quotes one, but a client that opens a quote would
 /// otherwise make what honest proxies append part of its own element.
-fn hops(fields: &Fields) -> Vec<Hop> {
-    if fields.contains("forwarded") {
-        return fields
+fn hops(fields: &Fields, tongue: Tongue) -> Vec<Hop> {
+    match tongue {
+        Tongue::Forwarded => fields
             .all("forwarded")
             .flat_map(list)
             .map(element)
-            .collect();
+            .collect(),
+        Tongue::XForwarded { .. } => fields
+            .all("x-forwarded-for")
+            .flat_map(list)
+            .map(|node| with_address(Hop::default(), node))
+            .collect(),
     }
-    fields
-        .all("x-forwarded-for")
-        .flat_map(list)
-        .map(|node| with_address(Hop::default(), node))
-        .collect()
 }
 
 /// `for=…;proto=…;host=…` (RFC 7239 §4).
@@ -165,13 +200,75 @@ mod tests {
     const FOR: &str = "X-Forwarded-For";
     const PROTO: &str = "X-Forwarded-Proto";
 
+    /// What comes of it in the tongue of the first of these fields.
     fn seen(peer: Option<&str>, pairs: &[(&str, &str)]) -> Client {
+        let tongue = match pairs.first() {
+            Some((name, _)) if name.eq_ignore_ascii_case("forwarded") => Tongue::Forwarded,
+            _ => Tongue::XForwarded { host: true },
+        };
+        seen_in(tongue, peer, pairs, true)
+    }
+
+    fn seen_in(
+        tongue: Tongue,
+        peer: Option<&str>,
+        pairs: &[(&str, &str)],
+        trust_unix: bool,
+    ) -> Client {
         let pairs = pairs
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let peer = peer.map(|peer| peer.parse().expect("an address"));
+        let peer = Peer {
+            address: peer.map(|peer| peer.parse().expect("an address")),
+            https: false,
+        };
         let trusted = |address: IpAddr| address.to_string().starts_with("10.");
-        client(peer, false, &Fields::from_pairs(pairs), trusted, true)
+        client(
+            peer,
+            &Fields::from_pairs(pairs),
+            tongue,
+            trusted,
+            trust_unix,
+        )
+    }
+
+    /// A proxy that writes one of the two kinds passes the other on as the client wrote it.
+    #[test]
+    fn the_other_tongue_is_not_heard() {
+        let both = [
+            (FOR, "192.0.2.1"),
+            ("Forwarded", "for=6.6.6.6;proto=https;host=evil.example"),
+        ];
+        let client = seen_in(Tongue::XForwarded { host: true }, Some(PROXY), &both, false);
+        assert_eq!(client.address, "192.0.2.1".parse().ok());
+        assert_eq!((client.https, client.host), (false, None));
+        let client = seen_in(Tongue::Forwarded, Some(PROXY), &both, false);
+        assert_eq!(client.address, "6.6.6.6".parse().ok());
+        let client = seen_in(Tongue::Forwarded, Some(PROXY), &both[..1], false);
+        assert_eq!(client.address, "10.0.0.1".parse().ok());
+    }
+
+    #[test]
+    fn host_and_port_are_heard_where_that_is_asked_for() {
+        let pairs = [
+            ("X-Forwarded-Host", "a.example"),
+            ("X-Forwarded-Port", "8443"),
+        ];
+        for (host, expected) in [
+            (true, (Some("a.example"), Some(8443))),
+            (false, (None, None)),
+        ] {
+            let client = seen_in(Tongue::XForwarded { host }, Some(PROXY), &pairs, false);
+            let host = client
+                .host
+                .as_deref()
+                .map(|host| str::from_utf8(host).expect("text"));
+            assert_eq!((host, client.host_port), expected);
+        }
+        for port in ["", "0x50", "99999", "-1", "80 ", "http"] {
+            let client = seen(Some(PROXY), &[("X-Forwarded-Port", port)]);
+            assert_eq!(client.host_port, port.trim().parse().ok(), "{port:?}");
+        }
     }
 
     #[test]
@@ -368,8 +465,7 @@ mod tests {
             ("192.0.2.1".parse().ok(), true)
         );
         assert_eq!(seen(None, &[]).address, None);
-        let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let stranger = client(None, false, &Fields::from_pairs(pairs), |_| true, false);
+        let stranger = seen_in(Tongue::XForwarded { host: true }, None, &pairs, false);
         assert_eq!((stranger.address, stranger.https), (None, false));
     }
 }

@@ -12,6 +12,7 @@ pub mod framing;
 pub mod handoff;
 pub mod head;
 pub mod hpack;
+pub mod proxy_protocol;
 pub mod pseudo;
 pub mod range;
 pub mod refusal;

@@ -82,6 +82,20 @@ impl Target {
 }
 
 impl Target {
+    /// The same asked of another host, which is `host[:port]`, and of this port where that says none. The target as sent stays.
+    ///
+    /// # Errors
+    /// When it is no host.
+    pub fn asked_of(self, authority: Bytes, port: Option<u16>) -> Result<Self, Refusal> {
+        let (host, own) = host_and_port(&authority)?;
+        Ok(Self {
+            host,
+            port: own.or(port),
+            authority,
+            ..self
+        })
+    }
+
     /// Writes the path behind its first `start` decoded bytes: as it was sent where that is the path that was routed, so that
     /// an encoded slash stays one; else encoded anew.
     pub fn write_path(&self, start: usize, out: &mut Vec<u8>) {
@@ -226,7 +240,7 @@ pub(crate) fn host_and_port(authority: &Bytes) -> Result<(Bytes, Option<u16>), R
     Ok((host, port))
 }
 
-fn port_number(digits: &[u8]) -> Result<u16, Refusal> {
+pub(crate) fn port_number(digits: &[u8]) -> Result<u16, Refusal> {
     if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Host);
     }

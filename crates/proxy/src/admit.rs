@@ -3,8 +3,7 @@
 //! HTTP/1.1 and HTTP/2 come through here alike, so what is refused in one is refused in the other. Nothing is repaired: a
 //! request that can be read in two ways is refused (RFC 9112 §11.2).
 
-use std::net::SocketAddr;
-
+use bytes::Bytes;
 use message::{
     forwarded,
     head::{Method, RequestHead},
@@ -43,7 +42,12 @@ pub(crate) fn admit<'head>(
     {
         return Err(Failure::Expectation);
     }
-    let client = client(head, peer, plan);
+    let (client, host) = client(head, peer, plan);
+    let target = match host {
+        // The host that a trusted proxy was asked for: the one in the request is the proxy's own for us.
+        Some((host, port)) => target.asked_of(host, port)?,
+        None => target,
+    };
     Ok(Request {
         head,
         target,
@@ -53,27 +57,36 @@ pub(crate) fn admit<'head>(
     })
 }
 
-/// Who asks: the peer, or whom a trusted proxy says it speaks for.
-fn client(head: &RequestHead, peer: &Peer, plan: &Plan) -> Client {
-    let direct = |address: Option<SocketAddr>| Client {
-        address: address.map(|address| address.ip().to_canonical()),
-        port: address.map_or(0, |address| address.port()),
-        https: peer.tls.is_some(),
-    };
-    if plan.trusted_proxies.is_empty() {
-        return direct(peer.address);
+/// Who asks: the peer, or whom a trusted proxy says it speaks for; and the host and port it asked for, if the proxy says so.
+fn client(head: &RequestHead, peer: &Peer, plan: &Plan) -> (Client, Option<(Bytes, Option<u16>)>) {
+    if plan.trust.is_empty() {
+        let client = Client {
+            address: peer.address.map(|address| address.ip().to_canonical()),
+            port: peer.address.map_or(0, |address| address.port()),
+            https: peer.https(),
+        };
+        return (client, None);
     }
-    let trusted = |address| plan.trusts(address);
     let found = forwarded::client(
-        peer.address,
-        peer.tls.is_some(),
+        forwarded::Peer {
+            address: peer.address,
+            https: peer.https(),
+        },
         &head.fields,
-        trusted,
-        false,
+        plan.tongue,
+        |address| plan.trust.covers(address),
+        plan.trust.covers_unix(),
     );
-    Client {
+    let client = Client {
         address: found.address,
         port: found.port,
         https: found.https,
-    }
+    };
+    let asked = head.fields.get("host").map(Bytes::copy_from_slice);
+    let host = match (found.host, found.host_port) {
+        (None, None) => None,
+        (Some(host), port) => Some((host, port)),
+        (None, port) => asked.map(|host| (host, port)),
+    };
+    (client, host)
 }

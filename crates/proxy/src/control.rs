@@ -136,6 +136,8 @@ impl std::fmt::Display for WorkerName {
 pub struct Listener {
     /// Whether TLS is spoken on it.
     pub tls: bool,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// What it is bound to, for people: `[::]:8080`, `unix:/run/stack.sock`.
     pub name: String,
     /// The port clients see; `None` for a Unix socket.

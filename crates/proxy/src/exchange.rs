@@ -194,11 +194,7 @@ async fn elsewhere(
         Elsewhere::File(_) => app.sendfile.is_empty(),
     };
     // Behind another proxy, one that we have nothing for may be meant for that proxy.
-    if unknown
-        && peer
-            .address
-            .is_some_and(|address| plan.trusts(address.ip()))
-    {
+    if unknown && plan.trust.believes(peer.address) {
         return Ok(handed.response);
     }
     let Elsewhere::Route(place) = &handed.place else {

@@ -36,6 +36,7 @@ mod route;
 mod server;
 mod timer;
 mod tls;
+mod trust;
 mod upstream;
 
 pub use connection::http2_attacks;

@@ -91,10 +91,10 @@ impl Listening {
 }
 
 /// Whether the client may have one connection more. A trusted proxy has those of its clients.
-fn is_welcome(server: &Server, permit: &mut Permit, address: IpAddr) -> bool {
+pub(crate) fn is_welcome(server: &Server, permit: &mut Permit, address: IpAddr) -> bool {
     let plan = server.plan();
     let most = plan.limits.connections_per_client;
-    if most == 0 || plan.trusts(address) {
+    if most == 0 || plan.trust.covers(address) {
         return true;
     }
     let welcome = server.door.count(permit, address.into(), most);

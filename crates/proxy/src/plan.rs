@@ -2,14 +2,13 @@
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use config::{
     error::{Problem, Span},
     site::{self, Location, RoutePath, Site, VirtualHost},
 };
-use ipnet::IpNet;
-use message::head;
+use message::{forwarded::Tongue, head};
 use telemetry::access::Log;
 use tokio::sync::Semaphore;
 
@@ -23,6 +22,7 @@ use crate::{
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Certificates},
+    trust::Trust,
     upstream::{Upstream, UpstreamRoute},
 };
 
@@ -36,7 +36,9 @@ pub(crate) struct Plan {
     /// Where access records go.
     pub(crate) log: Log,
     /// Peers that are believed about clients.
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) trust: Trust,
+    /// In which fields they speak.
+    pub(crate) tongue: Tongue,
     /// Whether responses say `Server: stack`.
     pub(crate) server_header: bool,
     /// What TLS listeners speak; `None` when no site has a certificate.
@@ -210,7 +212,13 @@ impl Plan {
         Ok(Self {
             head_limits: head_limits(&site.limits),
             log: given.log,
-            trusted_proxies: site.server.trusted_proxies.clone(),
+            trust: Trust::new(&site.server.trusted_proxies),
+            tongue: match site.server.forwarded {
+                site::Forwarded::Forwarded => Tongue::Forwarded,
+                site::Forwarded::XForwarded => Tongue::XForwarded {
+                    host: site.server.forwarded_host,
+                },
+            },
             server_header: site.server.server_header,
             tls: Certificates::load(site, given.certificates, given.self_signed)?
                 .map(tls::server_config),
@@ -224,14 +232,6 @@ impl Plan {
     /// The site that answers for a host.
     pub(crate) fn host(&self, host: &[u8]) -> Option<&Arc<Host>> {
         self.hosts.find(host)
-    }
-
-    /// Whether this peer is believed about its clients.
-    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted_proxies
-            .iter()
-            .any(|range| range.contains(&address))
     }
 }
 

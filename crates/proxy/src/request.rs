@@ -22,8 +22,17 @@ pub(crate) struct Peer {
     pub(crate) address: Option<SocketAddr>,
     /// The TLS version, if the connection is encrypted.
     pub(crate) tls: Option<&'static str>,
+    /// Whether the client speaks TLS with a proxy before us that has said so for the whole connection.
+    pub(crate) tls_before: bool,
     /// The port that was connected to, for `SERVER_PORT` when the request names none.
     pub(crate) local_port: Option<u16>,
+}
+
+impl Peer {
+    /// Whether the client speaks TLS, as far as the connection knows.
+    pub(crate) fn https(&self) -> bool {
+        self.tls.is_some() || self.tls_before
+    }
 }
 
 /// A request that has been let in: every rule that can be checked without its content holds.

@@ -492,7 +492,7 @@ mod tests {
             .map(|at| at.value.to_string())
             .collect();
         assert_eq!(at, ["0.0.0.0:80", "unix:/run/a.sock"]);
-        assert_eq!(site.server.trusted_proxies.len(), 2);
+        assert_eq!(site.server.trusted_proxies.networks.len(), 2);
         assert_eq!(site.server.access_log.to, config::site::LogTarget::Off);
         assert_eq!(site.limits.drain_timeout, Duration::from_secs(10));
     }

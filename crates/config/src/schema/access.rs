@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Context, keys, server::parse_network};
+use super::{Context, keys, trust::parse_network};
 use crate::{
     defaults,
     error::{Mistake, Problem},

@@ -33,6 +33,8 @@ pub(crate) static SERVER: Keys = Keys {
         "http",
         "https",
         "trusted_proxies",
+        "forwarded",
+        "forwarded_host",
         "access_log",
         "log",
         "redact",
@@ -48,6 +50,8 @@ pub(crate) static SERVER: Keys = Keys {
         ("listen", "http"),
         ("bind", "http"),
         ("forwarded_allow_ips", "trusted_proxies"),
+        ("set_real_ip_from", "trusted_proxies"),
+        ("real_ip_header", "forwarded"),
         ("accesslog", "access_log"),
         ("client_body_temp_path", "spool"),
         ("proxy_temp_path", "spool"),
@@ -56,6 +60,17 @@ pub(crate) static SERVER: Keys = Keys {
         ("errorlog", "log"),
         ("loglevel", "log"),
         ("server_tokens", "server_header"),
+    ],
+    later: &[],
+};
+
+pub(crate) static LISTENER: Keys = Keys {
+    place: "a listener",
+    names: &["listen", "proxy_protocol"],
+    foreign: &[
+        ("address", "listen"),
+        ("bind", "listen"),
+        ("port", "listen"),
     ],
     later: &[],
 };
@@ -87,6 +102,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "request_line",
         "head",
         "fields",
+        "proxy_protocol_timeout",
         "handshake_timeout",
         "head_timeout",
         "body_timeout",
@@ -344,6 +360,7 @@ pub(crate) static LIMIT: Keys = Keys {
 pub(crate) static ALL: &[&Keys] = &[
     &FILE,
     &SERVER,
+    &LISTENER,
     &ACCESS_LOG,
     &ROTATE,
     &LOG,

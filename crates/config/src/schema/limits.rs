@@ -28,6 +28,7 @@ fn figures(table: &Table<'_>) -> Limits {
         request_line: table.size(&defaults::REQUEST_LINE),
         head: table.size(&defaults::HEAD),
         fields: table.count(&defaults::FIELDS),
+        proxy_protocol_timeout: table.duration(&defaults::PROXY_PROTOCOL_TIMEOUT),
         handshake_timeout: table.duration(&defaults::HANDSHAKE_TIMEOUT),
         head_timeout: table.duration(&defaults::HEAD_TIMEOUT),
         body_timeout: table.duration(&defaults::BODY_TIMEOUT),

@@ -16,6 +16,7 @@ mod logs;
 mod route;
 mod server;
 mod site;
+mod trust;
 mod upstream;
 
 use std::path::Path;

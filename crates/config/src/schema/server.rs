@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use ipnet::IpNet;
-
-use super::{Context, account, keys, logs};
+use super::{Context, account, keys, logs, trust};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
     listen::LONGEST_SOCKET_PATH,
-    site::{Listen, Located, Server},
+    site::{Endpoint, Listen, Located, Server, TrustedProxies},
     walk::{Notes, Table, Value},
 };
 
@@ -28,16 +26,26 @@ pub(super) fn read(
         .as_ref()
         .filter(|(_, list)| list.as_ref().is_none_or(|list| !list.is_empty()));
     let says_https = says_https.map(|(span, _)| *span);
-    let default = || Located {
-        value: defaults::http(context.privileged),
-        span: None,
+    let default = || Endpoint {
+        listen: Located {
+            value: defaults::http(context.privileged),
+            span: None,
+        },
+        proxy_protocol: false,
     };
     let server = Server {
         http: http
             .as_ref()
             .map_or_else(|| vec![default()], |list| list.clone().unwrap_or_default()),
         https: https.and_then(|(_, list)| list).unwrap_or_default(),
-        trusted_proxies: get("trusted_proxies").map_or_else(Vec::new, |value| networks(&value)),
+        trusted_proxies: get("trusted_proxies")
+            .map_or_else(TrustedProxies::default, |value| trust::proxies(&value)),
+        forwarded: get("forwarded")
+            .and_then(|value| trust::forwarded(&value))
+            .unwrap_or(defaults::FORWARDED),
+        forwarded_host: get("forwarded_host")
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::FORWARDED_HOST),
         access_log: get("access_log")
             .map_or(logs::ACCESS_LOG, |value| logs::access(context, &value)),
         log: get("log").map_or_else(logs::error_log, |value| logs::error(context, &value)),
@@ -72,7 +80,7 @@ fn listeners(
     context: &Context,
     value: &Value<'_>,
     taken: &mut Vec<Listen>,
-) -> Option<Vec<Located<Listen>>> {
+) -> Option<Vec<Endpoint>> {
     let example = "a list of addresses such as `[\":8080\"]`";
     let elements = match value.is_integer() {
         true => return listen_integer(value, example),
@@ -81,15 +89,30 @@ fn listeners(
     let mut list = Vec::new();
     let count = elements.len();
     for element in elements {
-        let listen = element.parsed("an address such as `\":8080\"`", |text| {
+        let table = element
+            .is_table()
+            .then(|| element.table(&keys::LISTENER, "a table"));
+        let place = match table.flatten() {
+            None => Some(element),
+            Some(table) => table.required("listen", "listen = \":8080\""),
+        };
+        let Some(place) = place else { continue };
+        let proxy_protocol = table
+            .flatten()
+            .and_then(|table| table.get("proxy_protocol"))
+            .and_then(|value| value.boolean());
+        let listen = place.parsed("an address such as `\":8080\"`", |text| {
             let listen: Listen = text.parse()?;
             let listen = listen.resolved(|path| context.folder.resolve(path));
             check_socket_path(&listen)?;
             Ok(listen)
         });
         let Some(listen) = listen else { continue };
-        check_taken(&element, &listen, taken);
-        list.push(listen);
+        check_taken(&place, &listen, taken);
+        list.push(Endpoint {
+            listen,
+            proxy_protocol: proxy_protocol.unwrap_or(false),
+        });
     }
     (list.len() == count).then_some(list)
 }
@@ -108,7 +131,7 @@ fn admin(context: &Context, value: &Value<'_>) -> Option<Located<PathBuf>> {
     })
 }
 
-fn listen_integer(value: &Value<'_>, example: &str) -> Option<Vec<Located<Listen>>> {
+fn listen_integer(value: &Value<'_>, example: &str) -> Option<Vec<Endpoint>> {
     let mistake = value.type_mistake(example);
     let port = value.whole_number(example)?;
     value.wrong(mistake.hint(format!("write `[\":{port}\"]`")));
@@ -146,38 +169,4 @@ fn check_taken(element: &Value<'_>, listen: &Listen, taken: &mut Vec<Listen>) {
         }
         None => taken.push(listen.clone()),
     }
-}
-
-fn networks(value: &Value<'_>) -> Vec<IpNet> {
-    let elements = value
-        .list("a list of networks such as `[\"10.0.0.0/8\"]`")
-        .unwrap_or_default();
-    let network =
-        |element: &Value<'_>| element.parsed("a network such as `\"10.0.0.0/8\"`", parse_network);
-    elements
-        .iter()
-        .filter_map(network)
-        .map(|located| located.value)
-        .collect()
-}
-
-pub(super) fn parse_network(text: &str) -> Result<IpNet, Mistake> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Ok(IpNet::from(address));
-    }
-    let wrong = || Mistake::new(format!("{text:?} is not a network"));
-    let Ok(network) = text.parse::<IpNet>() else {
-        return Err(wrong().hint(
-            "write an address, or one and the length of its prefix, such as `\"10.0.0.0/8\"`",
-        ));
-    };
-    // Bits past the prefix mean that one of the two is not what was meant.
-    if network.trunc() != network {
-        let address = network.addr();
-        return Err(wrong().hint(format!(
-            "write `\"{}\"` for the network, or `\"{address}\"` for the one address",
-            network.trunc()
-        )));
-    }
-    Ok(network)
 }

@@ -173,6 +173,7 @@ mod tests {
         let peer = Peer {
             address: None,
             tls: None,
+            tls_before: false,
             local_port: None,
         };
         let mut connection = Connection::over(ours);

@@ -2,6 +2,7 @@
 
 mod h1;
 mod h2;
+mod preface;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -47,7 +48,7 @@ impl<S: Stream> Stream for TlsStream<S> {}
 
 /// Serves the connection to its end.
 pub(crate) async fn serve(
-    (socket, _permit): (Socket, Permit),
+    (mut socket, mut permit): (Socket, Permit),
     what: Listener,
     server: Arc<Server>,
 ) {
@@ -55,11 +56,19 @@ pub(crate) async fn serve(
         Socket::Tcp(_, address) => Some(*address),
         Socket::Unix(_) => None,
     };
-    let peer = Peer {
+    let mut peer = Peer {
         address,
         tls: None,
+        tls_before: false,
         local_port: what.port,
     };
+    if what.proxy_protocol
+        && preface::read(&mut socket, &mut peer, &mut permit, &server)
+            .await
+            .is_err()
+    {
+        return;
+    }
     match socket {
         Socket::Tcp(stream, _) if what.tls => serve_tls(stream, peer, server).await,
         Socket::Unix(stream) if what.tls => serve_tls(stream, peer, server).await,

@@ -307,6 +307,7 @@ mod tests {
     fn listening(tls: bool, port: u16) -> Listening {
         let what = Listener {
             tls,
+            proxy_protocol: false,
             name: format!("127.0.0.1:{port}"),
             port: Some(port),
         };

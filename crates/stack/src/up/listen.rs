@@ -53,6 +53,12 @@ impl Listening {
             _path: None,
         }
     }
+
+    /// The same, with or without the PROXY protocol.
+    fn with_proxy_protocol(mut self, proxy_protocol: bool) -> Self {
+        self.what.proxy_protocol = proxy_protocol;
+        self
+    }
 }
 
 /// The path of a Unix socket that we made.
@@ -116,9 +122,19 @@ pub(crate) fn open_all(server: &Server, given: Given) -> Result<Vec<Listening>, 
     ];
     for (named, given, tls) in kinds {
         let opened: Vec<Result<Listening, Problem>> = if given.is_empty() {
-            named.iter().map(|listen| open(listen, tls)).collect()
+            let opened = named.iter().map(|endpoint| {
+                let listening = open(&endpoint.listen, tls)?;
+                Ok(listening.with_proxy_protocol(endpoint.proxy_protocol))
+            });
+            opened.collect()
         } else {
-            given.into_iter().map(|socket| take(socket, tls)).collect()
+            // Whatever stands in for the named ones is spoken to as they are.
+            let proxy_protocol = named.iter().any(|endpoint| endpoint.proxy_protocol);
+            let taken = given.into_iter().map(|socket| {
+                let listening = take(socket, tls)?;
+                Ok(listening.with_proxy_protocol(proxy_protocol))
+            });
+            taken.collect()
         };
         for result in opened {
             match result {
@@ -191,7 +207,15 @@ fn take(socket: OwnedFd, tls: bool) -> Result<Listening, Problem> {
     tracing::info!(
         "{name} was opened by the service manager, and stands in for what the file names"
     );
-    Ok(Listening::of(socket, Listener { tls, name, port }))
+    Ok(Listening::of(
+        socket,
+        Listener {
+            tls,
+            proxy_protocol: false,
+            name,
+            port,
+        },
+    ))
 }
 
 fn unix_name(address: SocketAddrAny) -> String {
@@ -205,6 +229,7 @@ fn describe(socket: OwnedFd, tls: bool) -> Result<Listening, Errno> {
     let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
     let what = Listener {
         tls,
+        proxy_protocol: false,
         name: bound.to_string(),
         port: Some(bound.port()),
     };
@@ -248,6 +273,7 @@ fn open_unix(path: &Path, tls: bool) -> Result<Listening, (String, &'static str)
     let socket = bind_unix(path).map_err(failed)?;
     let what = Listener {
         tls,
+        proxy_protocol: false,
         name: format!("unix:{shown}"),
         port: None,
     };
