@@ -338,3 +338,30 @@ fn two_hundred_workers_later_nothing_has_leaked() {
         .filter(|pid| !is_alive(*pid));
     assert_eq!(zombies.count(), 0);
 }
+
+/// Small pages keep us small; what the app's Python does with its memory is not ours to say.
+#[test]
+fn only_we_do_without_huge_pages() {
+    let stack = Site::with_app(APP).start();
+    let huge_pages = |pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        // Said since Linux 5.0, and not where the kernel has none.
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("THP_enabled:"));
+        line.map(|allowed| allowed.trim() == "1")
+    };
+    let own = huge_pages(std::process::id());
+    let ours = own.map(|_| false);
+    assert_eq!(huge_pages(stack.pid()), ours, "the master");
+    assert_eq!(
+        huge_pages(stack.proxy().expect("it runs")),
+        ours,
+        "the proxy"
+    );
+    assert_eq!(
+        huge_pages(stack.workers()[0]),
+        own.map(|_| true),
+        "a worker"
+    );
+}

@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let control = fds::inherited(CONTROL_FD).map_err(|_| {
         Failure::User("`stack proxy` is what `stack up` starts; start that instead".to_owned())
     })?;
+    crate::small_pages();
     // It was started as /proc/self/exe, which would make it `exe` in `ps` and `top`.
     rustix::thread::set_name(c"stack proxy").context("cannot name this process")?;
     telemetry::log::init(Settings {

@@ -63,6 +63,7 @@ pub(crate) fn from_arguments(up: Up) -> Result<(), Failure> {
 /// Serves the configuration until told to stop.
 pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
+    crate::small_pages();
     let loaded = source.load()?;
     let log = &loaded.site.server.log;
     telemetry::log::init(Settings {

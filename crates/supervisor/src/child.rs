@@ -355,6 +355,8 @@ impl Setup {
         if let Some(mask) = self.umask {
             rustix::process::umask(mask);
         }
+        // What the parent does without for itself; kernels before 3.15 know nothing of it.
+        let _ = rustix::thread::disable_transparent_huge_pages(false);
         close_everything_on_exec()?;
         self.renumber()
     }
