@@ -236,6 +236,14 @@ impl Worker {
         proxy
     }
 
+    /// Its memory, in KiB.
+    fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.unwrap().trim().trim_end_matches(" kB");
+        size.parse().unwrap()
+    }
+
     fn drain(&self) {
         let mut order = serde_json::to_vec(&Order::Drain).unwrap();
         order.push(b'\n');
@@ -968,6 +976,30 @@ fn errors_are_whole_lines_with_the_request() {
             text,
             "[id-1] first line\n[id-1] second line\n[id-1] without an end\n"
         );
+    }
+}
+
+/// The keys that they become were interned, and CPython 3.12.0 to 3.12.4 frees no interned string: a client could fill the
+/// memory of a worker with names.
+#[test]
+fn names_that_clients_invent_leave_nothing_behind() {
+    for python in workers() {
+        let worker = Worker::ready(&python, "rules:application");
+        let mut proxy = worker.connect();
+        let mut names = 0..;
+        let mut ask = |count: usize| {
+            for _ in 0..count {
+                let lines = names.by_ref().take(100);
+                let lines = lines.map(|name| format!("X-Name-That-Is-New-{name}: 1\r\n"));
+                let fields: String = lines.collect();
+                assert_eq!(proxy.request("GET", "/hello", &fields, b"").text(), "hello");
+            }
+        };
+        ask(100);
+        let before = worker.resident();
+        ask(2000);
+        let grown = worker.resident().saturating_sub(before);
+        assert!(grown < 4096, "{}: {grown} KiB", python.display());
     }
 }
 

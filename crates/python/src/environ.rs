@@ -287,7 +287,7 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// From a field's name to its variable: `Accept-Encoding` → `HTTP_ACCEPT_ENCODING`, interned.
+/// From a field's name to its variable: `Accept-Encoding` → `HTTP_ACCEPT_ENCODING`.
 ///
 /// Bounded, because names are the client's to invent: each name has one place, where another of the same hash replaces it.
 struct FieldCache {
@@ -383,6 +383,90 @@ fn variable(py: Python<'_>, name: &[u8]) -> Option<Py<PyString>> {
         "CONTENT_TYPE" | "CONTENT_LENGTH" => Some(PyString::intern(py, &upper).unbind()),
         // HTTP_PROXY configures HTTP clients (CVE-2016-5385); the request id is the proxy's, not the client's.
         "PROXY" | "X_REQUEST_ID" => None,
-        _ => Some(PyString::intern(py, &format!("HTTP_{upper}")).unbind()),
+        name => Some(field_variable(py, name)),
     }
+}
+
+/// Interned where apps look for it, so that they find it by its address. Only there: names are the client's to invent, and
+/// from CPython 3.12.0 to 3.12.4 an interned string is never freed.
+fn field_variable(py: Python<'_>, name: &str) -> Py<PyString> {
+    let variable = format!("HTTP_{name}");
+    if COMMON.binary_search(&name).is_ok() {
+        PyString::intern(py, &variable).unbind()
+    } else {
+        PyString::new(py, &variable).unbind()
+    }
+}
+
+/// Fields that browsers, clients, proxies and frameworks use, sorted.
+const COMMON: [&str; 48] = [
+    "ACCEPT",
+    "ACCEPT_CHARSET",
+    "ACCEPT_ENCODING",
+    "ACCEPT_LANGUAGE",
+    "AUTHORIZATION",
+    "CACHE_CONTROL",
+    "CONTENT_DISPOSITION",
+    "CONTENT_ENCODING",
+    "CONTENT_LANGUAGE",
+    "COOKIE",
+    "DATE",
+    "DNT",
+    "EXPECT",
+    "FORWARDED",
+    "FROM",
+    "HOST",
+    "HTTP2_SETTINGS",
+    "IDEMPOTENCY_KEY",
+    "IF_MATCH",
+    "IF_MODIFIED_SINCE",
+    "IF_NONE_MATCH",
+    "IF_RANGE",
+    "IF_UNMODIFIED_SINCE",
+    "MAX_FORWARDS",
+    "ORIGIN",
+    "PRAGMA",
+    "PRIORITY",
+    "RANGE",
+    "REFERER",
+    "SEC_CH_UA",
+    "SEC_CH_UA_MOBILE",
+    "SEC_CH_UA_PLATFORM",
+    "SEC_FETCH_DEST",
+    "SEC_FETCH_MODE",
+    "SEC_FETCH_SITE",
+    "SEC_FETCH_USER",
+    "TRACEPARENT",
+    "TRACESTATE",
+    "UPGRADE_INSECURE_REQUESTS",
+    "USER_AGENT",
+    "VIA",
+    "X_CSRFTOKEN",
+    "X_FORWARDED_FOR",
+    "X_FORWARDED_HOST",
+    "X_FORWARDED_PORT",
+    "X_FORWARDED_PREFIX",
+    "X_FORWARDED_PROTO",
+    "X_REQUESTED_WITH",
+];
+
+const _: () = {
+    // What is not sorted would not be found.
+    let mut place = 1;
+    while place < COMMON.len() {
+        let (before, after) = (COMMON[place - 1].as_bytes(), COMMON[place].as_bytes());
+        assert!(is_less(before, after), "COMMON is not sorted");
+        place += 1;
+    }
+};
+
+const fn is_less(one: &[u8], other: &[u8]) -> bool {
+    let mut place = 0;
+    while place < one.len() && place < other.len() {
+        if one[place] != other[place] {
+            return one[place] < other[place];
+        }
+        place += 1;
+    }
+    one.len() < other.len()
 }
