@@ -7,4 +7,5 @@ pub mod access;
 pub mod causes;
 mod clock;
 pub mod log;
+pub mod metrics;
 pub mod text;
