@@ -21,6 +21,7 @@ mod encodings;
 mod environ;
 mod errors;
 mod exec;
+mod figures;
 mod files;
 mod frameworks;
 mod handed;

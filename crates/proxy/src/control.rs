@@ -8,6 +8,7 @@ use std::{path::PathBuf, time::Duration};
 
 use config::site::Site;
 use serde::{Deserialize, Serialize};
+use telemetry::metrics::Snapshot;
 
 /// From the master to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub enum Order {
         /// Whether there is one for standard error.
         log: bool,
     },
+    /// Say what was counted so far: [`Report::Figures`]. Answers come in the order of these.
+    Figures,
     /// Log by this filter from here on.
     LogFilter {
         /// `info`, `warn,proxy=debug`.
@@ -77,7 +80,7 @@ pub enum Order {
 }
 
 /// From the proxy to the master.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Report {
     /// The answer to [`Order::Ping`], given by the threads that serve.
     Alive,
@@ -92,6 +95,8 @@ pub enum Report {
         /// For people.
         why: String,
     },
+    /// What was counted so far.
+    Figures(Box<Snapshot>),
     /// No connection to this worker is left.
     Released {
         /// Which worker.

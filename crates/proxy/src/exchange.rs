@@ -88,6 +88,7 @@ async fn attempt<'plan>(
         .ok_or_else(|| unknown_host(&request))?;
     finish.edits = host.edits.as_ref();
     finish.pages = Some(&host.pages);
+    journal.place = host.place;
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));
@@ -99,6 +100,7 @@ async fn attempt<'plan>(
         .route(request.target.path.as_bytes())
         .ok_or(Failure::NoRoute)?;
     finish.edits = route.edits.as_ref();
+    journal.place = route.place;
     if let Some(gate) = host.gate(request.target.path.as_bytes(), route) {
         finish.cors = gate.cors.as_ref();
         match gate.pass(&request).await? {

@@ -14,6 +14,8 @@ use telemetry::access::{self, Log, Record};
 use crate::{
     app::slot::Place,
     failure::{Failure, Who},
+    figures::Exchange,
+    plan::Plan,
     request::{Peer, RequestId},
 };
 
@@ -24,6 +26,8 @@ pub(crate) struct Journal {
     pub(crate) id: RequestId,
     /// What answered.
     pub(crate) route: Route,
+    /// Where it is counted: [`Plan::place`].
+    pub(crate) place: usize,
     /// Who asked, once that is decided.
     pub(crate) client: Option<IpAddr>,
     /// Who has shown to be whom.
@@ -78,6 +82,7 @@ impl Journal {
         Self {
             id: RequestId::new(),
             route: Route::Fixed("-"),
+            place: 0,
             client: None,
             user: None,
             received: 0,
@@ -136,19 +141,42 @@ impl Journal {
         self.failed.as_ref().is_some_and(|cause| cause.closes)
     }
 
-    /// Writes the record. What is not the client's doing is also a line in the error log, since that is where an operator
-    /// looks first; it says what was asked, because the master's line about a dead worker, which it is read beside, cannot.
+    /// Counts the exchange and writes its record. What is not the client's doing is also a line in the error log, since that
+    /// is where an operator looks first; it says what was asked, because the master's line about a dead worker, which it is
+    /// read beside, cannot.
     pub(crate) fn record(
         &self,
-        log: &Log,
+        plan: &Plan,
         peer: &Peer,
         head: Option<&RequestHead>,
         status: u16,
         sent: u64,
     ) {
+        let duration = self.begun.elapsed();
+        let queue = match self.queue {
+            Queue::None => None,
+            Queue::Since(begun) => Some(begun.elapsed()),
+            Queue::For(time) => Some(time),
+        };
+        plan.count(
+            self.place,
+            &Exchange {
+                status,
+                bytes_in: self.received,
+                bytes_out: sent,
+                duration,
+                app: self.app_time,
+                wait: queue,
+                cause: self.failed.as_ref().map(|cause| cause.token),
+            },
+        );
+        let log = &plan.log;
         // On one terminal the record is enough: it says the same.
         if !(log.is_on_terminal() && io::stderr().is_terminal()) {
             self.complain(log, head, status);
+        }
+        if !log.is_on() {
+            return;
         }
         let address = self
             .client
@@ -158,7 +186,7 @@ impl Journal {
         let sent_fields = head.map(Sent);
         log.record(&Record {
             time: self.time,
-            duration: self.begun.elapsed(),
+            duration,
             client: client.as_deref().unwrap_or("unix"),
             user: self.user.as_deref().unwrap_or("-"),
             method: head.map_or("", |head| head.method.as_str()),
@@ -183,11 +211,7 @@ impl Journal {
                     let member = self.member.as_ref();
                     member.map(|member| member as &(dyn Display + Sync))
                 }),
-            queue: match self.queue {
-                Queue::None => None,
-                Queue::Since(begun) => Some(begun.elapsed()),
-                Queue::For(time) => Some(time),
-            },
+            queue,
             app_time: self.app_time,
             first_byte: self.first_byte,
             tls: peer.tls,

@@ -21,6 +21,7 @@ pub mod control;
 mod door;
 mod exchange;
 mod failure;
+mod figures;
 mod files;
 mod framed;
 mod journal;

@@ -46,6 +46,7 @@ impl Listening {
     pub(crate) async fn run(self, server: Arc<Server>) {
         let mut stop = server.stopping();
         let mut trouble = Trouble::default();
+        let accepts = server.figures.listener(&self.what.name);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -54,6 +55,7 @@ impl Listening {
             };
             match accepted {
                 Ok(Some(socket)) => {
+                    accepts.add(1);
                     trouble.accepted(&self.what.name);
                     tokio::spawn(connection::serve(
                         socket,
@@ -61,7 +63,7 @@ impl Listening {
                         Arc::clone(&server),
                     ));
                 }
-                Ok(None) => {}
+                Ok(None) => server.figures.refused.add(1),
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     trouble.is_here(&self.what.name, &error);

@@ -2,7 +2,7 @@
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use config::{
     error::{Problem, Span},
@@ -17,6 +17,7 @@ use crate::{
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
     control::{Certificate, Listener, Users},
+    figures::{Exchange, Figures, Place},
     files::{Folder, SendFile, Store},
     pages::Pages,
     response::Edits,
@@ -48,6 +49,9 @@ pub(crate) struct Plan {
     /// Apps whose number of workers follows the load.
     pub(crate) adaptive: Vec<String>,
     hosts: Hosts<Arc<Host>>,
+    figures: Arc<Figures>,
+    /// By the numbers that hosts and routes have.
+    places: Vec<Arc<Place>>,
 }
 
 /// One `[[site]]`.
@@ -63,6 +67,8 @@ pub(crate) struct Host {
     pub(crate) pages: Pages,
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
+    /// Where requests are counted that no route answers.
+    pub(crate) place: usize,
     routes: Paths<Route>,
     /// The gates of subtrees at their own path without its last slash. Whoever guards `/admin/` means `/admin` as well, which is
     /// another route's by the letter; nearly every framework answers the two alike.
@@ -80,6 +86,8 @@ pub(crate) struct Route {
     pub(crate) compress: bool,
     /// Who may come in; `None` for everybody.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Where its requests are counted.
+    pub(crate) place: usize,
 }
 
 /// Where certificate authorities look for an answer to their challenge, always in the clear (RFC 8555 §8.3).
@@ -173,6 +181,8 @@ pub(crate) struct Given<'a> {
     pub(crate) budget: &'a Arc<Budget>,
     /// Where records go.
     pub(crate) log: Log,
+    /// Where requests are counted.
+    pub(crate) figures: &'a Arc<Figures>,
 }
 
 impl Plan {
@@ -200,6 +210,7 @@ impl Plan {
             buffers: Arc::new(buffers),
             pool: &pool,
             upstreams: upstreams(site),
+            places: Places::new(given.figures),
         };
         for virtual_host in &site.hosts {
             let gates = Gates::new(site, virtual_host, given.limiters, given.users);
@@ -226,7 +237,14 @@ impl Plan {
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
             hosts,
+            figures: Arc::clone(given.figures),
+            places: maker.places.made.into_inner(),
         })
+    }
+
+    /// Counts a request at a place: a host's or a route's, or 0 for one that never came so far.
+    pub(crate) fn count(&self, place: usize, exchange: &Exchange) {
+        self.figures.count(&self.places[place], exchange);
     }
 
     /// The site that answers for a host.
@@ -263,6 +281,49 @@ struct Maker<'a> {
     buffers: Arc<buffer::Store>,
     pool: &'a dyn Fn(&site::App) -> Arc<Pool>,
     upstreams: HashMap<&'a str, Arc<Upstream>>,
+    places: Places<'a>,
+}
+
+/// Gives places their numbers.
+struct Places<'a> {
+    figures: &'a Figures,
+    made: RefCell<Vec<Arc<Place>>>,
+}
+
+impl<'a> Places<'a> {
+    /// The first is for requests of which nothing came to be known.
+    fn new(figures: &'a Figures) -> Self {
+        let nowhere = figures.place(NOWHERE, NOWHERE, None);
+        Self {
+            figures,
+            made: RefCell::new(vec![nowhere]),
+        }
+    }
+
+    fn number(&self, site: &str, route: &str, app: Option<&str>) -> usize {
+        let mut made = self.made.borrow_mut();
+        made.push(self.figures.place(site, route, app));
+        made.len() - 1
+    }
+}
+
+/// The name of a site or a route that is not known.
+const NOWHERE: &str = "-";
+
+/// What a site is called where it is counted: the first of its hosts.
+fn name_of(host: &VirtualHost) -> String {
+    host.names
+        .first()
+        .map_or_else(|| NOWHERE.to_owned(), ToString::to_string)
+}
+
+/// The app that a route's requests may reach.
+fn app_of(action: &site::Action) -> Option<&str> {
+    match action {
+        site::Action::App { app, .. } => Some(app),
+        site::Action::Files { otherwise, .. } => otherwise.as_deref().and_then(app_of),
+        _ => None,
+    }
 }
 
 fn upstreams(site: &Site) -> HashMap<&str, Arc<Upstream>> {
@@ -278,9 +339,15 @@ impl Maker<'_> {
         https_port: Option<u16>,
         gates: &Gates<'_>,
     ) -> Result<Host, PlanError> {
+        let name = name_of(host);
+        let counted_at = |route: &site::Route| {
+            let path = route.path.as_str();
+            self.places.number(&name, path, app_of(&route.action))
+        };
         let mut routes = Paths::default();
         for route in &host.routes {
             let made = Route {
+                place: counted_at(route),
                 action: self.action(route, &route.action)?,
                 compress: route.compress,
                 edits: Edits::new(&route.headers, route.security_headers),
@@ -292,6 +359,7 @@ impl Maker<'_> {
         for route in host.routes.iter().filter(|route| route.strip) {
             let place = route.path.as_str().trim_end_matches('/');
             let slash = Route {
+                place: counted_at(route),
                 action: Action::Slash,
                 compress: false,
                 edits: Edits::new(&route.headers, route.security_headers),
@@ -306,6 +374,7 @@ impl Maker<'_> {
             pages: pages(&host.errors)?,
             has_internal: host.routes.iter().any(is_internal),
             has_challenges: host.routes.iter().any(challenges),
+            place: self.places.number(&name, NOWHERE, None),
             edits: Edits::new(&host.headers, host.security_headers),
             routes,
             guards: guards(host, gates)?,

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use config::site::{LogFormat, LogTarget, Site};
 use telemetry::{
     access::{Format, Log, Pattern, Redaction},
+    metrics::{self, Snapshot},
     text::Elapsed,
 };
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,7 @@ use crate::{
     confine::confine,
     control::{Certificate, Listener, Order, Report, Users},
     door::{self, Door},
+    figures::Figures,
     listener::Listening,
     plan::{Given, Plan},
     tls::SelfSigned,
@@ -107,6 +109,8 @@ pub(crate) struct Server {
     plan: ArcSwap<Plan>,
     /// Who may come in.
     pub(crate) door: Door,
+    /// What is counted.
+    pub(crate) figures: Arc<Figures>,
     stop: watch::Sender<bool>,
 }
 
@@ -149,6 +153,7 @@ struct Kept {
     /// What all requests and responses may hold.
     budget: Arc<Budget>,
     limiters: Limiters,
+    figures: Arc<Figures>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -163,11 +168,26 @@ impl Kept {
         Arc::clone(pool)
     }
 
-    /// Lets one of the threads that serve say that it does.
-    fn answer(&self) {
+    /// Lets one of the threads that serve say something: that it does, for instance.
+    fn answer(&self, report: Report) {
         let reports = self.reports.clone();
         // Nobody reads only when the master is gone.
-        tokio::spawn(async move { drop(reports.send(Report::Alive).await) });
+        tokio::spawn(async move { drop(reports.send(report).await) });
+    }
+
+    /// All that was counted, and how things are now.
+    fn snapshot(&self, server: &Server) -> Snapshot {
+        let mut snapshot = self.figures.snapshot();
+        let pools = self.pools.lock().expect("no holder of this lock panics");
+        for pool in pools.values() {
+            pool.tell(&mut snapshot);
+        }
+        for (name, account) in [("memory", &self.budget.memory), ("disk", &self.budget.disk)] {
+            snapshot.count(&metrics::BUFFERED, [name], account.used());
+            snapshot.count(&metrics::BUFFERED_LIMIT, [name], account.most());
+        }
+        snapshot.count(&metrics::LOG_DROPPED, [], server.plan().log.dropped());
+        snapshot
     }
 
     /// Does what the master says of workers.
@@ -186,7 +206,8 @@ impl Kept {
                 }
             }
             Order::Drain => return Ok(Then::Drain),
-            Order::Ping => self.answer(),
+            Order::Ping => self.answer(Report::Alive),
+            Order::Figures => self.answer(Report::Figures(Box::new(self.snapshot(server)))),
             // Another configuration is another process, beside this one.
             Order::Serve { .. } => return Err(Error::Protocol),
             Order::WorkerReady {
@@ -218,6 +239,7 @@ impl Kept {
             limiters: &self.limiters,
             budget: &self.budget,
             log,
+            figures: &self.figures,
         };
         let plan = Plan::new(site, given, pool).map_err(|error| error.to_string())?;
         let limits = &site.limits;
@@ -241,6 +263,7 @@ async fn obey(
         self_signed: SelfSigned::default(),
         budget: Arc::default(),
         limiters: Limiters::default(),
+        figures: Arc::default(),
         reports,
     };
     let server = begin(&kept, first).await?;
@@ -344,6 +367,7 @@ async fn begin(
     let server = Arc::new(Server {
         plan: ArcSwap::from_pointee(plan),
         door: Door::new(door::connections(&site, kept.descriptors)),
+        figures: Arc::clone(&kept.figures),
         stop: watch::Sender::new(false),
     });
     for listening in listening {

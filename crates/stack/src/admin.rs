@@ -15,6 +15,7 @@ use appserver::pool::keeper::{WorkerStatus, WorkerTrace};
 use bytes::Bytes;
 use message::head::{Finder, Limits, ResponseHead};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use telemetry::metrics::Snapshot;
 
 use crate::{failure::Failure, up::rundir};
 
@@ -22,7 +23,7 @@ use crate::{failure::Failure, up::rundir};
 pub(crate) const SOCKET: &str = "admin.sock";
 
 /// How the whole is: the answer to `GET /status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// The master's build.
     pub(crate) version: String,
@@ -40,6 +41,10 @@ pub(crate) struct Status {
     pub(crate) listeners: Vec<ListenerStatus>,
     /// The apps, in order of name.
     pub(crate) apps: Vec<AppStatus>,
+    /// What is logged.
+    pub(crate) log: String,
+    /// All figures; docs/metrics.md has their names.
+    pub(crate) figures: Snapshot,
 }
 
 /// How the proxy is.
@@ -69,6 +74,22 @@ pub(crate) struct AppStatus {
     pub(crate) failed: Option<String>,
     /// All that have a process, those that come and those that leave too.
     pub(crate) workers: Vec<WorkerStatus>,
+}
+
+/// What `POST /log` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskLog {
+    /// `debug`, `warn,proxy=debug`; what the configuration says without.
+    #[serde(default)]
+    pub(crate) level: Option<String>,
+}
+
+/// What is logged now: the answer to `POST /log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Logged {
+    /// As `STACK_LOG` would say it.
+    pub(crate) level: String,
 }
 
 /// What `POST /trace` asks.

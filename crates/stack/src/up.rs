@@ -5,6 +5,7 @@
 
 mod admin;
 mod banner;
+mod figures;
 mod front;
 mod listen;
 mod logs;

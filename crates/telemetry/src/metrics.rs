@@ -129,6 +129,7 @@ families! {
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Value {
     /// A whole number.
     Count(u64),
@@ -150,8 +151,9 @@ impl Value {
     }
 }
 
-/// What one process has counted, or several together.
+/// What one process has counted, or several together. As JSON it is a list of samples for each name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Snapshot {
     families: BTreeMap<String, BTreeMap<Vec<String>, Value>>,
 }
@@ -238,6 +240,59 @@ impl Snapshot {
     }
 }
 
+/// How a snapshot is written: `{"stack_slots": [{"app": "web", "state": "idle", "value": 4}]}`.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Written(BTreeMap<String, Vec<Sample>>);
+
+#[derive(Serialize, Deserialize)]
+struct Sample {
+    #[serde(flatten)]
+    labels: BTreeMap<String, String>,
+    value: Value,
+}
+
+impl From<Snapshot> for Written {
+    fn from(snapshot: Snapshot) -> Self {
+        let mut written = BTreeMap::new();
+        for family in FAMILIES {
+            let samples: Vec<Sample> = snapshot
+                .samples(family)
+                .map(|(labels, value)| {
+                    let names = family.labels.iter().map(|name| (*name).to_owned());
+                    Sample {
+                        labels: names.zip(labels.iter().cloned()).collect(),
+                        value: value.clone(),
+                    }
+                })
+                .collect();
+            if !samples.is_empty() {
+                written.insert(family.name.to_owned(), samples);
+            }
+        }
+        Self(written)
+    }
+}
+
+impl From<Written> for Snapshot {
+    /// Names that this version does not know are passed over.
+    fn from(Written(mut written): Written) -> Self {
+        let mut snapshot = Self::default();
+        for family in FAMILIES {
+            let samples = written.remove(family.name).unwrap_or_default();
+            for Sample { mut labels, value } in samples {
+                let values = family
+                    .labels
+                    .iter()
+                    .map(|name| labels.remove(*name).unwrap_or_default());
+                let values: Vec<String> = values.collect();
+                snapshot.add(family, values, value);
+            }
+        }
+        snapshot
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +320,29 @@ mod tests {
             let same = FAMILIES.iter().filter(|other| other.name == *name).count();
             assert_eq!(same, 1, "{name}");
         }
+    }
+
+    #[test]
+    fn it_is_read_back_as_it_was_written() {
+        let mut snapshot = Snapshot::default();
+        snapshot.count(&REQUESTS, ["a", "/", "200"], 2);
+        snapshot.add(&CPU, ["proxy"], Value::Number(2.0));
+        let histogram = Histogram::default();
+        histogram.observe(std::time::Duration::from_millis(3));
+        snapshot.add(
+            &APP_DURATION,
+            ["web"],
+            Value::Observed(histogram.observed()),
+        );
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert!(
+            text.contains(r#""stack_requests":[{"code":"200","route":"/","site":"a","value":2}]"#),
+            "{text}"
+        );
+        let again: Snapshot = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, snapshot);
+        let unknown: Snapshot = serde_json::from_str(r#"{"stack_later":[{"value":1}]}"#).unwrap();
+        assert_eq!(unknown, Snapshot::default());
     }
 
     #[test]

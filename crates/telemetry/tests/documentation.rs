@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use telemetry::{access, causes};
+use telemetry::{
+    access, causes,
+    metrics::{self, Kind},
+};
 
 /// Compares what stands between `<!-- NAME -->` and `<!-- end -->` of a page with the table.
 fn check(page: &str, name: &str, table: &str) {
@@ -54,4 +57,29 @@ fn the_causes() {
         table.push_str(&format!("| `{name}` | {status} | {who} | {meaning} |\n"));
     }
     check("logs.md", "causes", &table);
+}
+
+#[test]
+fn the_figures() {
+    let mut table = "| name | kind | by | what it is |\n|---|---|---|---|\n".to_owned();
+    for family in metrics::FAMILIES {
+        let end = if family.kind == Kind::Counter {
+            "_total"
+        } else {
+            ""
+        };
+        let labels: Vec<String> = family
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        table.push_str(&format!(
+            "| `{}{end}` | {} | {} | {} |\n",
+            family.name,
+            family.kind.name(),
+            labels.join(", "),
+            family.help.trim()
+        ));
+    }
+    check("metrics.md", "figures", &table);
 }

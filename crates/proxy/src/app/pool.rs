@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use telemetry::metrics::{self, Snapshot};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -157,6 +158,23 @@ impl Pool {
             waited: age.max(Duration::from_millis(waited)),
             busy,
         }
+    }
+
+    /// How many wait, and what the slots do.
+    pub(crate) fn tell(&self, snapshot: &mut Snapshot) {
+        let inner = self.lock();
+        let sum = |of: fn(&Member) -> usize| inner.members.iter().map(of).sum::<usize>();
+        let app = &*self.app;
+        for (state, slots) in [
+            ("idle", sum(|member| member.idle.len())),
+            ("busy", sum(|member| member.busy)),
+            ("opening", sum(|member| member.opening)),
+        ] {
+            let slots = u64::try_from(slots).unwrap_or(u64::MAX);
+            snapshot.count(&metrics::SLOTS, [app, state], slots);
+        }
+        let waiting = u64::try_from(inner.waiting.len()).unwrap_or(u64::MAX);
+        snapshot.count(&metrics::QUEUE, [app], waiting);
     }
 
     /// Tells the master, if it can still be told anything.

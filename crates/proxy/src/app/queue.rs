@@ -127,6 +127,11 @@ impl<T> Queue<T> {
         self.waiting.is_empty()
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Nobody serves: what waits from now on is no sign of overload.
     pub(crate) fn pause(&mut self) {
         self.standing = None;

@@ -61,6 +61,11 @@ impl Account {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// How many there may be.
+    pub(crate) fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: u64) -> bool {
         let most = self.most.load(Ordering::Relaxed);
         let used = self.used.fetch_add(bytes, Ordering::Relaxed);

@@ -106,7 +106,7 @@ async fn refuse(wire: &mut Wire<impl Stream>, plan: &Plan, peer: &Peer, failure:
     // A client that does not take its refusal needs none.
     let _ = sending.send(response, &mut journal).await;
     let sent = sending.sent;
-    journal.record(&plan.log, peer, None, status, sent);
+    journal.record(plan, peer, None, status, sent);
     End::StillSending
 }
 
@@ -138,7 +138,7 @@ impl<S: Stream> Turn<'_, S> {
         let response = exchange::respond(plan, peer, &head, &mut upload, &mut journal).await;
         let unread = !upload.is_complete();
         if journal.client_left() {
-            journal.record(&plan.log, peer, Some(&head), response.status, 0);
+            journal.record(plan, peer, Some(&head), response.status, 0);
             return End::Cut;
         }
         if let Content::Tunnel(tunnel) = response.content {
@@ -149,7 +149,7 @@ impl<S: Stream> Turn<'_, S> {
             };
             let passed = opened.run(wire, plan).await;
             journal.received = passed.up;
-            journal.record(&plan.log, peer, Some(&head), response.status, passed.down);
+            journal.record(plan, peer, Some(&head), response.status, passed.down);
             return End::Clean;
         }
         let keep = Keep::decide(last || unread || journal.closes(), &head);
@@ -171,7 +171,7 @@ impl<S: Stream> Turn<'_, S> {
             }
         };
         let sent = sending.sent;
-        journal.record(&plan.log, peer, Some(&head), status, sent);
+        journal.record(plan, peer, Some(&head), status, sent);
         end
     }
 }

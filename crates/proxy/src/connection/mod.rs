@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{control::Listener, door::Permit, request::Peer, server::Server};
+use crate::{control::Listener, door::Permit, figures::Handshake, request::Peer, server::Server};
 
 /// What was accepted.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub(crate) async fn serve(
     what: Listener,
     server: Arc<Server>,
 ) {
+    let _open = server.figures.open();
     let address = match &socket {
         Socket::Tcp(_, address) => Some(*address),
         Socket::Unix(_) => None,
@@ -70,10 +71,10 @@ pub(crate) async fn serve(
         return;
     }
     match socket {
-        Socket::Tcp(stream, _) if what.tls => serve_tls(stream, peer, server).await,
-        Socket::Unix(stream) if what.tls => serve_tls(stream, peer, server).await,
-        Socket::Tcp(stream, _) => h1::serve(stream, peer, server).await,
-        Socket::Unix(stream) => h1::serve(stream, peer, server).await,
+        Socket::Tcp(stream, _) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
+        Socket::Unix(stream) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
+        Socket::Tcp(stream, _) => h1::serve(stream, peer, Arc::clone(&server)).await,
+        Socket::Unix(stream) => h1::serve(stream, peer, Arc::clone(&server)).await,
     }
 }
 
@@ -86,20 +87,24 @@ async fn serve_tls(stream: impl Stream, mut peer: Peer, server: Arc<Server>) {
     let stream = match timeout(plan.limits.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
+            server.figures.handshake(Handshake::Failed);
             tracing::debug!("TLS handshake with {:?} failed: {error}", peer.address);
             return;
         }
         Err(_) => {
+            server.figures.handshake(Handshake::Late);
             tracing::debug!("TLS handshake with {:?} took too long", peer.address);
             return;
         }
     };
     drop(plan);
     let session = stream.get_ref().1;
-    peer.tls = Some(match session.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "TLSv1.3",
-    });
+    let (version, end) = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => ("TLSv1.2", Handshake::Tls12),
+        _ => ("TLSv1.3", Handshake::Tls13),
+    };
+    peer.tls = Some(version);
+    server.figures.handshake(end);
     if session.alpn_protocol() == Some(b"h2") {
         h2::serve(stream, peer, server).await;
     } else {

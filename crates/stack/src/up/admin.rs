@@ -24,6 +24,7 @@ use rustix::{
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use telemetry::metrics::Format;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -31,7 +32,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::admin::{AskTrace, SOCKET, Trouble};
+use crate::admin::{AskLog, AskTrace, SOCKET, Trouble};
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -60,6 +61,19 @@ const CONTENT_MAX: u64 = 64 * 1024;
 pub(crate) enum Question {
     /// How all of it is.
     Status,
+    /// All figures, as Prometheus reads them.
+    Metrics(Format),
+    /// Whether the master lives at all.
+    Live,
+    /// Whether visitors are served as they should be.
+    Ready,
+    /// To log by another filter; by that of the configuration without.
+    Log {
+        /// `debug`.
+        filter: Option<String>,
+    },
+    /// To finish what runs and stop.
+    Drain,
     /// Where the busy slots are.
     Trace {
         /// Of this app; of all without.
@@ -93,6 +107,19 @@ impl Answer {
     /// It cannot be done, and nothing has changed; says why.
     pub(crate) fn conflict(why: impl Into<String>) -> Self {
         Self::trouble(409, why)
+    }
+
+    /// What was asked for, as text.
+    pub(crate) fn text(
+        status: u16,
+        content_type: &'static str,
+        content: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            content_type,
+            content: content.into().into_bytes(),
+        }
     }
 
     fn trouble(status: u16, error: impl Into<String>) -> Self {
@@ -276,15 +303,26 @@ async fn read(stream: &mut UnixStream) -> Result<Option<(RequestHead, Bytes)>, U
 }
 
 /// Reads what a question says besides its path.
-type Reader = fn(&[u8]) -> Result<Question, Answer>;
+type Reader = fn(&RequestHead, &[u8]) -> Result<Question, Answer>;
 
 /// What is asked for, or the answer to what cannot be.
 fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
     let target = str::from_utf8(&head.target).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
     let (allowed, question): (Method, Reader) = match path {
-        "/status" => (Method::Get, |_| Ok(Question::Status)),
-        "/trace" => (Method::Post, |content| {
+        "/status" => (Method::Get, |_, _| Ok(Question::Status)),
+        "/metrics" => (Method::Get, |head, _| {
+            let accept = head.fields.get("accept");
+            Ok(Question::Metrics(Format::accepted(accept)))
+        }),
+        "/-/live" => (Method::Get, |_, _| Ok(Question::Live)),
+        "/-/ready" => (Method::Get, |_, _| Ok(Question::Ready)),
+        "/log" => (Method::Post, |_, content| {
+            let AskLog { level: filter } = parse(content)?;
+            Ok(Question::Log { filter })
+        }),
+        "/drain" => (Method::Post, |_, _| Ok(Question::Drain)),
+        "/trace" => (Method::Post, |_, content| {
             let AskTrace { app } = parse(content)?;
             Ok(Question::Trace { app })
         }),
@@ -297,7 +335,7 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
             format!("{path} is asked with {allowed}"),
         ));
     }
-    question(content)
+    question(head, content)
 }
 
 /// Nothing at all means that nothing particular is wanted.

@@ -1,6 +1,10 @@
 //! One proxy process, as the master sees it: orders go in, reports and at last its end come out.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ::proxy::{
     channel::{Channel, Receiver, Sender},
@@ -12,8 +16,8 @@ use supervisor::{
     fds, notify,
     user::User,
 };
-use telemetry::log;
-use tokio::sync::mpsc;
+use telemetry::{log, metrics::Snapshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use crate::proxy::CONTROL_FD;
@@ -27,12 +31,16 @@ pub(crate) enum Told {
     Exited(Exit),
 }
 
+type Asking = Arc<Mutex<VecDeque<oneshot::Sender<Snapshot>>>>;
+
 /// A proxy process. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Front {
     /// Its process id.
     pub(crate) pid: i32,
     orders: mpsc::UnboundedSender<(Order, Vec<OwnedFd>)>,
+    /// Who waits for its figures, in the order of asking.
+    asking: Asking,
     kill: mpsc::UnboundedSender<()>,
 }
 
@@ -70,8 +78,19 @@ impl Front {
         let (orders, outbox) = mpsc::unbounded_channel();
         let (kill, killed) = mpsc::unbounded_channel();
         tokio::spawn(send(sender, outbox));
-        tokio::spawn(live(child, receiver, killed, told));
-        let front = Self { pid, orders, kill };
+        let asking = Asking::default();
+        let inbox = Inbox {
+            receiver,
+            asking: Arc::clone(&asking),
+            told,
+        };
+        tokio::spawn(live(child, inbox, killed));
+        let front = Self {
+            pid,
+            orders,
+            asking,
+            kill,
+        };
         front.order(serve);
         Ok(front)
     }
@@ -88,6 +107,14 @@ impl Front {
 
     fn order(&self, order: (Order, Vec<OwnedFd>)) {
         let _ = self.orders.send(order);
+    }
+
+    /// Asks for its figures.
+    pub(crate) fn figures(&self) -> oneshot::Receiver<Snapshot> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.asking).push_back(answer);
+        self.tell(Order::Figures);
+        answered
     }
 
     /// Ends it at once.
@@ -108,18 +135,20 @@ async fn send(mut sender: Sender, mut outbox: mpsc::UnboundedReceiver<(Order, Ve
     }
 }
 
-async fn live(
-    mut child: Child,
-    mut receiver: Receiver,
-    mut killed: mpsc::UnboundedReceiver<()>,
+/// What a proxy says, and where that goes.
+struct Inbox {
+    receiver: Receiver,
+    asking: Asking,
     told: mpsc::UnboundedSender<Told>,
-) {
+}
+
+async fn live(mut child: Child, mut inbox: Inbox, mut killed: mpsc::UnboundedReceiver<()>) {
     let mut hears = true;
     let mut condemned = false;
     let exit = loop {
         tokio::select! {
             exit = child.wait() => break exit,
-            report = receiver.receive(), if hears => hears = pass_on(report, &told),
+            hears_on = inbox.pass_on(), if hears => hears = hears_on,
             // Told to, or its owner is gone.
             _ = killed.recv(), if !condemned => {
                 condemned = true;
@@ -129,31 +158,43 @@ async fn live(
     };
     // What it said last. Only it held the other end, so the stream ends.
     while hears {
-        hears = pass_on(receiver.receive().await, &told);
+        hears = inbox.pass_on().await;
     }
+    // Whoever still asks is told that there is no answer.
+    lock(&inbox.asking).clear();
     let exit = exit.unwrap_or_else(|error| {
         error!("cannot learn how the proxy ended: {error}");
         Exit::Unknown
     });
-    let _ = told.send(Told::Exited(exit));
+    let _ = inbox.told.send(Told::Exited(exit));
 }
 
-/// Returns whether there can be more.
-fn pass_on(
-    report: std::io::Result<Option<(Report, Vec<OwnedFd>)>>,
-    told: &mpsc::UnboundedSender<Told>,
-) -> bool {
-    match report {
-        Ok(Some((report, _))) => told.send(Told::Report(report)).is_ok(),
-        Ok(None) => false,
-        Err(error) => {
-            // A proxy that was killed leaves unread orders behind, which resets the channel.
-            if error.kind() != std::io::ErrorKind::ConnectionReset {
-                warn!("the proxy cannot be understood: {error}");
+impl Inbox {
+    /// Passes on what it says next; returns whether there can be more. Cancel-safe.
+    async fn pass_on(&mut self) -> bool {
+        match self.receiver.receive().await {
+            Ok(Some((Report::Figures(figures), _))) => {
+                if let Some(asking) = lock(&self.asking).pop_front() {
+                    // Whoever asked may have gone.
+                    let _ = asking.send(*figures);
+                }
+                true
             }
-            false
+            Ok(Some((report, _))) => self.told.send(Told::Report(report)).is_ok(),
+            Ok(None) => false,
+            Err(error) => {
+                // A proxy that was killed leaves unread orders behind, which resets the channel.
+                if error.kind() != std::io::ErrorKind::ConnectionReset {
+                    warn!("the proxy cannot be understood: {error}");
+                }
+                false
+            }
         }
     }
+}
+
+fn lock(asking: &Asking) -> MutexGuard<'_, VecDeque<oneshot::Sender<Snapshot>>> {
+    asking.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kill(child: &Child) {

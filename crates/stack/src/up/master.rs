@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ::proxy::control::{Order, Report, WorkerName};
@@ -21,7 +21,7 @@ use supervisor::{
     notify::{self, Notifier},
     signal::{Request, Requests},
 };
-use telemetry::text::Elapsed;
+use telemetry::{metrics, text::Elapsed};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -29,6 +29,7 @@ use super::{
     BrokenApp,
     admin::{Admin, Asked},
     banner::Banner,
+    figures::Figures,
     front::{self, Front},
     opened::Opened,
     roster::Roster,
@@ -44,6 +45,9 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub(crate) struct Master {
     pub(super) opened: Opened,
     pub(super) started: Instant,
+    /// The same by the clock on the wall.
+    pub(super) begun: SystemTime,
+    pub(super) figures: Figures,
     broken: BrokenApp,
     pub(super) phase: Phase,
     pub(super) front: FrontState,
@@ -179,6 +183,8 @@ impl Master {
             _admin: admin,
             opened,
             started,
+            begun: SystemTime::now(),
+            figures: Figures::default(),
             broken,
         };
         master.start_front()?;
@@ -323,6 +329,13 @@ impl Master {
         }
     }
 
+    /// Stops, if that has not begun.
+    pub(super) fn drain_once(&mut self) {
+        if matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
+            self.drain();
+        }
+    }
+
     /// Stops from the outside in.
     fn drain(&mut self) {
         let grace = self.opened.loaded.site.limits.drain_timeout;
@@ -364,6 +377,8 @@ impl Master {
                 self.opened.keep(made);
                 self.front_serves();
             }
+            // Whoever asked has it already.
+            front::Told::Report(Report::Figures(_)) => {}
             front::Told::Report(Report::Alive) => self.notify(&[("WATCHDOG", "1")]),
             front::Told::Report(Report::Refused { why }) => self.front_refuses(&why)?,
             front::Told::Report(Report::Released { worker }) => {
@@ -404,6 +419,7 @@ impl Master {
 
     fn front_exited(&mut self, exit: Exit) {
         let pid = self.front.front().map_or(0, |front| front.pid);
+        self.figures.buried(pid);
         self.front = FrontState::Gone;
         for worker in self.roster.all_released() {
             self.released(worker);
@@ -423,6 +439,7 @@ impl Master {
                 let now = Instant::now();
                 let again = self.front_deaths.died(now);
                 let wait = Elapsed(again.saturating_duration_since(now));
+                self.figures.add(&metrics::PROXY_DEATHS, []);
                 error!(
                     "the proxy (pid {pid}) died: {exit}; every connection broke, another starts in {wait}"
                 );
@@ -439,6 +456,7 @@ impl Master {
                 threads,
                 program,
             } => {
+                self.figures.add(&metrics::WORKER_STARTS, [app.as_str()]);
                 if let Some(program) = program {
                     self.programs.insert(app.clone(), program);
                 }
@@ -449,6 +467,8 @@ impl Master {
             }
             keeper::Told::Release { number } => self.release(WorkerName { app, number }),
             keeper::Told::Gone { number, how } => {
+                let labels = [app.as_str(), how.as_str()];
+                self.figures.add(&metrics::WORKER_EXITS, labels);
                 let order = self.roster.gone(WorkerName { app, number }, how);
                 self.tell_front(order);
             }

@@ -5,17 +5,27 @@
 
 use std::time::Duration;
 
+use ::proxy::control::Order;
 use appserver::{
     assignment::BUILD_ID,
-    pool::keeper::{self, WorkerTrace},
+    pool::keeper::{self, SlotStatus, WorkerTrace},
+};
+use telemetry::{
+    access::Redaction,
+    metrics::{self, Snapshot},
 };
 use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
 use super::{
     admin::{Answer, Asked, Question},
-    master::Master,
+    figures::Process,
+    master::{FrontState, Master, Phase},
 };
-use crate::admin::{AppStatus, ListenerStatus, ProxyStatus, Status, Trace};
+use crate::admin::{AppStatus, ListenerStatus, Logged, ProxyStatus, Status, Trace};
+
+/// What health checks read.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A pool answers at once, unless it has just ended.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,20 +35,86 @@ type Orders = mpsc::UnboundedSender<keeper::Order>;
 impl Master {
     /// Answers, or has it answered.
     pub(super) fn questioned(&mut self, Asked { question, answer }: Asked) {
-        match question {
-            Question::Status => drop(tokio::spawn(status(
-                self.status(),
-                self.orders(None),
-                answer,
-            ))),
+        let now = match question {
+            Question::Status => {
+                let whole = self.whole();
+                tokio::spawn(async move {
+                    // Whoever asked may have gone; so everywhere here.
+                    let _ = answer.send(Answer::json(&whole.await));
+                });
+                return;
+            }
+            Question::Metrics(format) => {
+                let whole = self.whole();
+                tokio::spawn(async move {
+                    let text = metrics::encode(&whole.await.figures, format);
+                    let _ = answer.send(Answer::text(200, format.content_type(), text));
+                });
+                return;
+            }
             Question::Trace { app } => {
                 let orders = self.orders(app.as_deref());
-                if let (Some(app), true) = (app, orders.is_empty()) {
-                    let _ = answer.send(Answer::conflict(format!("there is no app {app:?}")));
-                } else {
-                    tokio::spawn(trace(orders, answer));
+                match app.filter(|_| orders.is_empty()) {
+                    Some(app) => Answer::conflict(format!("there is no app {app:?}")),
+                    None => return drop(tokio::spawn(trace(orders, answer))),
                 }
             }
+            Question::Live => Answer::text(200, TEXT, "live\n"),
+            Question::Ready => match self.unready() {
+                None => Answer::text(200, TEXT, "ready\n"),
+                Some(why) => Answer::text(503, TEXT, format!("not ready: {why}\n")),
+            },
+            Question::Log { filter } => self.log_by(filter),
+            Question::Drain => {
+                self.drain_once();
+                Answer::json(&self.status())
+            }
+        };
+        let _ = answer.send(now);
+    }
+
+    /// Why visitors are not served as they should be.
+    fn unready(&self) -> Option<String> {
+        if !matches!(self.phase, Phase::Serving) {
+            return Some(self.phase.name().to_owned());
+        }
+        if !matches!(self.front, FrontState::Serving(_)) {
+            return Some(format!("the proxy is {}", self.front.name()));
+        }
+        let failed = self.roster.failures().iter().next();
+        failed.map(|(app, why)| format!("app {app} cannot start: {why}"))
+    }
+
+    fn log_by(&self, filter: Option<String>) -> Answer {
+        let configured = || self.opened.loaded.site.server.log.level.clone();
+        let filter = filter.unwrap_or_else(configured);
+        if let Err(error) = telemetry::log::set_filter(&filter) {
+            return Answer::conflict(error.to_string());
+        }
+        if let Some(front) = self.front.front() {
+            let filter = filter.clone();
+            front.tell(Order::LogFilter { filter });
+        }
+        info!("what is logged: {filter}");
+        Answer::json(&Logged { level: filter })
+    }
+
+    /// How all of it is, once everybody has said so.
+    fn whole(&self) -> impl Future<Output = Status> + use<> {
+        let counting = self.front.front().map(|front| (front.pid, front.figures()));
+        let (status, orders) = (self.status(), self.orders(None));
+        let (figures, begun) = (self.figures.clone(), self.begun);
+        let redaction = Redaction::new(&self.opened.loaded.site.server.redact);
+        async move {
+            let mut status = with_workers(status, orders, &redaction).await;
+            if let Some((pid, counting)) = counting
+                && let Ok(Ok(counted)) = tokio::time::timeout(PATIENCE, counting).await
+            {
+                figures.told(pid, counted);
+            }
+            status.figures = figures.all(begun, &processes(&status));
+            count_workers(&mut status);
+            status
         }
     }
 
@@ -78,19 +154,25 @@ impl Master {
             },
             listeners: listeners.collect(),
             apps: apps.collect(),
+            log: telemetry::log::filter(),
+            figures: Snapshot::default(),
         }
     }
 }
 
-async fn status(
+/// What the pools know.
+async fn with_workers(
     mut status: Status,
     orders: Vec<(String, Orders)>,
-    answer: oneshot::Sender<Answer>,
-) {
+    redaction: &Redaction,
+) -> Status {
     for (name, orders) in orders {
-        let Some(workers) = ask(&orders, keeper::Order::Status).await else {
+        let Some(mut workers) = ask(&orders, keeper::Order::Status).await else {
             continue;
         };
+        for slot in workers.iter_mut().flat_map(|worker| &mut worker.slots) {
+            hide(slot, redaction);
+        }
         match status.apps.iter_mut().find(|app| app.name == name) {
             Some(app) => app.workers = workers,
             // Its last workers still leave.
@@ -101,8 +183,39 @@ async fn status(
             }),
         }
     }
-    // Whoever asked may have gone.
-    let _ = answer.send(Answer::json(&status));
+    status
+}
+
+/// A worker writes down targets as they came.
+fn hide(slot: &mut SlotStatus, redaction: &Redaction) {
+    if let Some(request) = &mut slot.request {
+        let shown = redaction.target(request.target.as_bytes());
+        request.target = String::from_utf8_lossy(&shown).into_owned();
+    }
+}
+
+fn processes(status: &Status) -> Vec<Process> {
+    let of = |name: &str, pid| Process {
+        name: name.to_owned(),
+        pid,
+    };
+    let mut processes = vec![of("master", i32::try_from(status.pid).unwrap_or_default())];
+    processes.extend(status.proxy.pid.map(|pid| of("proxy", pid)));
+    for app in &status.apps {
+        processes.extend(app.workers.iter().map(|worker| of(&app.name, worker.pid)));
+    }
+    processes
+}
+
+fn count_workers(status: &mut Status) {
+    for app in &status.apps {
+        let ready = app.workers.iter().filter(|worker| worker.state == "ready");
+        let ready = u64::try_from(ready.count()).unwrap_or(u64::MAX);
+        let name = app.name.as_str();
+        status.figures.count(&metrics::WORKERS, [name], ready);
+        let failed = u64::from(app.failed.is_some());
+        status.figures.count(&metrics::APP_FAILED, [name], failed);
+    }
 }
 
 async fn trace(orders: Vec<(String, Orders)>, answer: oneshot::Sender<Answer>) {

@@ -32,6 +32,14 @@ impl Histogram {
         self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
+    /// Adds what another one has counted.
+    pub fn add(&self, other: &Observed) {
+        for (ours, theirs) in self.counts.iter().zip(&other.counts) {
+            ours.fetch_add(*theirs, Ordering::Relaxed);
+        }
+        self.sum.fetch_add(other.sum, Ordering::Relaxed);
+    }
+
     /// What was counted.
     pub fn observed(&self) -> Observed {
         Observed {

@@ -56,7 +56,7 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
         // One that was cancelled with its first breath costs no more than a line.
         Ok(head) if handle.is_gone() => {
             journal.fail(&Failure::ClientLeft);
-            return journal.record(&plan.log, &peer, Some(&head), LEFT, 0);
+            return journal.record(&plan, &peer, Some(&head), LEFT, 0);
         }
         Ok(head) => {
             let mut upload = Incoming::new(&handle, framing, &head);
@@ -83,7 +83,7 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
     } else {
         handle.session().send_reset(handle.place, Code::Cancel);
     }
-    journal.record(&plan.log, &peer, head.as_ref(), status, sent);
+    journal.record(&plan, &peer, head.as_ref(), status, sent);
 }
 
 /// What the log says of a client that left, as nginx has it.
