@@ -249,6 +249,11 @@ impl Pool {
                 length,
                 retry_after,
             }),
+            Err(Full::Overload) => Err(Failure::QueueShed {
+                app: app(),
+                waited: Duration::ZERO,
+                retry_after,
+            }),
             Err(Full::Client(count)) => Err(Failure::QueueClient {
                 app: app(),
                 count,
@@ -328,12 +333,9 @@ impl Pool {
         let Some(at) = inner.position(&worker.name) else {
             return Some(connection);
         };
-        if !inner.waiting.is_empty() {
-            let bounds = inner.bounds;
-            inner.shed(&bounds, Instant::now());
-        }
+        let next = inner.next();
         let member = &mut inner.members[at];
-        match inner.waiting.next() {
+        match next {
             None => member.idle.push(connection),
             Some(turn) => {
                 member.busy += 1;
@@ -559,6 +561,16 @@ impl Inner {
         serving
             .map(|member| member.idle.len() + member.busy + member.opening)
             .sum()
+    }
+
+    /// Whose turn it is, if anybody waits.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let (bounds, now) = (self.bounds, Instant::now());
+        self.shed(&bounds, now);
+        self.waiting.next(now)
     }
 
     /// Tells those to leave who have waited for too long.

@@ -2,15 +2,18 @@
 //! a minute; then a quarter of what it can do.
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{sleep_until, timeout},
 };
 
@@ -49,7 +52,7 @@ pub(super) fn measure(peer: &Peer, place: &Place, _: &Options) -> Result<Row> {
         .build()?;
     let capacity = runtime.block_on(capacity(address));
     let calm = capacity * 0.25;
-    let mut quiet = runtime.block_on(fire(address, &[(calm, Duration::from_secs(5))]));
+    let quiet = runtime.block_on(fire(address, &[(calm, Duration::from_secs(5))]));
     let rates = [(capacity * 4.0, TIME), (calm, Duration::from_secs(5))];
     let shots = runtime.block_on(fire(address, &rates));
     let (over, after): (Vec<_>, Vec<_>) = shots.into_iter().partition(|shot| shot.at < TIME);
@@ -59,8 +62,7 @@ pub(super) fn measure(peer: &Peer, place: &Place, _: &Options) -> Result<Row> {
     };
     let mut served = latencies(&over, true);
     let mut refused = latencies(&over, false);
-    let normal = percentile(&mut latencies(&quiet, true), 0.99);
-    quiet.clear();
+    let normal = percentile(&mut latencies(&quiet, true), 0.5);
     Ok(vec![
         ("capacity /s", capacity),
         (
@@ -85,13 +87,17 @@ pub(super) fn measure(peer: &Peer, place: &Place, _: &Options) -> Result<Row> {
     ])
 }
 
-/// When the last request came that was slower than that, or failed; counted from the end of the overload.
+/// The end of the last quarter of a second in which a request failed or half of them were slower than that; counted from the
+/// end of the overload.
 fn recovery(after: &[Shot], slow: f64) -> f64 {
-    let bad = after
-        .iter()
-        .filter(|shot| shot.status != 200 || shot.latency > slow);
-    let last = bad.map(|shot| shot.at).max();
-    last.map_or(0.0, |last| (last - TIME).as_secs_f64() * 1e3)
+    let window = |shot: &Shot| ((shot.at - TIME).as_secs_f64() * 4.0) as usize;
+    let is_bad = |number: &usize| {
+        let shots = after.iter().filter(|shot| window(shot) == *number);
+        let mut latencies: Vec<f64> = shots.clone().map(|shot| shot.latency).collect();
+        shots.clone().any(|shot| shot.status != 200) || percentile(&mut latencies, 0.5) > slow
+    };
+    let last = (0..20).rfind(is_bad);
+    last.map_or(0.0, |last| (last + 1) as f64 * 250.0)
 }
 
 /// How many requests of 10 ms are answered in a second when there are always some.
@@ -159,7 +165,7 @@ async fn ask(connection: &mut Option<TcpStream>, address: SocketAddr) -> u16 {
         *connection = Some(stream);
         return status;
     }
-    let Ok(mut stream) = TcpStream::connect(address).await else {
+    let Ok(mut stream) = connect(address).await else {
         return 0;
     };
     // A connection is used again only when its answer was a whole one.
@@ -168,6 +174,15 @@ async fn ask(connection: &mut Option<TcpStream>, address: SocketAddr) -> u16 {
         *connection = Some(stream);
     }
     status
+}
+
+/// From one address after the other: the visitors of a site are not one.
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = Ipv4Addr::from_bits(0x7f02_0001 + NEXT.fetch_add(1, Ordering::Relaxed) % 1000);
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(own.into(), 0))?;
+    socket.connect(address).await
 }
 
 async fn try_ask(stream: &mut TcpStream) -> std::io::Result<u16> {
