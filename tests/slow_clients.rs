@@ -300,6 +300,122 @@ fn a_full_disk_is_the_affair_of_one_request() {
     stack.until("the slot is free", || stack.get("/").status == 200);
 }
 
+/// `/progress` counts what it has read in the file `progress`, `/early` answers before it reads, everything else as in [`APP`].
+const READER: &str = r#"
+import os, time
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"]
+    fields = [("Content-Type", "text/plain")]
+    if path == "/refuse":
+        start_response("401 Unauthorized", fields)
+        return [b"no"]
+    if path == "/transform":
+        start_response("200 OK", fields)
+        return (piece.upper() for piece in iter(lambda: body.read(1000), b""))
+    open("inside", "w").close()
+    seen = 0
+    while seen < length:
+        piece = body.read(min(1000, length - seen))
+        if not piece:
+            break
+        seen += len(piece)
+        with open("new", "w") as new:
+            new.write(str(seen))
+        os.rename("new", "progress")
+    start_response("200 OK", fields)
+    return [str(seen).encode()]
+"#;
+
+fn streaming() -> Stack {
+    Site::with_app(READER)
+        .edit(
+            "app = \"web\" }",
+            "app = \"web\", request_buffering = false }",
+        )
+        .edit(
+            "[server]",
+            "[limits]\nbody_timeout = \"1s\"\n[server]\naccess_log = { format = \"json\" }",
+        )
+        .edit("threads = 2", "threads = 4\nstreams = 1\ntimeout = \"1s\"")
+        .start()
+}
+
+#[test]
+fn an_upload_is_passed_on_as_it_comes_where_the_route_says_so() {
+    let stack = streaming();
+    let mut client = stack.client();
+    client.send("POST /progress HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+    for part in 1..=20 {
+        client.send(vec![b'x'; 10_000]);
+        stack.until("the app has seen it", || {
+            let progress = fs::read_to_string(stack.path().join("progress")).unwrap_or_default();
+            progress == (part * 10_000).to_string()
+        });
+    }
+    let answer = client.answer(false);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "200000"));
+    assert_eq!(record(&stack, "/progress")["bytes_in"], 200_000);
+    assert_eq!(
+        client.post("/again", "a/b", b"12345").text(),
+        "5",
+        "the slot and the connection go on"
+    );
+    let mut chunked = stack.client();
+    chunked.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
+    );
+    assert_eq!(chunked.answer(false).text(), "5", "read whole");
+}
+
+#[test]
+fn an_app_may_answer_before_or_while_it_reads() {
+    let stack = streaming();
+    let mut client = stack.client();
+    client.send("POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n12345");
+    assert_eq!(client.answer(false).status, 401);
+    assert!(client.is_closed(), "nobody reads the rest");
+    let mut client = stack.client();
+    client.send("POST /transform HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    for _ in 0..90 {
+        client.send(vec![b'x'; 10_000]);
+    }
+    let answer = client.answer(false);
+    assert!(
+        answer.body == vec![b'X'; 900_000],
+        "{} bytes",
+        answer.body.len()
+    );
+}
+
+#[test]
+fn uploads_that_are_passed_on_take_no_more_slots_than_streams() {
+    let stack = streaming();
+    let head = "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+    let mut silent = stack.client();
+    // Who has not begun to send takes no slot.
+    silent.send("POST /silent HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+    let mut slow = stack.client();
+    slow.send(head).send(b"12345");
+    stack.until("the app reads", || stack.path().join("inside").exists());
+    let mut second = stack.client();
+    second.send(head).send(b"12345");
+    assert_eq!(second.answer(false).status, 503);
+    stack.until_logged("\"cause\":\"streams-full\"");
+    assert_eq!(stack.get("/").status, 200);
+    assert_eq!(slow.answer(false).status, 408, "it sends no more");
+    assert_eq!(silent.answer(false).status, 408);
+    let mut third = stack.client();
+    third.send(head).send(b"12345");
+    drop(third);
+    stack.until_logged("\"cause\":\"client-left\"");
+    stack.until("its slot is free", || {
+        stack.client().post("/", "a/b", b"12345").status == 200
+    });
+}
+
 #[test]
 fn what_trickles_is_passed_on_at_once() {
     for path in ["/events", "/accel", "/trickle"] {

@@ -187,6 +187,8 @@ pub(crate) const ROTATE_AGE: Figure<Duration> = Figure {
 // Two weeks of daily files, as Debian's logrotate has it for web servers.
 pub(crate) const ROTATE_KEEP: Figure<u64> = figure("keep", 14, 1, 10_000);
 
+// A client that is slow to send takes nobody's time but its own.
+pub(crate) const REQUEST_BUFFERING: bool = true;
 // Nobody goes before others who does not say why.
 pub(crate) const QUEUE: Queue = Queue::Last;
 // What every web server and every framework's documentation takes it to be.

@@ -457,6 +457,8 @@ pub struct Route {
     pub headers: Headers,
     /// Whether its responses are sent in codings (br, zstd, gzip) where they gain.
     pub compress: bool,
+    /// Whether a request is read whole before an app or an upstream sees any of it.
+    pub request_buffering: bool,
     /// Whether its responses get the usual fields of caution where they lack them.
     pub security_headers: bool,
     /// Who may come in, and how often.

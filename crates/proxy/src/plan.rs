@@ -388,7 +388,13 @@ impl Maker<'_> {
                 let app = found.ok_or_else(|| PlanError::NoApp(app.clone()))?;
                 Action::App(AppRoute {
                     pool: (self.pool)(app),
-                    settings: Settings::new(app, *queue, &self.site.limits, &self.buffers),
+                    settings: Settings::new(
+                        app,
+                        *queue,
+                        route.request_buffering,
+                        &self.site.limits,
+                        &self.buffers,
+                    ),
                     mounted: route.strip.then(|| mounted(&route.path)),
                     sendfile: sendfile(app)?,
                 })
@@ -399,6 +405,7 @@ impl Maker<'_> {
                     found.ok_or_else(|| PlanError::NoUpstream(upstream.clone()))?,
                     &self.site.limits,
                     &self.buffers,
+                    route.request_buffering,
                     route.strip.then(|| mounted(&route.path)),
                 ))
             }

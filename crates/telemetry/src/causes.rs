@@ -103,7 +103,7 @@ pub const ALL: &[Cause] = &[
         "queue-shed",
         "us",
         503,
-        "The app is overloaded, and this request had waited longer than `limits.queue_target`.",
+        "The app is overloaded, and this request would have waited longer than `limits.queue_target`.",
     ),
     cause(
         "queue-timeout",

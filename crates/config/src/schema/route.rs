@@ -30,6 +30,8 @@ pub(super) fn read(
     let path = path(&table, before);
     let action = action(context, &table, names, path.as_ref());
     let compress = table.get("compress").and_then(|value| value.boolean());
+    let request_buffering = table.get("request_buffering");
+    let request_buffering = request_buffering.and_then(|value| value.boolean());
     let (strip, headers) = (
         strip(&table, path.as_ref()),
         headers::read(&table, &outer.headers),
@@ -39,6 +41,7 @@ pub(super) fn read(
         strip,
         headers,
         compress: compress.unwrap_or(defaults::COMPRESS),
+        request_buffering: request_buffering.unwrap_or(defaults::REQUEST_BUFFERING),
         security_headers: headers::security(&table, outer.security_headers),
         access: access::read(context, &table, &outer.access),
         action: action?,
@@ -103,8 +106,8 @@ fn has_escape(text: &str) -> bool {
 }
 
 /// What goes with an app or an upstream, also behind files.
-const APP_OPTIONS: &[&str] = &["compress", "strip", "queue"];
-const UPSTREAM_OPTIONS: &[&str] = &["compress", "strip"];
+const APP_OPTIONS: &[&str] = &["compress", "strip", "queue", "request_buffering"];
+const UPSTREAM_OPTIONS: &[&str] = &["compress", "strip", "request_buffering"];
 
 /// The keys that say what answers, and what goes with each. Files may stand before an app or an upstream, and then come first.
 const ACTIONS: [(&str, &[&str]); 5] = [
@@ -174,7 +177,7 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         };
         options.contains(&option) || beside.as_ref().is_some_and(|(name, _)| of(*name))
     };
-    let others = ["strip", "queue", "status", "type"];
+    let others = ["strip", "queue", "request_buffering", "status", "type"];
     for option in files::OPTIONS.iter().copied().chain(others) {
         if let Some(value) = table.get(option).filter(|_| alone && !has(option)) {
             let users: Vec<&str> = ACTIONS

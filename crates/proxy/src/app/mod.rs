@@ -78,6 +78,7 @@ impl Settings {
     pub(crate) fn new(
         app: &site::App,
         queue: site::Queue,
+        whole: bool,
         limits: &site::Limits,
         store: &Arc<Store>,
     ) -> Self {
@@ -96,12 +97,12 @@ impl Settings {
             },
             holding: Holding::new(store, limits),
             streams: app.streams.map(usize::from),
-            spooling: Spooling::new(store, limits),
+            spooling: Spooling::new(store, limits, whole),
         }
     }
 }
 
-/// Reads the request whole, waits for a slot, runs it there.
+/// Reads the request whole, or its beginning where the route says so; waits for a slot, runs it there.
 pub(crate) async fn respond(
     app: &AppRoute,
     request: &Request<'_>,
@@ -109,19 +110,45 @@ pub(crate) async fn respond(
     upload: &mut impl Upload,
     journal: &mut Journal,
 ) -> Result<Answer, Failure> {
-    let body = spool::read(upload, &app.settings.spooling).await?;
+    let (body, feed) = spool::receive(upload, &app.settings.spooling, request.id).await?;
     journal.received = body.length();
-    let (slot, written) = tokio::select! {
-        biased;
-        begun = begin(app, request, peer, &body, journal) => begun?,
-        () = upload.left() => return Err(Failure::ClientLeft),
+    let Some(feed) = feed else {
+        return tokio::select! {
+            biased;
+            answer = run(app, request, peer, body, journal) => answer,
+            () = upload.left() => Err(Failure::ClientLeft),
+        };
     };
+    let (answer, received) = {
+        let run = run(app, request, peer, body, journal);
+        feed.beside(upload, run).await
+    };
+    journal.received = received;
+    answer
+}
+
+/// Waits for a slot and runs the request in it.
+async fn run(
+    app: &AppRoute,
+    request: &Request<'_>,
+    peer: &Peer,
+    body: Spooled,
+    journal: &mut Journal,
+) -> Result<Answer, Failure> {
+    // A slot that waits for a client is one that others do not get.
+    let stream = if body.is_coming() {
+        let stream = app.pool.stream(app.settings.streams);
+        let full = || Failure::StreamsFull {
+            app: Arc::clone(&app.pool.app),
+        };
+        Some(stream.ok_or_else(full)?)
+    } else {
+        None
+    };
+    let (mut slot, written) = begin(app, request, peer, &body, journal).await?;
+    slot.set_stream(stream);
     journal.slot = Some(slot.place());
-    tokio::select! {
-        biased;
-        response = run::run(slot, app, request, body, written, journal) => response,
-        () = upload.left() => Err(Failure::ClientLeft),
-    }
+    run::run(slot, app, request, body, written, journal).await
 }
 
 /// Writes the request to a slot. A worker that died a moment ago may still seem to be there; as long as not a byte has been

@@ -150,8 +150,15 @@ impl Slot {
 
     /// Begins a live response; `false` if there are `most` already.
     pub(crate) fn stream(&mut self, most: Option<usize>) -> bool {
-        self.stream = self.pool.stream(most);
+        if self.stream.is_none() {
+            self.stream = self.pool.stream(most);
+        }
         self.stream.is_some()
+    }
+
+    /// It takes a request that is still coming.
+    pub(super) fn set_stream(&mut self, stream: Option<Stream>) {
+        self.stream = stream;
     }
 
     /// The worker it belongs to.

@@ -414,6 +414,13 @@ impl Writer {
     pub(crate) fn end(self, how: Result<(), Failure>) {
         self.shared.lock().end.get_or_insert(how);
     }
+
+    /// All was written.
+    pub(crate) fn finish(&mut self) {
+        let mut state = self.shared.lock();
+        state.end.get_or_insert(Ok(()));
+        state.wake_reader();
+    }
 }
 
 impl Drop for Writer {

@@ -4,7 +4,7 @@
 //! connection is this request's failure, and it is never tried again (RFC 9110 §9.2.2 would allow it for some methods; an
 //! application's author expects it for none).
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use message::{
@@ -12,7 +12,7 @@ use message::{
     head::ResponseHead,
     refusal::Refusal,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Connection, Origin,
@@ -75,19 +75,30 @@ pub(crate) async fn answer(
     let Connection {
         wire, out, timer, ..
     } = connection;
-    let file = match body {
+    let rest = match body {
         Spooled::None | Spooled::Memory(_) => None,
-        Spooled::File(file) => Some(Rest { file, sent: 0 }),
+        Spooled::File(file) => Some(Rest::File { file, sent: 0 }),
+        Spooled::Coming { rest, .. } => Some(Rest::Coming(rest)),
     };
-    let answered = if written == out.len() && file.is_none() {
+    let answered = if written == out.len() && rest.is_none() {
         let head = timer.bound(deadline, wire.head()).await;
         head.map(|head| head.map(|head| (head, None)).map_err(Unanswered::Head))
     } else {
         let unsent = Unsent {
             piece: Bytes::copy_from_slice(&out[written..]),
-            file,
+            rest,
         };
-        timer.bound(deadline, send_and_read(wire, unsent)).await
+        match unsent.rest {
+            Some(Rest::Coming(_)) => {
+                let patience = deadline - Instant::now();
+                Ok(send_and_read(wire, unsent, Some(patience)).await)
+            }
+            _ => {
+                timer
+                    .bound(deadline, send_and_read(wire, unsent, None))
+                    .await
+            }
+        }
     };
     out.clear();
     answered.unwrap_or(Err(Unanswered::Late))
@@ -95,9 +106,13 @@ pub(crate) async fn answer(
 
 /// Sends what is left of the request while the response head is awaited. Both at once: an app may answer before it has read
 /// what was sent, with more than a socket holds, and then each side would wait for the other.
+///
+/// `patience` is for a request that is still coming, whose time is its client's: the origin has that long to take each piece, and
+/// then to answer.
 async fn send_and_read(
     wire: &mut Wire,
     mut unsent: Unsent,
+    patience: Option<Duration>,
 ) -> Result<(ResponseHead, Option<Unsent>), Unanswered> {
     let socket = &wire.socket;
     let mut head = std::pin::pin!(read_head(
@@ -108,8 +123,12 @@ async fn send_and_read(
     let head = tokio::select! {
         biased;
         head = &mut head => return answered_early(head, unsent),
-        sent = unsent.send(socket) => match sent {
-            Ok(()) => head.await,
+        sent = unsent.send(socket, patience) => match sent {
+            Ok(()) => match patience {
+                None => head.await,
+                Some(patience) => timeout(patience, head).await.map_err(|_| Unanswered::Late)?,
+            },
+            Err(SendError::Late) => return Err(Unanswered::Late),
             // What the origin has said before its end is found by the reader.
             Err(SendError::Origin) => {
                 return answered_early(head.await, unsent);
@@ -133,13 +152,36 @@ fn answered_early(
 pub(crate) struct Unsent {
     /// Read, and not yet written.
     piece: Bytes,
-    file: Option<Rest>,
+    rest: Option<Rest>,
 }
 
-/// What lies in a file of it.
-struct Rest {
-    file: Scratch,
-    sent: u64,
+/// Where the rest of it is.
+enum Rest {
+    /// In a file, but for what has been read of it.
+    File { file: Scratch, sent: u64 },
+    /// On its way.
+    Coming(pipe::Reader),
+}
+
+impl Rest {
+    /// The next piece; empty after the last.
+    async fn next(&mut self) -> Result<Bytes, SendError> {
+        match self {
+            Self::File { file, sent } if *sent == file.length() => Ok(Bytes::new()),
+            Self::File { file, sent } => {
+                let piece = file.reader().read(*sent..file.length()).await;
+                let piece = piece.map_err(SendError::File)?;
+                *sent += piece.len() as u64;
+                Ok(piece)
+            }
+            Self::Coming(pieces) => match pieces.next().await {
+                None => Ok(Bytes::new()),
+                Some(Ok(piece)) => Ok(piece),
+                // Whoever brought it has said why.
+                Some(Err(_)) => Err(SendError::Origin),
+            },
+        }
+    }
 }
 
 enum SendError {
@@ -147,28 +189,35 @@ enum SendError {
     Origin,
     /// The file cannot be read.
     File(io::Error),
+    /// The origin has not taken any for too long.
+    Late,
 }
 
 impl Unsent {
     /// Sends all of it. Cancel-safe: whatever a dropped future has not sent is still here.
-    async fn send(&mut self, to: &Socket) -> Result<(), SendError> {
+    async fn send(&mut self, to: &Socket, patience: Option<Duration>) -> Result<(), SendError> {
         loop {
             while !self.piece.is_empty() {
-                match to.write_some(&self.piece).await {
+                let write = to.write_some(&self.piece);
+                let written = match patience {
+                    None => write.await,
+                    Some(patience) => {
+                        let written = timeout(patience, write).await;
+                        written.map_err(|_| SendError::Late)?
+                    }
+                };
+                match written {
                     Ok(written @ 1..) => self.piece.advance(written),
                     _ => return Err(SendError::Origin),
                 }
             }
-            let Some(Rest { file, sent }) = &mut self.file else {
+            let Some(rest) = &mut self.rest else {
                 return Ok(());
             };
-            if *sent == file.length() {
-                self.file = None;
-                return Ok(());
+            self.piece = rest.next().await?;
+            if self.piece.is_empty() {
+                self.rest = None;
             }
-            let piece = file.reader().read(*sent..file.length()).await;
-            self.piece = piece.map_err(SendError::File)?;
-            *sent += self.piece.len() as u64;
         }
     }
 }
@@ -478,10 +527,10 @@ async fn fill(wire: &mut Wire, unsent: &mut Option<Unsent>) -> Result<io::Result
     tokio::select! {
         biased;
         read = &mut read => return Ok(read),
-        sent = rest.send(socket) => match sent {
+        sent = rest.send(socket, None) => match sent {
             Ok(()) => *unsent = None,
             // It may still answer.
-            Err(SendError::Origin) => {}
+            Err(SendError::Origin | SendError::Late) => {}
             Err(SendError::File(error)) => return Err(Failure::Spool(error)),
         },
     }

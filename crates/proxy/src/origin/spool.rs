@@ -5,21 +5,29 @@
 //! long has passed, come slower than `limits.body_rate`. There is no deadline for the whole: a large upload over a slow line
 //! is honest work (Caddy's absolute deadline broke such uploads).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use config::site::Limits;
 use message::framing::Body;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     buffer::{
-        Store,
+        Holding, Store,
         budget::Share,
+        pipe::{self, Gone, pipe},
         scratch::{BLOCK, Scratch, ScratchError},
     },
     failure::Failure,
-    request::Upload,
+    request::{RequestId, Upload},
 };
 
 /// How content is read.
@@ -30,9 +38,11 @@ pub(crate) struct Spooling {
     memory: usize,
     silence: Duration,
     rate: u64,
+    /// Whether it is read whole.
+    whole: bool,
 }
 
-/// The whole content of a request.
+/// The content of a request.
 #[derive(Debug)]
 pub(crate) enum Spooled {
     /// There was none.
@@ -41,16 +51,25 @@ pub(crate) enum Spooled {
     Memory(Bytes),
     /// It went into a file.
     File(Scratch),
+    /// It is still coming.
+    Coming {
+        /// All of it.
+        length: u64,
+        /// What comes, and goes to the origin as it comes.
+        rest: pipe::Reader,
+    },
 }
 
 impl Spooling {
-    pub(crate) fn new(store: &Arc<Store>, limits: &Limits) -> Self {
+    /// As the table has it; `whole`, or as it comes.
+    pub(crate) fn new(store: &Arc<Store>, limits: &Limits, whole: bool) -> Self {
         Self {
             store: Arc::clone(store),
             limit: limits.body,
             memory: usize::try_from(limits.body_memory).unwrap_or(usize::MAX),
             silence: limits.body_timeout,
             rate: limits.body_rate,
+            whole,
         }
     }
 
@@ -62,6 +81,7 @@ impl Spooling {
             memory: 10,
             silence: Duration::from_secs(30),
             rate: 2,
+            whole: true,
         }
     }
 }
@@ -73,7 +93,129 @@ impl Spooled {
             Self::None => 0,
             Self::Memory(bytes) => bytes.len() as u64,
             Self::File(file) => file.length(),
+            Self::Coming { length, .. } => *length,
         }
+    }
+
+    /// Whether it is not all here.
+    pub(crate) fn is_coming(&self) -> bool {
+        matches!(self, Self::Coming { .. })
+    }
+}
+
+/// Reads content until the request can go to its origin: all of it, or, where it is not to be buffered, its beginning. A client that
+/// never begins holds nobody up.
+pub(crate) async fn receive<'how>(
+    upload: &mut impl Upload,
+    how: &'how Spooling,
+    id: RequestId,
+) -> Result<(Spooled, Option<Feed<'how>>), Failure> {
+    let length = match upload.framing() {
+        Body::Length(length) if !how.whole && (1..=how.limit).contains(&length) => length,
+        _ => return Ok((read(upload, how).await?, None)),
+    };
+    let pace = Pace::new(how);
+    let first = pace.next(upload, 0).await?.unwrap_or_default();
+    let received = first.len() as u64;
+    if received == length {
+        return Ok((Spooled::Memory(first), None));
+    }
+    let holding = Holding {
+        store: Arc::clone(&how.store),
+        memory: how.memory,
+        disk: 0,
+    };
+    let (mut writer, rest) = pipe(holding, id);
+    // There is a reader, and an empty pipe takes any piece.
+    let _ = writer.write(first, None).await;
+    let feed = Feed {
+        pace,
+        writer,
+        received: Arc::new(AtomicU64::new(received)),
+        length,
+    };
+    Ok((Spooled::Coming { length, rest }, Some(feed)))
+}
+
+/// The rest of content that is still coming, on its way to the origin.
+#[derive(Debug)]
+pub(crate) struct Feed<'how> {
+    pace: Pace<'how>,
+    writer: pipe::Writer,
+    received: Arc<AtomicU64>,
+    length: u64,
+}
+
+impl Feed<'_> {
+    /// Brings the rest while the request runs; also says how much came. An answer that comes before the end of the content waits
+    /// for that, since clients do not read before they have sent, unless nobody takes any more of it.
+    pub(crate) async fn beside<T>(
+        mut self,
+        upload: &mut impl Upload,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> (Result<T, Failure>, u64) {
+        let received = Arc::clone(&self.received);
+        let silence = self.pace.how.silence;
+        let mut work = std::pin::pin!(work);
+        let early = {
+            let mut bring = std::pin::pin!(self.bring(upload));
+            tokio::select! {
+                biased;
+                done = &mut work => match done {
+                    Err(failure) => Err(failure),
+                    Ok(done) => tokio::select! {
+                        fed = bring => fed.map(|()| Some(done)),
+                        () = rests(&received, silence) => Ok(Some(done)),
+                    },
+                },
+                fed = &mut bring => fed.map(|()| None),
+            }
+        };
+        let done = match early {
+            Ok(Some(done)) => Ok(done),
+            Err(failure) => Err(failure),
+            Ok(None) => tokio::select! {
+                biased;
+                done = work => done,
+                () = upload.left() => Err(Failure::ClientLeft),
+            },
+        };
+        (done, received.load(Ordering::Relaxed))
+    }
+
+    /// Brings what comes, until that is all, or nobody takes it.
+    async fn bring(&mut self, upload: &mut impl Upload) -> Result<(), Failure> {
+        let mut received = self.received.load(Ordering::Relaxed);
+        while received < self.length {
+            let next = tokio::select! {
+                biased;
+                next = self.pace.next(upload, received) => next?,
+                () = self.writer.gone() => return Ok(()),
+            };
+            let Some(piece) = next else {
+                return Err(Failure::ClientLeft);
+            };
+            received += piece.len() as u64;
+            self.received.store(received, Ordering::Relaxed);
+            if self.writer.write(piece, None).await == Err(Gone) {
+                return Ok(());
+            }
+        }
+        self.writer.finish();
+        Ok(())
+    }
+}
+
+/// Resolves when a counter has not moved for that long.
+async fn rests(counter: &AtomicU64, time: Duration) {
+    let mut before = None;
+    loop {
+        let now = Some(counter.load(Ordering::Relaxed));
+        if now == before {
+            return;
+        }
+        before = now;
+        sleep(time).await;
     }
 }
 
@@ -181,6 +323,7 @@ impl<'how> Taken<'how> {
 }
 
 /// How fast the content comes.
+#[derive(Debug)]
 struct Pace<'how> {
     how: &'how Spooling,
     begun: Instant,
@@ -232,7 +375,7 @@ mod tests {
         async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
             match self.pieces.pop_front() {
                 Some((after, piece)) => {
-                    tokio::time::sleep(after).await;
+                    sleep(after).await;
                     Ok(Some(Bytes::from_static(piece)))
                 }
                 None if self.stalls => pending().await,
@@ -269,6 +412,7 @@ mod tests {
                 assert_eq!(whole.expect("readable").len() as u64, file.length());
                 format!("file {}", file.length())
             }
+            Ok(Spooled::Coming { .. }) => "coming".to_owned(),
             Err(failure) => failure.cause().to_owned(),
         }
     }
@@ -320,6 +464,62 @@ mod tests {
         assert_eq!(outcome_with(chunked, &how).await, "spool-full");
         let budget = &how.store.budget;
         assert_eq!((budget.memory.used(), budget.disk.used()), (0, 0));
+    }
+
+    /// What an origin sees of an upload that is not buffered, and how the exchange ends when it answers after so many bytes.
+    async fn streamed(mut upload: Pieces, answers_after: usize) -> String {
+        let how = Spooling {
+            whole: false,
+            ..Spooling::for_tests()
+        };
+        let (body, feed) = match receive(&mut upload, &how, RequestId::new()).await {
+            Ok(received) => received,
+            Err(failure) => return failure.cause().to_owned(),
+        };
+        let (Spooled::Coming { mut rest, .. }, Some(feed)) = (body, feed) else {
+            return "whole".to_owned();
+        };
+        let work = async move {
+            let mut seen = 0;
+            while seen < answers_after
+                && let Some(piece) = rest.next().await
+            {
+                seen += piece?.len();
+            }
+            // An origin that is not done takes what comes after its answer, one that is takes nothing.
+            Ok((seen, (answers_after > 1).then_some(rest)))
+        };
+        let (done, received) = feed.beside(&mut upload, work).await;
+        match done {
+            Ok((seen, _)) => format!("{seen} seen, {received} came"),
+            Err(failure) => format!("{} after {received}", failure.cause()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_buffered_is_passed_on_as_it_comes() {
+        let five = |count| pieces(Body::Length(50), 2, count, b"12345");
+        assert_eq!(streamed(five(10), 50).await, "50 seen, 50 came");
+        assert_eq!(streamed(five(10), 1).await, "5 seen, 10 came", "it is done");
+        // An answer in the middle waits for the end, up to what the pipe holds, and no longer than for a client that rests.
+        assert_eq!(streamed(five(10), 45).await, "45 seen, 50 came");
+        assert_eq!(streamed(five(10), 20).await, "20 seen, 35 came");
+        let mut silent = five(4);
+        silent.stalls = true;
+        assert_eq!(streamed(silent, 50).await, "body-timeout after 20");
+        assert_eq!(streamed(five(4), 50).await, "client-left after 20");
+        assert_eq!(
+            streamed(pieces(Body::Length(5), 0, 1, b"12345"), 5).await,
+            "whole"
+        );
+        assert_eq!(
+            streamed(pieces(Body::Chunked, 0, 4, b"12345"), 5).await,
+            "whole"
+        );
+        assert_eq!(
+            streamed(pieces(Body::Length(101), 0, 0, b""), 5).await,
+            "body-too-large"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,6 +57,7 @@ impl UpstreamRoute {
         upstream: Arc<Upstream>,
         limits: &site::Limits,
         store: &Arc<Store>,
+        whole: bool,
         stripped: Option<usize>,
     ) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -66,7 +67,7 @@ impl UpstreamRoute {
             queue_timeout: limits.queue_timeout,
             queue_length: size(limits.queue_length),
             holding: Holding::new(store, limits),
-            spooling: Spooling::new(store, limits),
+            spooling: Spooling::new(store, limits, whole),
         }
     }
 
@@ -166,7 +167,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Reads the request whole, finds a member that takes it, and brings its answer.
+/// Reads the request whole, or its beginning where the route says so; finds a member that takes it, and brings its answer.
 pub(crate) async fn respond(
     route: &UpstreamRoute,
     request: &Request<'_>,
@@ -174,19 +175,34 @@ pub(crate) async fn respond(
     journal: &mut Journal,
 ) -> Result<Response, Failure> {
     let upgrade = Upgrade::wanted(request, upload.framing());
-    let body = spool::read(upload, &route.spooling).await?;
+    let (body, feed) = spool::receive(upload, &route.spooling, request.id).await?;
     journal.received = body.length();
-    let (lease, written) = tokio::select! {
-        biased;
-        begun = begin(route, request, upgrade.as_ref(), &body, journal) => begun?,
-        () = upload.left() => return Err(Failure::ClientLeft),
+    let Some(feed) = feed else {
+        return tokio::select! {
+            biased;
+            response = run(route, request, upgrade, body, journal) => response,
+            () = upload.left() => Err(Failure::ClientLeft),
+        };
     };
+    let (response, received) = {
+        let run = run(route, request, upgrade, body, journal);
+        feed.beside(upload, run).await
+    };
+    journal.received = received;
+    response
+}
+
+/// Finds a member and has the request answered there.
+async fn run(
+    route: &UpstreamRoute,
+    request: &Request<'_>,
+    upgrade: Option<Upgrade>,
+    body: Spooled,
+    journal: &mut Journal,
+) -> Result<Response, Failure> {
+    let (lease, written) = begin(route, request, upgrade.as_ref(), &body, journal).await?;
     journal.member = Some(lease.label());
-    tokio::select! {
-        biased;
-        response = run::run(lease, route, request, upgrade, body, written, journal) => response,
-        () = upload.left() => Err(Failure::ClientLeft),
-    }
+    run::run(lease, route, request, upgrade, body, written, journal).await
 }
 
 /// Writes the request to a member. As long as not a byte has been written to it, the request is not in it, and goes to the
