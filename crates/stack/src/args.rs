@@ -1,6 +1,7 @@
 //! The command line: every command, its help and its examples. The man pages and the shell completions are made from
 //! this, so what is said here is said everywhere.
 
+pub(crate) mod install;
 pub(crate) mod serve;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -12,6 +13,7 @@ use clap::{
 };
 use clap_complete::Shell;
 
+pub(crate) use self::install::{Install, Place};
 use crate::{failure::Failure, load::PLACES, version};
 
 /// The environment variable that names the configuration.
@@ -107,6 +109,12 @@ Examples:
   stack init
   stack init /srv/web --print")]
     Init(Init),
+    /// Put this program in place as a systemd service.
+    #[command(after_help = install::INSTALL_EXAMPLES)]
+    Install(Install),
+    /// Remove what `stack install` has put.
+    #[command(after_help = install::UNINSTALL_EXAMPLES)]
+    Uninstall(Place),
     /// Say how the whole that serves a configuration is.
     #[command(after_help = "\
 Examples:

@@ -7,7 +7,9 @@ mod exec;
 mod failure;
 mod identity;
 mod init;
+mod install;
 mod load;
+mod module;
 mod pages;
 mod passwd;
 mod proxy;
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         Command::Check(file) => check::run(&file),
         Command::Exec(asked) => exec::run(&asked),
         Command::Init(asked) => init::run(&asked),
+        Command::Install(asked) => install::install(&asked),
+        Command::Uninstall(asked) => install::uninstall(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Trace(asked) => trace::run(&asked),
         Command::Reference => pages::reference(),

@@ -142,6 +142,7 @@ impl User {
             Permission::Enter => 0o1,
             Permission::Read => 0o4,
             Permission::Use => 0o5,
+            Permission::Write => 0o3,
         };
         if granted & bits == bits {
             return Some(true);
@@ -188,6 +189,8 @@ pub enum Permission {
     Read,
     /// Go into a folder and see what is there, or run a script.
     Use,
+    /// Make and remove files in a folder.
+    Write,
 }
 
 /// A group of this machine.

@@ -24,10 +24,7 @@ use super::{
     listen::{self, Given, Listening},
     logs::Logs,
 };
-use crate::{failure::Failure, identity::Identities};
-
-/// The module that workers load; empty in a checkout, where it lies beside the executable (`build.rs`).
-static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/module"));
+use crate::{failure::Failure, identity::Identities, module::EMBEDDED};
 
 /// What is open.
 #[derive(Debug)]
@@ -115,8 +112,8 @@ fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Opti
 }
 
 fn module() -> Result<Module, Failure> {
-    if !MODULE.is_empty() {
-        return Ok(Module::embedded(MODULE).context("no memory for the Python module")?);
+    if !EMBEDDED.is_empty() {
+        return Ok(Module::embedded(EMBEDDED).context("no memory for the Python module")?);
     }
     let executable = std::env::current_exe().context("cannot find out where this program is")?;
     Ok(Module::beside(&executable)?)

@@ -38,7 +38,7 @@ def process():
 @app.get("/write")
 def write():
     answers = {}
-    for path in ("/etc/here", "/usr/here", "/srv/web/here", "/tmp/here"):
+    for path in ("/etc/here", "/usr/here", "/srv/web/here", "/srv/web/media/here", "/tmp/here"):
         try:
             open(path, "w").close()
             answers[path] = "written"
