@@ -3,7 +3,7 @@
 //! The order is the design: nothing is done for a request before it is admitted, nothing is asked of a worker before the
 //! request is whole, and whatever goes wrong in any step is turned into a response here, at the bottom, and nowhere else.
 
-use std::time::SystemTime;
+use std::time::Instant;
 
 use message::{
     head::{Method, RequestHead},
@@ -15,7 +15,7 @@ use crate::{
     access::{Cors, Passed},
     admit::admit,
     app::{self, AppRoute},
-    compress,
+    clock, compress,
     failure::Failure,
     files::{self, Elsewhere, Handed, handed},
     journal::{Journal, Route},
@@ -255,7 +255,7 @@ fn is_challenge(host: &Host, request: &Request<'_>) -> bool {
 /// What every response says of itself: when it was made, by what, and under which id it is in the logs.
 fn signed(response: Response, plan: &Plan, journal: &Journal) -> Response {
     let response = response
-        .with("Date", date(SystemTime::now()).as_bytes())
+        .with("Date", date(clock::wall(Instant::now())).as_bytes())
         .with("X-Request-ID", journal.id.as_str());
     if plan.server_header {
         response.with("Server", "stack")

@@ -2,10 +2,10 @@
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use message::head::{RequestHead, Version};
@@ -13,6 +13,7 @@ use telemetry::access::{self, Log, Record};
 
 use crate::{
     app::slot::Place,
+    clock,
     failure::{Failure, Who},
     figures::Exchange,
     plan::Plan,
@@ -42,7 +43,6 @@ pub(crate) struct Journal {
     /// How long the app took to its response head.
     pub(crate) app_time: Option<Duration>,
     first_byte: Option<Duration>,
-    time: SystemTime,
     begun: Instant,
     failed: Option<Cause>,
 }
@@ -91,7 +91,6 @@ impl Journal {
             queue: Queue::None,
             app_time: None,
             first_byte: None,
-            time: SystemTime::now(),
             begun: Instant::now(),
             failed: None,
         }
@@ -181,13 +180,13 @@ impl Journal {
         let address = self
             .client
             .or_else(|| peer.address.map(|address| address.ip().to_canonical()));
-        let client = address.map(|address| address.to_string());
+        let client = address.map(AddressText::new);
         let field = |name| head.and_then(|head| head.fields.get(name));
         let sent_fields = head.map(Sent);
         log.record(&Record {
-            time: self.time,
+            time: clock::wall(self.begun),
             duration,
-            client: client.as_deref().unwrap_or("unix"),
+            client: client.as_ref().map_or("unix", AddressText::as_str),
             user: self.user.as_deref().unwrap_or("-"),
             method: head.map_or("", |head| head.method.as_str()),
             target: head.map_or(b"", |head| &head.target),
@@ -239,6 +238,55 @@ impl Journal {
             cause.detail
         );
     }
+}
+
+/// An address as text, on the stack: every record has one.
+struct AddressText {
+    /// An IPv6 address has 39 characters at most; one that embeds IPv4 has 45.
+    space: [u8; 45],
+    length: usize,
+}
+
+impl AddressText {
+    fn new(address: IpAddr) -> Self {
+        let mut space = [0; 45];
+        let mut rest = &mut space[..];
+        match address {
+            // Formatting takes as long as a system call's entry.
+            IpAddr::V4(address) => {
+                let [first, others @ ..] = address.octets();
+                decimal(first, &mut rest);
+                for octet in others {
+                    put(b'.', &mut rest);
+                    decimal(octet, &mut rest);
+                }
+            }
+            IpAddr::V6(address) => write!(rest, "{address}").expect("it is long enough"),
+        }
+        let left = rest.len();
+        Self {
+            length: space.len() - left,
+            space,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.space[..self.length]).expect("addresses are ASCII")
+    }
+}
+
+fn decimal(number: u8, out: &mut &mut [u8]) {
+    if number >= 100 {
+        put(b'0' + number / 100, out);
+    }
+    if number >= 10 {
+        put(b'0' + number / 10 % 10, out);
+    }
+    put(b'0' + number % 10, out);
+}
+
+fn put(byte: u8, out: &mut &mut [u8]) {
+    out.write_all(&[byte]).expect("it is long enough");
 }
 
 /// The fields of a head, for a format that asks for one.

@@ -13,6 +13,7 @@ mod admit;
 mod app;
 mod buffer;
 pub mod channel;
+mod clock;
 mod coder;
 mod compress;
 mod confine;

@@ -7,7 +7,11 @@ use std::{
     num::NonZero,
     os::fd::OwnedFd,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
     thread,
     time::Duration,
 };
@@ -38,8 +42,25 @@ use crate::{
 /// Reports that wait for the master to read them; it reads at once, so more than a few means that it is gone.
 const REPORTS: usize = 1024;
 
-/// Resolves when the server stops accepting.
-pub(crate) type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Resolves when the server stops accepting. For one task: it asks to be woken once, and a look at a flag is all that
+/// further polls cost.
+pub(crate) struct Stopping {
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+    asked: bool,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.asked && !self.stopped.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.asked = true;
+        self.wait.as_mut().poll(cx)
+    }
+}
 
 /// Why the proxy process ended.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +133,8 @@ pub(crate) struct Server {
     /// What is counted.
     pub(crate) figures: Arc<Figures>,
     stop: watch::Sender<bool>,
+    /// The same, for who only looks.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -123,15 +146,20 @@ impl Server {
     /// Resolves when the server stops. To be polled until it is ready, and no more.
     pub(crate) fn stopping(&self) -> Stopping {
         let mut stop = self.stop.subscribe();
-        Box::pin(async move {
+        let wait = Box::pin(async move {
             // The sender lives as long as the server, which outlives its connections; its end means stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
-        })
+        });
+        Stopping {
+            wait,
+            asked: false,
+            stopped: Arc::clone(&self.stopped),
+        }
     }
 
     /// Whether the server is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.stop.borrow()
+        self.stopped.load(Ordering::Acquire)
     }
 }
 
@@ -369,6 +397,7 @@ async fn begin(
         door: Door::new(door::connections(&site, kept.descriptors)),
         figures: Arc::clone(&kept.figures),
         stop: watch::Sender::new(false),
+        stopped: Arc::default(),
     });
     for listening in listening {
         tokio::spawn(listening.run(Arc::clone(&server)));
@@ -425,6 +454,7 @@ fn reopen_logs(
 
 /// Stops accepting and waits for what runs, within the grace.
 async fn drain(server: &Server) {
+    server.stopped.store(true, Ordering::Release);
     server.stop.send_replace(true);
     let plan = server.plan();
     let done = server.door.empty();

@@ -364,6 +364,12 @@ pub const ALL: &[Cause] = &[
         "The response could not be compressed.",
     ),
     cause(
+        "file-refused",
+        "worker",
+        500,
+        "The app answered with a path (X-Accel-Redirect, X-Sendfile) that its operator has not opened to it.",
+    ),
+    cause(
         "bad-pseudo-field",
         "client",
         400,

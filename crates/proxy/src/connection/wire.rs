@@ -54,6 +54,23 @@ pub(super) enum Next {
     Closed,
 }
 
+/// When a wait ends. The clock is read only by who has to wait: nearly every head is whole when its first byte is there.
+enum Deadline {
+    In(Duration),
+    At(Instant),
+}
+
+impl Deadline {
+    fn reckon(&mut self) -> Instant {
+        let at = match *self {
+            Self::At(at) => at,
+            Self::In(time) => Instant::now() + time,
+        };
+        *self = Self::At(at);
+        at
+    }
+}
+
 /// What came of one read.
 enum Read {
     More,
@@ -101,7 +118,7 @@ impl<S: Stream> Wire<S> {
     ) -> Next {
         let mut finder = Finder::default();
         let mut begun = !self.buffer.is_empty();
-        let mut deadline = Instant::now() + if begun { whole } else { idle };
+        let mut deadline = Deadline::In(if begun { whole } else { idle });
         loop {
             if !self.buffer.is_empty() {
                 match finder.find(&self.buffer, limits) {
@@ -110,11 +127,11 @@ impl<S: Stream> Wire<S> {
                     Err(refusal) => return Next::Refused(refusal),
                 }
             }
-            match self.read_until(deadline, !begun).await {
+            match self.read_until(&mut deadline, !begun).await {
                 Read::More if begun => {}
                 Read::More => {
                     begun = true;
-                    deadline = Instant::now() + whole;
+                    deadline = Deadline::In(whole);
                 }
                 Read::Late if begun => return Next::Late,
                 Read::Ended | Read::Late | Read::Stopped => return Next::Closed,
@@ -122,7 +139,7 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    async fn read_until(&mut self, deadline: Instant, stoppable: bool) -> Read {
+    async fn read_until(&mut self, deadline: &mut Deadline, stoppable: bool) -> Read {
         if stoppable && self.stopped {
             return Read::Stopped;
         }
@@ -148,7 +165,7 @@ impl<S: Stream> Wire<S> {
                 *stopped = true;
                 return Poll::Ready(Read::Stopped);
             }
-            timer.poll(cx, deadline).map(|()| Read::Late)
+            timer.poll(cx, deadline.reckon()).map(|()| Read::Late)
         })
         .await
     }
@@ -301,7 +318,7 @@ impl<S: Stream> Wire<S> {
         loop {
             self.buffer.clear();
             let silent = deadline.min(Instant::now() + LINGER_SILENCE);
-            match self.read_until(silent, false).await {
+            match self.read_until(&mut Deadline::At(silent), false).await {
                 Read::More => {}
                 Read::Ended | Read::Late | Read::Stopped => return,
             }

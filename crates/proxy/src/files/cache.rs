@@ -7,15 +7,18 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
+use rustix::{
+    process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
+};
 
 /// How long an entry is believed without a look.
 const FRESH: Duration = Duration::from_secs(1);
@@ -80,10 +83,11 @@ impl<T> Entry<T> {
     }
 }
 
-/// Milliseconds on a clock of our own, which begins late enough that 0 is stale.
+/// Milliseconds on a clock that costs next to nothing to read and is exact to some of them; 0 is always stale.
 fn now() -> u64 {
-    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from((BEGUN.elapsed() + FRESH).as_millis()).unwrap_or(u64::MAX)
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let milliseconds = time.tv_sec.saturating_mul(1000) + time.tv_nsec / 1_000_000;
+    u64::try_from(milliseconds).unwrap_or(0) + FRESH.as_millis() as u64
 }
 
 /// What is known of a path.
@@ -110,7 +114,6 @@ pub(super) struct Key<'a> {
 #[derive(Debug)]
 pub(super) struct Cache<T> {
     shards: [Mutex<Halves<T>>; SHARDS],
-    chooser: RandomState,
     most: Most,
 }
 
@@ -130,7 +133,7 @@ struct Halves<T> {
 
 #[derive(Debug)]
 struct Half<T> {
-    entries: HashMap<Box<[u8]>, Kept<T>>,
+    entries: HashMap<Box<[u8]>, Kept<T>, Hashing>,
     weight: Weight,
 }
 
@@ -140,10 +143,41 @@ struct Kept<T> {
     weight: Weight,
 }
 
+type Hashing = BuildHasherDefault<Mix>;
+
+/// Eight bytes at a time, and without a secret: only paths of files that are there are kept, so a visitor cannot choose keys
+/// that collide.
+#[derive(Debug, Default)]
+struct Mix(u64);
+
+impl Mix {
+    fn add(&mut self, word: u64) {
+        // The odd constant of FxHash; the product's upper half is folded into the lower, where a table looks.
+        let product = u128::from(self.0 ^ word) * 0xf135_7aea_2e62_a9c5_u128;
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+}
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.add(u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.add(u64::from_le_bytes(last) ^ (bytes.len() as u64).rotate_left(32));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl<T> Default for Half<T> {
     fn default() -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             weight: Weight::default(),
         }
     }
@@ -204,7 +238,6 @@ impl<T> Cache<T> {
                     old: Half::default(),
                 })
             }),
-            chooser: RandomState::new(),
             most: Most {
                 entries: ENTRIES / SHARDS,
                 files: (files / SHARDS).max(1),
@@ -289,7 +322,8 @@ impl<T> Cache<T> {
     }
 
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Halves<T>> {
-        let index = self.chooser.hash_one(key) as usize % SHARDS;
+        // The table takes the lower bits.
+        let index = (Hashing::default().hash_one(key) >> 48) as usize % SHARDS;
         lock(&self.shards[index])
     }
 }

@@ -54,12 +54,17 @@ fn field(value: Option<&[u8]>, out: &mut Vec<u8>) {
 /// `ngx_http_log_escape`: `"`, `\`, controls, DEL and everything from 0x80 become `\xHH`, in capitals.
 pub(super) fn escape(value: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in value {
-        if matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff) {
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff);
+    // Nearly always all of it.
+    let plain = value.iter().take_while(|byte| is_plain(byte)).count();
+    let (plain, rest) = value.split_at(plain);
+    out.extend_from_slice(plain);
+    for byte in rest {
+        if !is_plain(byte) {
             let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]);
             out.extend_from_slice(&[b'\\', b'x', high, low]);
         } else {
-            out.push(byte);
+            out.push(*byte);
         }
     }
 }

@@ -296,7 +296,7 @@ impl<S: Stream> Connection<S> {
 
     /// Nothing is to be done: waits, and says what to do when something has lasted too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        if !self.stopped && self.stop.as_mut().poll(cx).is_ready() {
+        if !self.stopped && Pin::new(&mut self.stop).poll(cx).is_ready() {
             self.stopped = true;
             self.session().warn();
             return Poll::Ready(None);
