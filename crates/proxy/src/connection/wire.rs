@@ -40,7 +40,13 @@ pub(super) struct Wire<S> {
     timer: Timer,
     stop: Stopping,
     stopped: bool,
+    /// Whether no request has come yet.
+    fresh: bool,
 }
+
+/// How long a client that has just connected may take to send, when we stop: its request is on its way, and would be lost. A
+/// connection that a browser opened ahead of need holds nobody up for longer.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// What came of waiting for a request.
 pub(super) enum Next {
@@ -106,6 +112,7 @@ impl<S: Stream> Wire<S> {
             timer: Timer::new(first),
             stop,
             stopped: false,
+            fresh: true,
         }
     }
 
@@ -119,21 +126,29 @@ impl<S: Stream> Wire<S> {
         let mut finder = Finder::default();
         let mut begun = !self.buffer.is_empty();
         let mut deadline = Deadline::In(if begun { whole } else { idle });
+        let mut stoppable = true;
         loop {
             if !self.buffer.is_empty() {
                 match finder.find(&self.buffer, limits) {
-                    Ok(Some(length)) => return Next::Head(self.buffer.split_to(length).freeze()),
+                    Ok(Some(length)) => {
+                        self.fresh = false;
+                        return Next::Head(self.buffer.split_to(length).freeze());
+                    }
                     Ok(None) => {}
                     Err(refusal) => return Next::Refused(refusal),
                 }
             }
-            match self.read_until(&mut deadline, !begun).await {
+            match self.read_until(&mut deadline, stoppable && !begun).await {
                 Read::More if begun => {}
                 Read::More => {
                     begun = true;
                     deadline = Deadline::In(whole);
                 }
                 Read::Late if begun => return Next::Late,
+                Read::Stopped if self.fresh => {
+                    stoppable = false;
+                    deadline = Deadline::In(ON_ITS_WAY);
+                }
                 Read::Ended | Read::Late | Read::Stopped => return Next::Closed,
             }
         }
