@@ -46,5 +46,6 @@ mod shutdown;
 mod slow_clients;
 mod startup;
 mod stuck;
+mod tls;
 mod upstream;
 mod wsgi;

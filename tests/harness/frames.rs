@@ -7,7 +7,7 @@ use std::{
 };
 
 use message::hpack::Decoder;
-use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 use super::{PATIENCE, client::tls_config};
 
@@ -119,6 +119,22 @@ impl Frames {
         let config = Arc::new(tls_config(&[b"h2"]));
         let session = ClientConnection::new(config, name).expect("a valid configuration");
         Self::over(StreamOwned::new(session, tcp))
+    }
+
+    /// In the clear, with the preface and an empty SETTINGS sent.
+    pub fn plain(address: SocketAddr) -> Self {
+        let mut frames = Self::over(connect(address));
+        frames.begin();
+        frames
+    }
+
+    /// Over TLS with this configuration, the preface and an empty SETTINGS sent.
+    pub fn with(address: SocketAddr, config: ClientConfig, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).expect("a valid name");
+        let session = ClientConnection::new(Arc::new(config), name).expect("valid");
+        let mut frames = Self::over(StreamOwned::new(session, connect(address)));
+        frames.begin();
+        frames
     }
 
     fn over(stream: impl Read + Write + Send + 'static) -> Self {

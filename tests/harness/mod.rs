@@ -9,6 +9,7 @@ pub mod frames;
 pub mod h2;
 pub mod load;
 pub mod origin;
+pub mod tls;
 pub mod venv;
 
 use std::{

@@ -7,7 +7,9 @@
 use std::str;
 
 use memchr::memchr;
-use message::handoff::{GREETING, Handoff, REQUEST, SCRIPT, TARGET, USER};
+use message::handoff::{
+    CERTIFICATE, Certificate, GREETING, Handoff, REQUEST, SCRIPT, TARGET, USER,
+};
 
 use crate::content::Content;
 
@@ -59,6 +61,7 @@ pub(crate) struct Index {
     raw_target: Option<Span>,
     script: Option<Span>,
     user: Option<Span>,
+    certificate: Option<Span>,
     greeting: Option<Span>,
     content_length: Option<u64>,
     fields: Vec<(Span, Span)>,
@@ -71,6 +74,7 @@ impl Index {
         self.raw_target = None;
         self.script = None;
         self.user = None;
+        self.certificate = None;
         self.greeting = None;
         self.content_length = None;
         self.fields.clear();
@@ -132,6 +136,8 @@ impl Index {
                 self.script = Some(value);
             } else if text == USER.as_bytes() {
                 self.user = Some(value);
+            } else if text == CERTIFICATE.as_bytes() {
+                self.certificate = Some(value);
             } else if text == GREETING.as_bytes() {
                 self.greeting = Some(value);
             }
@@ -232,6 +238,12 @@ impl<'a> Request<'a> {
     /// The user who has shown to be it, if any had to: `REMOTE_USER`.
     pub fn user(&self) -> Option<&'a [u8]> {
         self.index.user.map(|value| value.of(self.head))
+    }
+
+    /// What came of asking for a client's certificate: `None` where nobody asked, `Some(None)` where it showed none.
+    pub fn certificate(&self) -> Option<Option<Certificate<'a>>> {
+        let value = self.index.certificate?;
+        Some(Certificate::parse(value.of(self.head)))
     }
 
     /// Who asks: the client, the scheme, the server's name and port, the request id.

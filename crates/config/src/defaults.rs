@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Forwarded, Limits, Listen, Queue, Strategy};
+use crate::site::{Forwarded, Limits, Listen, Need, Queue, Strategy, UnknownNames};
 
 /// A key that holds a figure: what it is when nothing is written, and what may be written.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,8 @@ pub(crate) const HEAD: Figure<u64> = figure("head", 16 * KIB, 512, 4 * MIB);
 pub(crate) const FIELDS: Figure<u64> = figure("fields", 100, 1, 10_000);
 // A proxy sends it with its first packet, and is near.
 pub(crate) const PROXY_PROTOCOL_TIMEOUT: Figure<Duration> = time("proxy_protocol_timeout", 3);
+// More than a core finishes in the time that a patient client waits; each costs some 40 KiB until it is done.
+pub(crate) const HANDSHAKES: Figure<u64> = figure("handshakes", 2048, 1, 1_000_000);
 // Two round trips on the worst line, with retransmissions.
 pub(crate) const HANDSHAKE_TIMEOUT: Figure<Duration> = time("handshake_timeout", 10);
 // A head is a packet or two; slower is an attack (slowloris).
@@ -218,6 +220,22 @@ pub(crate) const FORWARDED: Forwarded = Forwarded::XForwarded;
 // Many proxies pass on a client's X-Forwarded-Host as it came.
 pub(crate) const FORWARDED_HOST: bool = false;
 
+// Who trusts an authority for clients wants to know its clients.
+pub(crate) const CLIENT_AUTH: Need = Need::Required;
+// A browser keeps it for that long, whatever becomes of the site; what two years are for is said by nobody.
+pub(crate) const HSTS: Figure<Duration> = Figure {
+    key: "age",
+    default: seconds(365 * 86_400),
+    least: Duration::ZERO,
+    most: seconds(10 * 365 * 86_400),
+};
+/// What browsers ask of sites that they know beforehand.
+pub(crate) const PRELOAD_AGE: Duration = seconds(365 * 86_400);
+// Only who speaks to us over a network of its own can have use for it.
+pub(crate) const H2C: bool = false;
+// A browser then shows a page that says what is wrong (421), where it would show an error of its own.
+pub(crate) const UNKNOWN_NAMES: UnknownNames = UnknownNames::Default;
+
 // It says who answered where several servers stand in a row, and no version.
 pub(crate) const SERVER_HEADER: bool = true;
 
@@ -252,6 +270,7 @@ impl Default for Limits {
             head: HEAD.default,
             fields: FIELDS.default,
             proxy_protocol_timeout: PROXY_PROTOCOL_TIMEOUT.default,
+            handshakes: HANDSHAKES.default,
             handshake_timeout: HANDSHAKE_TIMEOUT.default,
             head_timeout: HEAD_TIMEOUT.default,
             body_timeout: BODY_TIMEOUT.default,

@@ -47,8 +47,14 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     );
     for host in &site.hosts {
         problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
-        if let Tls::Files { cert, key } = &host.tls.value {
-            problems.extend([cert, key].into_iter().filter_map(readable));
+        if let Tls::Files(pairs) = &host.tls.value {
+            let files = pairs
+                .iter()
+                .flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
+            problems.extend(files.flatten().filter_map(readable));
+        }
+        if let Some(clients) = &host.clients {
+            problems.extend(readable(&clients.authorities));
         }
         let own = host.routes.iter().map(|route| &route.access);
         for access in std::iter::once(&host.access).chain(own) {

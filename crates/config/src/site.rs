@@ -74,6 +74,10 @@ pub struct Server {
     pub redact: Vec<String>,
     /// Whether responses carry `Server: stack`.
     pub server_header: bool,
+    /// Whether HTTP/2 is spoken in the clear with who begins with it (RFC 9113 §3.3).
+    pub h2c: bool,
+    /// What becomes of handshakes for names that no site has.
+    pub unknown_names: UnknownNames,
     /// Where temporary files are made; `None`: /var/tmp, or /tmp where only that is on a disk.
     pub spool: Option<Located<PathBuf>>,
     /// The admin socket; `None` means in the run directory.
@@ -224,6 +228,8 @@ pub struct Limits {
     pub fields: u64,
     /// Time for the header of the PROXY protocol (close).
     pub proxy_protocol_timeout: Duration,
+    /// Most TLS handshakes at once; further ones wait for their turn, within their time.
+    pub handshakes: u64,
     /// Time for a TLS handshake (close).
     pub handshake_timeout: Duration,
     /// Time for a whole request head once its first byte came (408).
@@ -389,6 +395,10 @@ pub struct VirtualHost {
     pub names: Vec<HostPattern>,
     /// Where the certificate comes from.
     pub tls: Located<Tls>,
+    /// Whether clients show certificates of their own.
+    pub clients: Option<ClientAuth>,
+    /// What browsers are told to remember.
+    pub hsts: Option<Hsts>,
     /// What is changed in responses that no route makes.
     pub headers: Headers,
     /// Whether what routes do not say otherwise gets the usual fields of caution.
@@ -437,13 +447,57 @@ pub enum Tls {
     Off,
     /// Made at start, kept in memory, for localhost and the site's hosts. The default where `[server]` has `https`.
     SelfSigned,
-    /// PEM files.
-    Files {
-        /// The chain, leaf first.
-        cert: Located<PathBuf>,
-        /// The leaf's private key.
-        key: Located<PathBuf>,
-    },
+    /// PEM files; of several the client's abilities choose, the first of those that fit.
+    Files(Vec<KeyPair>),
+}
+
+/// A certificate in files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPair {
+    /// The chain, leaf first.
+    pub cert: Located<PathBuf>,
+    /// The leaf's private key.
+    pub key: Located<PathBuf>,
+    /// What its authority says of it, as a response of OCSP in DER (RFC 6960), to be shown with it.
+    pub ocsp: Option<Located<PathBuf>>,
+}
+
+/// Certificates of clients (mTLS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAuth {
+    /// Who signs them: certificates in PEM.
+    pub authorities: Located<PathBuf>,
+    /// Whether every client must show one.
+    pub need: Need,
+}
+
+/// Whether every client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Need {
+    /// Who has none has no connection.
+    Required,
+    /// The app decides.
+    Optional,
+}
+
+/// `Strict-Transport-Security` (RFC 6797).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hsts {
+    /// How long browsers remember that the site is never plain.
+    pub age: Duration,
+    /// Whether that holds for all names below.
+    pub subdomains: bool,
+    /// Whether browsers may know it before the first visit.
+    pub preload: bool,
+}
+
+/// What a client gets that names a host in its handshake which no site has, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnknownNames {
+    /// The certificate of the first site.
+    Default,
+    /// No handshake.
+    Refuse,
 }
 
 /// One entry of `routes`.

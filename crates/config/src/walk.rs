@@ -156,6 +156,10 @@ impl<'a> Value<'a> {
         self.value.as_str()
     }
 
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
     pub(crate) fn is_table(&self) -> bool {
         self.value.is_table()
     }

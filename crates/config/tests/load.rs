@@ -135,8 +135,18 @@ routes = [
             HostPattern::Wildcard("example.org".into())
         ]
     );
-    let Tls::Files { cert, key } = &first.tls.value else {
+    let Tls::Files(pairs) = &first.tls.value else {
         panic!("{:?}", first.tls)
+    };
+    let [
+        config::site::KeyPair {
+            cert,
+            key,
+            ocsp: None,
+        },
+    ] = &pairs[..]
+    else {
+        panic!("{pairs:?}")
     };
     assert_eq!(
         (cert.value.as_path(), key.value.as_path()),

@@ -72,7 +72,7 @@ fn every_example_is_valid() {
             continue;
         };
         // These need a file, or a neighbour.
-        if ["key = value", "env_file", "group"]
+        if ["key = value", "env_file", "group", "client_auth"]
             .iter()
             .any(|start| example.starts_with(start))
         {
@@ -85,7 +85,10 @@ fn every_example_is_valid() {
         }
         // A certificate needs a place to be used.
         let text = text.join("\n");
-        let text = if example.starts_with("tls") {
+        let text = if ["tls", "client_ca", "hsts"]
+            .iter()
+            .any(|start| example.starts_with(start))
+        {
             text.replace("#https = []", "https = [\":8443\"]")
         } else {
             text

@@ -15,6 +15,8 @@ pub const TARGET: &str = "_target";
 pub const SCRIPT: &str = "_script";
 /// Proxy to slot: the name of the user who has shown to be it; `REMOTE_USER` (RFC 3875 §4.1.11).
 pub const USER: &str = "_user";
+/// Proxy to slot, where the site asks for clients' certificates: what came of it ([`Certificate`]).
+pub const CERTIFICATE: &str = "_certificate";
 /// Proxy to slot in `OPTIONS *`: the build id. Slot to proxy in its 204: app, worker, slot; one space between.
 pub const GREETING: &str = "_greeting";
 /// Slot to proxy: why the worker's runtime, and not the app, made this response: `exception`, `protocol`.
@@ -119,6 +121,60 @@ fn decimal(number: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// A client's certificate, which the proxy has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certificate<'a> {
+    /// Whose it is, as RFC 4514 writes it.
+    pub subject: &'a str,
+    /// Who says so.
+    pub issuer: &'a str,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: &'a str,
+    /// Its SHA-256, in hexadecimal digits.
+    pub fingerprint: &'a str,
+}
+
+impl<'a> Certificate<'a> {
+    /// Writes the field line, its CRLF included; `None` says that the client showed none. No part may have a tab or another
+    /// control character; names as RFC 4514 writes them have none here.
+    pub fn encode(certificate: Option<&Self>, out: &mut Vec<u8>) {
+        let value = match certificate {
+            None => NONE.to_owned(),
+            Some(shown) => [
+                SUCCESS,
+                shown.subject,
+                shown.issuer,
+                shown.serial,
+                shown.fingerprint,
+            ]
+            .join("\t"),
+        };
+        debug_assert!(!value.bytes().any(|byte| matches!(byte, b'\r' | b'\n')));
+        write!(out, "{CERTIFICATE}: {value}\r\n").expect("a Vec takes every write");
+    }
+
+    /// Reads the field's value; `None` where the client showed no certificate.
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let mut parts = str::from_utf8(value).ok()?.split('\t');
+        if parts.next()? != SUCCESS {
+            return None;
+        }
+        let certificate = Self {
+            subject: parts.next()?,
+            issuer: parts.next()?,
+            serial: parts.next()?,
+            fingerprint: parts.next()?,
+        };
+        parts.next().is_none().then_some(certificate)
+    }
+}
+
+/// What `SSL_CLIENT_VERIFY` says, as with Apache and nginx.
+pub const SUCCESS: &str = "SUCCESS";
+/// The same where there is no certificate.
+pub const NONE: &str = "NONE";
+
 /// What a slot says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting<'a> {
@@ -177,6 +233,32 @@ mod tests {
         let mut line = Vec::new();
         greeting.encode(&mut line);
         assert_eq!(Greeting::parse(&line[11..line.len() - 2]), Some(greeting));
+    }
+
+    #[test]
+    fn a_certificate_is_read_as_it_was_written() {
+        let certificate = Certificate {
+            subject: "",
+            issuer: "CN=a\\, b,O=M\u{fc}ller\\ ",
+            serial: "01",
+            fingerprint: "AB",
+        };
+        let mut line = Vec::new();
+        Certificate::encode(Some(&certificate), &mut line);
+        let value = line["_certificate: ".len()..line.len() - 2].trim_ascii();
+        assert_eq!(Certificate::parse(value), Some(certificate));
+        line.clear();
+        Certificate::encode(None, &mut line);
+        assert_eq!(line, b"_certificate: NONE\r\n");
+        for value in [
+            "",
+            "NONE",
+            "SUCCESS",
+            "SUCCESS\ta\tb\tc",
+            "SUCCESS\ta\tb\tc\td\te",
+        ] {
+            assert_eq!(Certificate::parse(value.as_bytes()), None, "{value}");
+        }
     }
 
     #[test]

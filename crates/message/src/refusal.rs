@@ -19,6 +19,9 @@ pub enum Refusal {
     /// A TLS handshake on a port that speaks plain HTTP.
     #[error("TLS was spoken on a plain HTTP port")]
     TlsOnPlainPort,
+    /// Plain HTTP on a port that speaks TLS.
+    #[error("plain HTTP was spoken on a TLS port")]
+    PlainOnTlsPort,
     /// The method is not a token (RFC 9110 §9.1).
     #[error("the method is not a token")]
     Method,
@@ -129,6 +132,7 @@ impl Refusal {
             Self::BareCarriageReturn => "bare-cr",
             Self::RequestLine => "bad-request-line",
             Self::TlsOnPlainPort => "tls-on-plain-port",
+            Self::PlainOnTlsPort => "plain-on-tls-port",
             Self::Method => "bad-method",
             Self::Version => "unsupported-version",
             Self::VersionSyntax => "bad-version",

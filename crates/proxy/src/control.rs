@@ -10,6 +10,8 @@ use config::site::Site;
 use serde::{Deserialize, Serialize};
 use telemetry::metrics::Snapshot;
 
+use crate::tls::TicketKey;
+
 /// From the master to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
@@ -22,9 +24,8 @@ pub enum Order {
         build: String,
         /// What the descriptors are.
         listeners: Vec<Listener>,
-        /// PEM text of the certificates that the configuration names, opened by the master, and of those that an earlier
-        /// proxy made and reported.
-        certificates: Vec<Certificate>,
+        /// What TLS needs: of the configuration, opened by the master, and of an earlier proxy, made and reported by it.
+        credentials: Credentials,
         /// The files of users that the configuration names, read by the master.
         users: Vec<Users>,
         /// Whether a descriptor for the access log follows those of the listeners.
@@ -74,6 +75,11 @@ pub enum Order {
     LogFilter {
         /// `info`, `warn,proxy=debug`.
         filter: String,
+    },
+    /// Use these for every TLS handshake from now on. The master has checked them.
+    Renew {
+        /// All of them.
+        credentials: Credentials,
     },
     /// Stop accepting, finish what runs within `limits.drain_timeout`, exit.
     Drain,
@@ -149,6 +155,27 @@ pub struct Listener {
     pub port: Option<u16>,
 }
 
+/// What TLS needs and only the master may read, or keeps from one proxy to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// In the order in which each site names its own.
+    pub certificates: Vec<Certificate>,
+    /// Who signs clients' certificates: which `[[site]]`, counted from 0, and PEM text.
+    pub authorities: Vec<(usize, String)>,
+    /// What session tickets are sealed with, the key in use first.
+    pub tickets: Vec<TicketKey>,
+}
+
+impl Credentials {
+    /// PEM text of who signs the certificates of a site's clients.
+    pub(crate) fn authorities_of(&self, host: usize) -> &str {
+        let mut found = self.authorities.iter();
+        found
+            .find(|(known, _)| *known == host)
+            .map_or("", |(_, pem)| pem)
+    }
+}
+
 /// A file of names and hashes of passwords.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Users {
@@ -176,6 +203,8 @@ pub struct Certificate {
     pub chain: String,
     /// The private key.
     pub key: String,
+    /// A response of OCSP (DER) that is shown with it.
+    pub ocsp: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Certificate {

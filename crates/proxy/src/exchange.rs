@@ -50,6 +50,9 @@ pub(crate) async fn respond(
         journal.responds();
     }
     let mut response = signed(response, plan, journal);
+    if let Some(hsts) = finish.hsts {
+        response = response.with("Strict-Transport-Security", hsts);
+    }
     if let Some(edits) = finish.edits {
         response.fields.edit(edits);
     }
@@ -64,6 +67,8 @@ pub(crate) async fn respond(
 struct Finish<'plan> {
     pages: Option<&'plan Pages>,
     edits: Option<&'plan Edits>,
+    /// `Strict-Transport-Security`.
+    hsts: Option<&'plan str>,
     cors: Option<&'plan Cors>,
 }
 
@@ -89,6 +94,9 @@ async fn attempt<'plan>(
     finish.edits = host.edits.as_ref();
     finish.pages = Some(&host.pages);
     journal.place = host.place;
+    if request.client.https {
+        finish.hsts = host.hsts.as_deref();
+    }
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));
@@ -96,6 +104,7 @@ async fn attempt<'plan>(
     if let Some(response) = to_https(host, &request, journal)? {
         return Ok(response);
     }
+    check_connection(host, &request, peer)?;
     let (route, prefix) = host
         .route(request.target.path.as_bytes())
         .ok_or(Failure::NoRoute)?;
@@ -241,6 +250,23 @@ fn to_https(
         308,
         redirect::to_https(&request.target, port),
     )))
+}
+
+/// Where a site asks for clients' certificates, only a connection that was made for it has been asked; and what a client showed
+/// to one site is not for another.
+fn check_connection(host: &Host, request: &Request<'_>, peer: &Peer) -> Result<(), Failure> {
+    let asked = peer.presented.as_ref().map(|presented| presented.site);
+    let wanted = host.asks_clients.then_some(host.index);
+    if asked == wanted || asked.is_none() && is_open_challenge(host, request) {
+        return Ok(());
+    }
+    let host = String::from_utf8_lossy(&request.target.host).into_owned();
+    Err(Failure::OtherConnection(host))
+}
+
+/// Whether this is what a certificate authority looks for, in the clear.
+fn is_open_challenge(host: &Host, request: &Request<'_>) -> bool {
+    !request.client.https && host.has_challenges && is_challenge(host, request)
 }
 
 /// Whether a route that is for challenges, and nothing wider, answers.

@@ -39,6 +39,10 @@ pub(crate) enum Failure {
     /// No site answers for the host (RFC 9110 §15.5.20).
     #[error("no site is configured for the host {0:?}")]
     UnknownHost(String),
+    /// A site that asks for clients' certificates was asked for on a connection of another one, or the other way round
+    /// (RFC 9110 §15.5.20, CVE-2025-23419).
+    #[error("the connection was not made for the host {0:?}")]
+    OtherConnection(String),
     /// The site has no route for the path.
     #[error("no route matches the path")]
     NoRoute,
@@ -259,7 +263,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::UnknownHost(_) => 421,
+            Self::UnknownHost(_) | Self::OtherConnection(_) => 421,
             Self::Denied => 403,
             Self::Unauthorized { .. } => 401,
             Self::TooMany(_) => 429,
@@ -301,6 +305,7 @@ impl Failure {
             Self::AuthBusy => "auth-busy",
             Self::TooMany(TooMany { banned: true, .. }) => "banned",
             Self::TooMany(_) => "rate-limited",
+            Self::OtherConnection(_) => "other-connection",
             Self::NoRoute => "no-route",
             Self::NoFile => "no-file",
             Self::FileUnreadable(_) => "file-unreadable",
@@ -384,6 +389,15 @@ impl Failure {
 
     /// What a visitor can do about it.
     pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::PlainOnTlsPort) => {
+                return "This port speaks TLS: put https:// in front of the address.";
+            }
+            Self::Refused(Refusal::TlsOnPlainPort) => {
+                return "This port speaks plain HTTP: put http:// in front of the address.";
+            }
+            _ => {}
+        }
         match self.status() {
             401 => "This address asks for a name and a password.",
             403 => "This address is not open to everybody.",

@@ -18,6 +18,8 @@ use telemetry::{
     metrics::{self, Counter, Histogram, Sharded, Snapshot, Value},
 };
 
+use crate::connection::http2_attacks;
+
 /// All counts of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -199,6 +201,9 @@ impl Figures {
         snapshot.count(&metrics::REFUSED, [], self.refused.get());
         for (name, count) in HANDSHAKES.into_iter().zip(&self.handshakes) {
             snapshot.count(&metrics::HANDSHAKES, [name], count.get());
+        }
+        for (name, count) in http2_attacks().filter(|(_, count)| *count > 0) {
+            snapshot.count(&metrics::ATTACKS, [name], count);
         }
         snapshot
     }

@@ -37,9 +37,8 @@ mod response;
 mod route;
 mod server;
 mod timer;
-mod tls;
+pub mod tls;
 mod trust;
 mod upstream;
 
-pub use connection::http2_attacks;
 pub use server::{Error, run};

@@ -16,13 +16,13 @@ use crate::{
     access::{self, Gate, GateError, Gates, Limiters},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
-    control::{Certificate, Listener, Users},
+    control::{Certificate, Credentials, Listener, Users},
     figures::{Exchange, Figures, Place},
     files::{Folder, SendFile, Store},
     pages::Pages,
     response::Edits,
     route::{Hosts, Paths},
-    tls::{self, Certificates},
+    tls::{self, Tls},
     trust::Trust,
     upstream::{Upstream, UpstreamRoute},
 };
@@ -43,11 +43,13 @@ pub(crate) struct Plan {
     /// Whether responses say `Server: stack`.
     pub(crate) server_header: bool,
     /// What TLS listeners speak; `None` when no site has a certificate.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Tls>,
     /// Places for responses that are encoded while they come (`limits.encoders`).
     pub(crate) encoders: Arc<Semaphore>,
     /// Apps whose number of workers follows the load.
     pub(crate) adaptive: Vec<String>,
+    /// Whether HTTP/2 is spoken in the clear with who begins with it.
+    pub(crate) h2c: bool,
     hosts: Hosts<Arc<Host>>,
     figures: Arc<Figures>,
     /// By the numbers that hosts and routes have.
@@ -57,6 +59,12 @@ pub(crate) struct Plan {
 /// One `[[site]]`.
 #[derive(Debug)]
 pub(crate) struct Host {
+    /// Its place in the configuration, counted from 0.
+    pub(crate) index: usize,
+    /// Whether its clients are asked for certificates.
+    pub(crate) asks_clients: bool,
+    /// The value of `Strict-Transport-Security`, for responses over TLS (RFC 6797 §7.2).
+    pub(crate) hsts: Option<Box<str>>,
     /// Where a plain request is sent instead, when the site has a certificate: the port of `https`.
     pub(crate) https_port: Option<u16>,
     /// Whether a route is for the challenges of certificate authorities, which are answered in the clear (RFC 8555 §8.3).
@@ -169,8 +177,8 @@ pub(crate) enum PlanError {
 pub(crate) struct Given<'a> {
     /// What there is to accept on.
     pub(crate) listeners: &'a [Listener],
-    /// The certificates that the configuration names, and those that were made before.
-    pub(crate) certificates: &'a [Certificate],
+    /// What TLS needs.
+    pub(crate) credentials: &'a Credentials,
     /// The files of users that it names.
     pub(crate) users: &'a [Users],
     /// Where certificates are made.
@@ -212,9 +220,9 @@ impl Plan {
             upstreams: upstreams(site),
             places: Places::new(given.figures),
         };
-        for virtual_host in &site.hosts {
+        for (index, virtual_host) in site.hosts.iter().enumerate() {
             let gates = Gates::new(site, virtual_host, given.limiters, given.users);
-            let host = Arc::new(maker.host(virtual_host, https_port, &gates)?);
+            let host = Arc::new(maker.host(index, virtual_host, https_port, &gates)?);
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
             }
@@ -231,8 +239,8 @@ impl Plan {
                 },
             },
             server_header: site.server.server_header,
-            tls: Certificates::load(site, given.certificates, given.self_signed)?
-                .map(tls::server_config),
+            tls: Tls::new(site, given.credentials, given.self_signed)?,
+            h2c: site.server.h2c,
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
@@ -335,6 +343,7 @@ fn upstreams(site: &Site) -> HashMap<&str, Arc<Upstream>> {
 impl Maker<'_> {
     fn host(
         &self,
+        index: usize,
         host: &VirtualHost,
         https_port: Option<u16>,
         gates: &Gates<'_>,
@@ -370,6 +379,9 @@ impl Maker<'_> {
         let challenges = |route: &site::Route| route.path.as_str().starts_with(CHALLENGES);
         let redirects = host.tls.value != site::Tls::Off;
         Ok(Host {
+            index,
+            asks_clients: host.clients.is_some(),
+            hsts: host.hsts.as_ref().map(hsts),
             https_port: https_port.filter(|_| redirects),
             pages: pages(&host.errors)?,
             has_internal: host.routes.iter().any(is_internal),
@@ -470,6 +482,17 @@ fn guards(host: &VirtualHost, gates: &Gates<'_>) -> Result<HashMap<Vec<u8>, Arc<
     Ok(guards)
 }
 
+fn hsts(hsts: &site::Hsts) -> Box<str> {
+    let mut value = format!("max-age={}", hsts.age.as_secs());
+    if hsts.subdomains {
+        value.push_str("; includeSubDomains");
+    }
+    if hsts.preload {
+        value.push_str("; preload");
+    }
+    value.into()
+}
+
 /// How long the path is at which a route's app is mounted, without its last slash.
 fn mounted(path: &RoutePath) -> usize {
     path.as_str().trim_end_matches('/').len()
@@ -488,25 +511,47 @@ fn head_limits(limits: &site::Limits) -> head::Limits {
 /// (`config::machine`); what is found here is what they hold.
 #[must_use]
 pub fn check(site: &Site) -> Vec<Problem> {
-    let certificates = site.hosts.iter().filter_map(check_certificate);
+    let certificates = site.hosts.iter().flat_map(check_host);
     certificates.chain(access::check(site)).collect()
 }
 
-fn check_certificate(host: &VirtualHost) -> Option<Problem> {
-    let site::Tls::Files { cert, key } = &host.tls.value else {
-        return None;
+fn check_host(host: &VirtualHost) -> Vec<Problem> {
+    let pairs: &[site::KeyPair] = match &host.tls.value {
+        site::Tls::Files(pairs) => pairs,
+        _ => &[],
     };
-    let chain = std::fs::read_to_string(&cert.value).ok()?;
-    let pem = std::fs::read_to_string(&key.value).ok()?;
-    let error = tls::certified_key(&chain, &pem).err()?;
-    let span: Option<Span> = if error.is_about_key() {
-        key.span
+    let authorities = host.clients.as_ref().and_then(|clients| {
+        let pem = std::fs::read_to_string(&clients.authorities.value).ok()?;
+        let error = tls::authorities(&pem).err()?;
+        Some(problem(clients.authorities.span, &error))
+    });
+    pairs
+        .iter()
+        .filter_map(check_pair)
+        .chain(authorities)
+        .collect()
+}
+
+fn check_pair(pair: &site::KeyPair) -> Option<Problem> {
+    let certificate = Certificate {
+        host: 0,
+        chain: std::fs::read_to_string(&pair.cert.value).ok()?,
+        key: std::fs::read_to_string(&pair.key.value).ok()?,
+        ocsp: None,
+    };
+    let error = tls::certified_key(&certificate).err()?;
+    let span = if error.is_about_key() {
+        pair.key.span
     } else {
-        cert.span
+        pair.cert.span
     };
-    Some(Problem {
+    Some(problem(span, &error))
+}
+
+fn problem(span: Option<Span>, error: &tls::CertificateError) -> Problem {
+    Problem {
         span,
         message: error.to_string(),
         hint: Some(error.hint().to_owned()),
-    })
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use message::{framing::Body, head::RequestHead, target::Target};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, tls::Presented};
 
 /// What is known of a connection before any request came on it.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) tls_before: bool,
     /// The port that was connected to, for `SERVER_PORT` when the request names none.
     pub(crate) local_port: Option<u16>,
+    /// What came of asking for a client's certificate; `None` where nobody asked.
+    pub(crate) presented: Option<Arc<Presented>>,
 }
 
 impl Peer {

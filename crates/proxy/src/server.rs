@@ -23,7 +23,10 @@ use telemetry::{
     metrics::{self, Snapshot},
     text::Elapsed,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, watch},
+};
 
 use crate::{
     access::Limiters,
@@ -31,7 +34,7 @@ use crate::{
     buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
     confine::confine,
-    control::{Certificate, Listener, Order, Report, Users},
+    control::{Credentials, Listener, Order, Report, Users},
     door::{self, Door},
     figures::Figures,
     listener::Listening,
@@ -135,6 +138,11 @@ pub(crate) struct Server {
     stop: watch::Sender<bool>,
     /// The same, for who only looks.
     stopped: Arc<AtomicBool>,
+    /// Places for handshakes (`limits.handshakes`).
+    pub(crate) handshakes: Semaphore,
+    /// Turns at the expensive part of a handshake: as many as there are threads, so that a crowd of newcomers waits here, in
+    /// order, and not among the work for those who are inside.
+    pub(crate) turns: Semaphore,
 }
 
 impl Server {
@@ -218,7 +226,16 @@ impl Kept {
         snapshot
     }
 
-    /// Does what the master says of workers.
+    /// What cannot be used the master has not sent; were it so, what is used stays.
+    fn renew(&self, server: &Server, credentials: &Credentials) {
+        if let Some(tls) = &server.plan().tls
+            && let Err(error) = tls.renew(credentials, &self.self_signed)
+        {
+            tracing::error!("the certificates stay as they are: {error}");
+        }
+    }
+
+    /// Does what the master says.
     fn follow(
         &self,
         server: &Server,
@@ -236,6 +253,7 @@ impl Kept {
             Order::Drain => return Ok(Then::Drain),
             Order::Ping => self.answer(Report::Alive),
             Order::Figures => self.answer(Report::Figures(Box::new(self.snapshot(server)))),
+            Order::Renew { credentials } => self.renew(server, &credentials),
             // Another configuration is another process, beside this one.
             Order::Serve { .. } => return Err(Error::Protocol),
             Order::WorkerReady {
@@ -254,14 +272,14 @@ impl Kept {
         &self,
         site: &Site,
         listeners: &[Listener],
-        certificates: &[Certificate],
+        credentials: &Credentials,
         users: &[Users],
         log: Log,
     ) -> Result<Plan, String> {
         let pool = |app: &config::site::App| self.pool(&app.name);
         let given = Given {
             listeners,
-            certificates,
+            credentials,
             users,
             self_signed: &self.self_signed,
             limiters: &self.limiters,
@@ -361,7 +379,7 @@ async fn begin(
         site,
         build,
         listeners,
-        certificates,
+        credentials,
         users,
         access_log,
     } = order
@@ -383,7 +401,7 @@ async fn begin(
         None
     };
     let log = open_log(&site, log_file).map_err(Error::Channel)?;
-    let plan = match kept.plan(&site, &listeners, &certificates, &users, log) {
+    let plan = match kept.plan(&site, &listeners, &credentials, &users, log) {
         Ok(plan) => plan,
         Err(why) => {
             let refused = Report::Refused { why: why.clone() };
@@ -398,6 +416,8 @@ async fn begin(
         figures: Arc::clone(&kept.figures),
         stop: watch::Sender::new(false),
         stopped: Arc::default(),
+        handshakes: Semaphore::new(places(site.limits.handshakes)),
+        turns: Semaphore::new(Handle::current().metrics().num_workers()),
     });
     for listening in listening {
         tokio::spawn(listening.run(Arc::clone(&server)));
@@ -408,6 +428,12 @@ async fn begin(
         .await
         .map_err(|_| Error::Orphaned)?;
     Ok(server)
+}
+
+fn places(number: u64) -> usize {
+    usize::try_from(number)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS)
 }
 
 /// The sink of access records: the file that the master opened, or standard output.

@@ -4,7 +4,10 @@
 //! seen is not decoded again. A slot has one [`Template`] of its own, so nothing here is shared or locked.
 
 use appserver::request::Request;
-use message::{field::is_forwardable, handoff::Scheme};
+use message::{
+    field::is_forwardable,
+    handoff::{Certificate, NONE, SUCCESS, Scheme},
+};
 use pyo3::{
     intern,
     prelude::*,
@@ -238,8 +241,36 @@ impl Template {
                 environ.set_item(&keys.https, &keys.on)?;
             }
         }
-        environ.set_item(&keys.request_id, decode(py, handoff.request_id.as_bytes())?)
+        environ.set_item(&keys.request_id, decode(py, handoff.request_id.as_bytes())?)?;
+        match request.certificate() {
+            Some(certificate) => set_certificate(py, environ, certificate),
+            None => Ok(()),
+        }
     }
+}
+
+/// What the site's clients showed to the proxy, under the names that Apache gave it.
+fn set_certificate(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    certificate: Option<Certificate<'_>>,
+) -> PyResult<()> {
+    let verified = if certificate.is_some() { SUCCESS } else { NONE };
+    environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), verified)?;
+    let Some(certificate) = certificate else {
+        return Ok(());
+    };
+    let text = |text: &str| decode(py, text.as_bytes());
+    environ.set_item(intern!(py, "SSL_CLIENT_S_DN"), text(certificate.subject)?)?;
+    environ.set_item(intern!(py, "SSL_CLIENT_I_DN"), text(certificate.issuer)?)?;
+    environ.set_item(
+        intern!(py, "SSL_CLIENT_M_SERIAL"),
+        text(certificate.serial)?,
+    )?;
+    environ.set_item(
+        intern!(py, "SSL_CLIENT_FINGERPRINT"),
+        text(certificate.fingerprint)?,
+    )
 }
 
 /// A port as a `str`, remembered.

@@ -39,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) proxy: ProxyStatus,
     /// What is listened on.
     pub(crate) listeners: Vec<ListenerStatus>,
+    /// What TLS shows to whom.
+    pub(crate) certificates: Vec<CertificateStatus>,
     /// The apps, in order of name.
     pub(crate) apps: Vec<AppStatus>,
     /// What is logged.
@@ -54,6 +56,19 @@ pub(crate) struct ProxyStatus {
     pub(crate) pid: Option<i32>,
     /// `starting`, `serving`, `waiting` (it died and is started again soon) or `gone`.
     pub(crate) state: String,
+}
+
+/// A certificate that TLS shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CertificateStatus {
+    /// The hosts of the site that shows it.
+    pub(crate) hosts: Vec<String>,
+    /// Whose it is.
+    pub(crate) subject: String,
+    /// Its serial number, in hexadecimal digits.
+    pub(crate) serial: String,
+    /// Until when it is valid, in seconds since 1970.
+    pub(crate) not_after: u64,
 }
 
 /// What is listened on.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use telemetry::text::Elapsed;
@@ -41,10 +41,26 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
         let scheme = if listener.tls { "https" } else { "http" };
         writeln!(out, "{scheme}: {}", listener.name)?;
     }
+    for certificate in &status.certificates {
+        writeln!(
+            out,
+            "certificate for {}: {}",
+            certificate.hosts.join(", "),
+            validity(certificate.not_after)
+        )?;
+    }
     for app in &status.apps {
         writeln!(out, "app {}: {}", app.name, state(app))?;
     }
     Ok(())
+}
+
+fn validity(not_after: u64) -> String {
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after);
+    match end.duration_since(SystemTime::now()) {
+        Ok(left) => format!("valid for {}", Elapsed(left)),
+        Err(_) => "expired".to_owned(),
+    }
 }
 
 fn state(app: &AppStatus) -> String {

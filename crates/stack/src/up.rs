@@ -5,6 +5,7 @@
 
 mod admin;
 mod banner;
+mod credentials;
 mod figures;
 mod front;
 mod listen;

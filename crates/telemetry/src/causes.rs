@@ -34,6 +34,12 @@ pub const ALL: &[Cause] = &[
         "No site is configured for this host.",
     ),
     cause(
+        "other-connection",
+        "client",
+        421,
+        "A site that asks for clients' certificates was asked for on a connection that was not made for it.",
+    ),
+    cause(
         "no-route",
         "files",
         404,
@@ -177,6 +183,12 @@ pub const ALL: &[Cause] = &[
         "client",
         400,
         "TLS was spoken on a plain HTTP port.",
+    ),
+    cause(
+        "plain-on-tls-port",
+        "client",
+        400,
+        "Plain HTTP was spoken on a TLS port.",
     ),
     cause("bad-method", "client", 400, "The method is not a token."),
     cause(

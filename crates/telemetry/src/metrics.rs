@@ -109,6 +109,8 @@ families! {
     REFUSED: Counter "stack_connections_refused" [];
     /// TLS handshakes, by result: TLSv1.2 or TLSv1.3 where they came about, failed or late where not.
     HANDSHAKES: Counter "stack_tls_handshakes" ["result"];
+    /// HTTP/2 connections that were closed for keeping us busy for nothing, by what they did.
+    ATTACKS: Counter "stack_http2_attacks" ["kind"];
     /// When the certificate of a site ends, in seconds since 1970.
     CERTIFICATE: Gauge "stack_tls_certificate_expiry_timestamp_seconds" ["site"];
     /// Bytes that requests and responses hold in memory and on disk.

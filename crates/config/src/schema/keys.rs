@@ -39,6 +39,8 @@ pub(crate) static SERVER: Keys = Keys {
         "log",
         "redact",
         "server_header",
+        "h2c",
+        "unknown_names",
         "spool",
         "admin",
         "user",
@@ -60,6 +62,7 @@ pub(crate) static SERVER: Keys = Keys {
         ("errorlog", "log"),
         ("loglevel", "log"),
         ("server_tokens", "server_header"),
+        ("ssl_reject_handshake", "unknown_names"),
     ],
     later: &[],
 };
@@ -103,6 +106,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "head",
         "fields",
         "proxy_protocol_timeout",
+        "handshakes",
         "handshake_timeout",
         "head_timeout",
         "body_timeout",
@@ -228,6 +232,9 @@ pub(crate) static SITE: Keys = Keys {
     names: &[
         "hosts",
         "tls",
+        "client_ca",
+        "client_auth",
+        "hsts",
         "headers",
         "security_headers",
         "allow",
@@ -250,6 +257,11 @@ pub(crate) static SITE: Keys = Keys {
         ("domains", "hosts"),
         ("names", "hosts"),
         ("ssl", "tls"),
+        ("ssl_client_certificate", "client_ca"),
+        ("ca_certs", "client_ca"),
+        ("ssl_verify_client", "client_auth"),
+        ("cert_reqs", "client_auth"),
+        ("strict_transport_security", "hsts"),
         ("locations", "routes"),
     ],
     later: &["limits"],
@@ -257,7 +269,7 @@ pub(crate) static SITE: Keys = Keys {
 
 pub(crate) static TLS: Keys = Keys {
     place: "`tls`",
-    names: &["cert", "key"],
+    names: &["cert", "key", "ocsp"],
     foreign: &[
         ("certificate", "cert"),
         ("certfile", "cert"),
@@ -266,8 +278,20 @@ pub(crate) static TLS: Keys = Keys {
         ("keyfile", "key"),
         ("privkey", "key"),
         ("ssl_certificate_key", "key"),
+        ("ssl_stapling_file", "ocsp"),
     ],
     later: &["acme"],
+};
+
+pub(crate) static HSTS: Keys = Keys {
+    place: "`hsts`",
+    names: &["age", "subdomains", "preload"],
+    foreign: &[
+        ("max_age", "age"),
+        ("include_subdomains", "subdomains"),
+        ("includesubdomains", "subdomains"),
+    ],
+    later: &[],
 };
 
 pub(crate) static ROUTE: Keys = Keys {
@@ -371,6 +395,7 @@ pub(crate) static ALL: &[&Keys] = &[
     &UPSTREAM,
     &SITE,
     &TLS,
+    &HSTS,
     &ROUTE,
     &AUTH,
     &LIMIT,
@@ -453,7 +478,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `client_ca`, `client_auth`, `hsts`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors` and `routes`",
             ),
             (
                 &APP,

@@ -29,6 +29,7 @@ fn figures(table: &Table<'_>) -> Limits {
         head: table.size(&defaults::HEAD),
         fields: table.count(&defaults::FIELDS),
         proxy_protocol_timeout: table.duration(&defaults::PROXY_PROTOCOL_TIMEOUT),
+        handshakes: table.count(&defaults::HANDSHAKES),
         handshake_timeout: table.duration(&defaults::HANDSHAKE_TIMEOUT),
         head_timeout: table.duration(&defaults::HEAD_TIMEOUT),
         body_timeout: table.duration(&defaults::BODY_TIMEOUT),

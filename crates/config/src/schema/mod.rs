@@ -16,6 +16,7 @@ mod logs;
 mod route;
 mod server;
 mod site;
+mod tls;
 mod trust;
 mod upstream;
 

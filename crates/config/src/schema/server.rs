@@ -7,7 +7,7 @@ use crate::{
     defaults,
     error::{Mistake, Problem, Span},
     listen::LONGEST_SOCKET_PATH,
-    site::{Endpoint, Listen, Located, Server, TrustedProxies},
+    site::{Endpoint, Listen, Located, Server, TrustedProxies, UnknownNames},
     walk::{Notes, Table, Value},
 };
 
@@ -53,6 +53,11 @@ pub(super) fn read(
         server_header: get("server_header")
             .and_then(|value| value.boolean())
             .unwrap_or(defaults::SERVER_HEADER),
+        h2c: get("h2c")
+            .and_then(|value| value.boolean())
+            .unwrap_or(defaults::H2C),
+        unknown_names: get("unknown_names")
+            .map_or(defaults::UNKNOWN_NAMES, |value| unknown_names(&value)),
         spool: get("spool")
             .and_then(|value| value.parsed("a path in quotes", |text| context.folder.parse(text))),
         admin: get("admin").and_then(|value| admin(context, &value)),
@@ -169,4 +174,20 @@ fn check_taken(element: &Value<'_>, listen: &Listen, taken: &mut Vec<Listen>) {
         }
         None => taken.push(listen.clone()),
     }
+}
+
+fn unknown_names(value: &Value<'_>) -> UnknownNames {
+    let wanted = "`\"default\"` or `\"refuse\"`";
+    let parsed = value.parsed(wanted, |text| match text {
+        "default" => Ok(UnknownNames::Default),
+        "refuse" => Ok(UnknownNames::Refuse),
+        _ => {
+            let mistake = Mistake::new(format!("expected {wanted}, found {text:?}"));
+            Err(match keys::nearest(&["default", "refuse"], text) {
+                Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
+                None => mistake,
+            })
+        }
+    });
+    parsed.map_or(defaults::UNKNOWN_NAMES, |parsed| parsed.value)
 }

@@ -1,10 +1,9 @@
 //! `[[site]]`.
 
-use super::{Context, Names, access, headers, keys, route};
+use super::{Context, Names, access, headers, keys, route, tls};
 use crate::{
-    defaults,
     error::{Mistake, Problem},
-    site::{Access, ErrorPage, Headers, HostPattern, Located, Route, Statuses, Tls, VirtualHost},
+    site::{Access, ErrorPage, Headers, HostPattern, Route, Statuses, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -24,7 +23,9 @@ pub(super) fn read(
     };
     Some(VirtualHost {
         names: hosts(&table, value, taken),
-        tls: tls(context, &table, https),
+        tls: tls::read(context, &table, https),
+        clients: tls::clients(context, &table, https),
+        hsts: tls::hsts(&table, https),
         errors: errors(context, &table),
         routes: routes(context, &table, names, &outer),
         headers: outer.headers,
@@ -97,88 +98,6 @@ fn hosts(table: &Table<'_>, site: &Value<'_>, taken: &mut Vec<HostPattern>) -> V
         names.push(name.value);
     }
     names
-}
-
-fn tls(context: &Context, table: &Table<'_>, https: bool) -> Located<Tls> {
-    let default = if https { Tls::SelfSigned } else { Tls::Off };
-    let default = Located {
-        value: default,
-        span: None,
-    };
-    let Some(value) = table.get("tls") else {
-        return default;
-    };
-    if let Some(on) = value.as_bool() {
-        let meant = if on { "self-signed" } else { "off" };
-        value.wrong(
-            value
-                .type_mistake(WANTED)
-                .hint(format!("did you mean `\"{meant}\"`?")),
-        );
-        return default;
-    }
-    let tls = if value.is_table() {
-        files(context, &value)
-    } else {
-        word(&value)
-    };
-    let Some(tls) = tls else {
-        return default;
-    };
-    if tls != Tls::Off && !https {
-        let listen = defaults::https(context.privileged);
-        let mistake = Mistake::new("this site has `tls`, but `[server]` has no `https`");
-        value.notes.missing(
-            mistake
-                .hint(format!("add `https = [\"{listen}\"]` to `[server]`"))
-                .at(value.span),
-        );
-    }
-    value.located(tls)
-}
-
-const WANTED: &str = "`\"self-signed\"`, `\"off\"` or a table such as `{ cert = \"fullchain.pem\", key = \"privkey.pem\" }`";
-
-fn word(value: &Value<'_>) -> Option<Tls> {
-    let tls = value.parsed(WANTED, |text| match text {
-        "self-signed" => Ok(Tls::SelfSigned),
-        "off" => Ok(Tls::Off),
-        "acme" => Err(
-            Mistake::new("`\"acme\"` is not available in this version").hint(
-                "write `{ cert = \"fullchain.pem\", key = \"privkey.pem\" }`, or `\"self-signed\"`",
-            ),
-        ),
-        _ => Err(not_tls(text)),
-    });
-    tls.map(|tls| tls.value)
-}
-
-fn not_tls(text: &str) -> Mistake {
-    let mistake = Mistake::new(format!("expected {WANTED}, found {text:?}"));
-    let lower = text.to_lowercase();
-    let near = match lower.as_str() {
-        "none" | "no" | "false" => Some("off"),
-        "snakeoil" | "adhoc" | "on" | "true" => Some("self-signed"),
-        _ => keys::nearest(&["self-signed", "off"], &lower),
-    };
-    match near {
-        Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),
-        None => mistake,
-    }
-}
-
-fn files(context: &Context, value: &Value<'_>) -> Option<Tls> {
-    let table = value.table(&keys::TLS, WANTED)?;
-    let path = |key: &str, example: &str| {
-        let value = table.required(key, example)?;
-        value.parsed("a path in quotes", |text| context.folder.parse(text))
-    };
-    let cert = path("cert", "cert = \"fullchain.pem\"");
-    let key = path("key", "key = \"privkey.pem\"");
-    Some(Tls::Files {
-        cert: cert?,
-        key: key?,
-    })
 }
 
 fn routes(

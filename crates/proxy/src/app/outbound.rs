@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use message::{
-    handoff::{self, Handoff, Scheme},
+    handoff::{self, Certificate, Handoff, Scheme},
     target::Form,
 };
 
@@ -13,6 +13,7 @@ use crate::{
         spool::Spooled,
     },
     request::{Peer, Request},
+    tls::Presented,
 };
 
 /// Writes the request's head as the worker gets it; content follows in the length that it states.
@@ -30,6 +31,9 @@ pub(super) fn write_head(
     }
     if let Some(user) = &request.user {
         line(out, handoff::USER.as_bytes(), user.as_bytes());
+    }
+    if let Some(presented) = &peer.presented {
+        certificate_line(out, presented);
     }
     let told = handoff_line(out, request, peer);
     let authority = &request.target.authority;
@@ -95,4 +99,15 @@ fn handoff_line(out: &mut Vec<u8>, request: &Request<'_>, peer: &Peer) -> Option
     }
     .encode(out);
     address
+}
+
+fn certificate_line(out: &mut Vec<u8>, presented: &Presented) {
+    let certificate = presented.certificate.as_ref();
+    let certificate = certificate.map(|(facts, fingerprint)| Certificate {
+        subject: &facts.subject,
+        issuer: &facts.issuer,
+        serial: &facts.serial,
+        fingerprint,
+    });
+    Certificate::encode(certificate.as_ref(), out);
 }

@@ -174,6 +174,7 @@ mod tests {
             address: None,
             tls: None,
             tls_before: false,
+            presented: None,
             local_port: None,
         };
         let mut connection = Connection::over(ours);

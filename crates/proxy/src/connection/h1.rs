@@ -2,10 +2,11 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use message::{
     framing::{self, Body, Piece},
     head::{RequestHead, Version},
+    refusal::Refusal,
     status,
 };
 use tokio::time::Instant;
@@ -33,11 +34,12 @@ const FILE_WINDOW: u64 = 1024 * 1024;
 /// Content up to this size is copied behind its head, so that both leave in one plain write.
 const COPIED: usize = 16 * 1024;
 
-/// Serves a connection to its end.
-pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>) {
+/// Serves a connection to its end. `begun` has been read of it.
+pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: BytesMut) {
     let born = Instant::now();
     let mut idle = server.plan().limits.head_timeout;
     let mut wire = Wire::new(stream, idle, server.stopping());
+    wire.buffer = begun;
     let mut served = 0;
     let end = loop {
         let plan = server.plan();
@@ -75,6 +77,14 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>) 
     if end != End::Cut {
         wire.close(end == End::StillSending).await;
     }
+}
+
+/// Answers a connection that does not speak what it should, and ends it.
+pub(super) async fn reject(stream: impl Stream, peer: &Peer, server: &Server, refusal: Refusal) {
+    let plan = server.plan();
+    let mut wire = Wire::new(stream, plan.limits.send_timeout, server.stopping());
+    refuse(&mut wire, &plan, peer, refusal.into()).await;
+    wire.close(true).await;
 }
 
 /// What becomes of the connection.

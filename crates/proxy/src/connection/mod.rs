@@ -2,22 +2,24 @@
 
 mod h1;
 mod h2;
+mod handshake;
 mod preface;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub use h2::attacks as http2_attacks;
+pub(crate) use h2::attacks as http2_attacks;
 
-use rustls::ProtocolVersion;
+use bytes::BytesMut;
+use message::frame::PREFACE;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
-use crate::{control::Listener, door::Permit, figures::Handshake, request::Peer, server::Server};
+use crate::{control::Listener, door::Permit, request::Peer, server::Server};
 
 /// What was accepted.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Stream for TcpStream {
 
 impl Stream for UnixStream {}
 
-impl<S: Stream> Stream for TlsStream<S> {}
+impl<S: Stream> Stream for Box<TlsStream<S>> {}
 
 /// Serves the connection to its end.
 pub(crate) async fn serve(
@@ -61,6 +63,7 @@ pub(crate) async fn serve(
         address,
         tls: None,
         tls_before: false,
+        presented: None,
         local_port: what.port,
     };
     if what.proxy_protocol
@@ -73,41 +76,40 @@ pub(crate) async fn serve(
     match socket {
         Socket::Tcp(stream, _) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
         Socket::Unix(stream) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
-        Socket::Tcp(stream, _) => h1::serve(stream, peer, Arc::clone(&server)).await,
-        Socket::Unix(stream) => h1::serve(stream, peer, Arc::clone(&server)).await,
+        Socket::Tcp(stream, _) => serve_plain(stream, peer, Arc::clone(&server)).await,
+        Socket::Unix(stream) => serve_plain(stream, peer, Arc::clone(&server)).await,
     }
 }
 
 async fn serve_tls(stream: impl Stream, mut peer: Peer, server: Arc<Server>) {
-    let plan = server.plan();
-    let Some(config) = plan.tls.clone() else {
+    let Some(stream) = handshake::shake(stream, &mut peer, &server).await else {
         return;
     };
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    let stream = match timeout(plan.limits.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            server.figures.handshake(Handshake::Failed);
-            tracing::debug!("TLS handshake with {:?} failed: {error}", peer.address);
-            return;
-        }
-        Err(_) => {
-            server.figures.handshake(Handshake::Late);
-            tracing::debug!("TLS handshake with {:?} took too long", peer.address);
-            return;
-        }
-    };
-    drop(plan);
-    let session = stream.get_ref().1;
-    let (version, end) = match session.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => ("TLSv1.2", Handshake::Tls12),
-        _ => ("TLSv1.3", Handshake::Tls13),
-    };
-    peer.tls = Some(version);
-    server.figures.handshake(end);
-    if session.alpn_protocol() == Some(b"h2") {
-        h2::serve(stream, peer, server).await;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        h2::serve(stream, peer, server, Vec::new()).await;
     } else {
-        h1::serve(stream, peer, server).await;
+        h1::serve(stream, peer, server, BytesMut::new()).await;
+    }
+}
+
+/// HTTP/2 in the clear has no other sign than its preface (RFC 9113 §3.3).
+async fn serve_plain(mut stream: impl Stream, peer: Peer, server: Arc<Server>) {
+    let plan = server.plan();
+    if !plan.h2c {
+        return h1::serve(stream, peer, server, BytesMut::new()).await;
+    }
+    let mut begun = BytesMut::new();
+    let is_undecided = |begun: &[u8]| begun.len() < PREFACE.len() && PREFACE.starts_with(begun);
+    while is_undecided(&begun) {
+        let read = timeout(plan.limits.head_timeout, stream.read_buf(&mut begun));
+        if !matches!(read.await, Ok(Ok(1..))) {
+            break;
+        }
+    }
+    drop(plan);
+    if begun.starts_with(PREFACE) {
+        h2::serve(stream, peer, server, begun.to_vec()).await;
+    } else {
+        h1::serve(stream, peer, server, begun).await;
     }
 }

@@ -15,6 +15,7 @@ use appserver::pool::{
     Load,
     keeper::{self, Keeper},
 };
+use config::site::Tls;
 use supervisor::{
     backoff::Backoff,
     child::Exit,
@@ -22,13 +23,17 @@ use supervisor::{
     signal::{Request, Requests},
 };
 use telemetry::{metrics, text::Elapsed};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior},
+};
 use tracing::{error, info, warn};
 
 use super::{
     BrokenApp,
     admin::{Admin, Asked},
     banner::Banner,
+    credentials,
     figures::Figures,
     front::{self, Front},
     opened::Opened,
@@ -61,6 +66,8 @@ pub(crate) struct Master {
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
     watchdog: Watchdog,
+    /// When the files of certificates are looked at.
+    looks: Interval,
     inbox: Inbox,
     /// Closed when the master ends.
     _admin: Admin,
@@ -174,6 +181,7 @@ impl Master {
             programs: BTreeMap::new(),
             notifier,
             watchdog: Watchdog::new(notify::watchdog()),
+            looks: looks(),
             inbox: Inbox {
                 requests,
                 front,
@@ -203,6 +211,7 @@ impl Master {
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = self.watchdog.due() => self.show_life(),
                 () = sleep_until(self.opened.logs.next_look()) => self.rotate_logs(),
+                _ = self.looks.tick(), if self.has_tls() => self.look_at_credentials(),
                 () = sleep_until(wake) => self.tick(),
             }
         }
@@ -265,6 +274,19 @@ impl Master {
                 self.restart_front(now);
             }
             _ => {}
+        }
+    }
+
+    fn has_tls(&self) -> bool {
+        let hosts = &self.opened.loaded.site.hosts;
+        hosts.iter().any(|host| host.tls.value != Tls::Off)
+    }
+
+    /// New certificates take the place of old ones without anybody's connection noticing.
+    fn look_at_credentials(&mut self) {
+        let site = &self.opened.loaded.site;
+        if let Some(credentials) = self.opened.credentials.look(site) {
+            self.tell_front(Order::Renew { credentials });
         }
     }
 
@@ -575,6 +597,13 @@ impl Master {
             warn!("cannot reach the service manager: {error}");
         }
     }
+}
+
+/// Whoever was stopped and goes on has not missed a look.
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(credentials::LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 async fn sleep_until(time: Option<Instant>) {

@@ -17,10 +17,11 @@ use appserver::{
 use config::{
     Loaded,
     error::Problem,
-    site::{App, Interpreter, Located, Site, Tls},
+    site::{App, Interpreter, Located, Site},
 };
 
 use super::{
+    credentials,
     listen::{self, Given, Listening},
     logs::Logs,
 };
@@ -35,8 +36,8 @@ pub(crate) struct Opened {
     pub(crate) listening: Vec<Listening>,
     /// What workers are made of, for each app.
     pub(crate) templates: Vec<Template>,
-    /// Those of the configuration, and those that a proxy has made.
-    certificates: Vec<Certificate>,
+    /// What TLS needs.
+    pub(crate) credentials: credentials::Keeper,
     /// Who everybody runs as.
     pub(crate) identities: Identities,
     users: Vec<Users>,
@@ -56,7 +57,7 @@ impl Opened {
         let mut problems = Vec::new();
         let site = &loaded.site;
         let listening = keep(listen::open_all(&site.server, given), &mut problems);
-        let certificates = keep(certificates(site), &mut problems);
+        let credentials = keep(credentials::Keeper::open(site), &mut problems);
         let users = keep(users(site), &mut problems);
         let logs = keep(
             Logs::open(site).map_err(|problem| vec![problem]),
@@ -66,13 +67,13 @@ impl Opened {
             templates(site, &module, &identities, run_directory),
             &mut problems,
         );
-        match (listening, certificates, users, logs, templates) {
-            (Some(listening), Some(certificates), Some(users), Some(logs), Some(templates)) => {
+        match (listening, credentials, users, logs, templates) {
+            (Some(listening), Some(credentials), Some(users), Some(logs), Some(templates)) => {
                 Ok(Self {
                     loaded,
                     listening,
                     templates,
-                    certificates,
+                    credentials,
                     identities,
                     users,
                     logs,
@@ -84,7 +85,7 @@ impl Opened {
 
     /// Keeps self-signed certificates for the next proxy.
     pub(crate) fn keep(&mut self, made: Vec<Certificate>) {
-        self.certificates.extend(made);
+        self.credentials.keep(&self.loaded.site, made);
     }
 
     /// The first message to a proxy, and the descriptors that go with it.
@@ -97,7 +98,7 @@ impl Opened {
                 .iter()
                 .map(|listening| listening.what.clone())
                 .collect(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.credentials().clone(),
             users: self.users.clone(),
             access_log: self.logs.access().is_some(),
         };
@@ -117,25 +118,6 @@ fn module() -> Result<Module, Failure> {
     }
     let executable = std::env::current_exe().context("cannot find out where this program is")?;
     Ok(Module::beside(&executable)?)
-}
-
-fn certificates(site: &Site) -> Result<Vec<Certificate>, Vec<Problem>> {
-    let mut certificates = Vec::new();
-    let mut problems = Vec::new();
-    for (host, virtual_host) in site.hosts.iter().enumerate() {
-        let Tls::Files { cert, key } = &virtual_host.tls.value else {
-            continue;
-        };
-        match (read(cert), read(key)) {
-            (Ok(chain), Ok(key)) => certificates.push(Certificate { host, chain, key }),
-            (chain, key) => problems.extend([chain.err(), key.err()].into_iter().flatten()),
-        }
-    }
-    if problems.is_empty() {
-        Ok(certificates)
-    } else {
-        Err(problems)
-    }
 }
 
 /// Files of names and passwords are often root's alone, so the proxy gets what is in them.

@@ -3,9 +3,12 @@
 //! What it knows itself it says at once. What only a pool knows is asked of the pools, and put together by a task of its own:
 //! the master goes on meanwhile.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use ::proxy::control::Order;
+use ::proxy::{control::Order, tls::Shown};
 use appserver::{
     assignment::BUILD_ID,
     pool::keeper::{self, SlotStatus, WorkerTrace},
@@ -22,7 +25,9 @@ use super::{
     figures::Process,
     master::{FrontState, Master, Phase},
 };
-use crate::admin::{AppStatus, ListenerStatus, Logged, ProxyStatus, Status, Trace};
+use crate::admin::{
+    AppStatus, CertificateStatus, ListenerStatus, Logged, ProxyStatus, Status, Trace,
+};
 
 /// What health checks read.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -114,6 +119,7 @@ impl Master {
             }
             status.figures = figures.all(begun, &processes(&status));
             count_workers(&mut status);
+            count_certificates(&mut status);
             status
         }
     }
@@ -153,10 +159,25 @@ impl Master {
                 state: self.front.name().to_owned(),
             },
             listeners: listeners.collect(),
+            certificates: self.certificates(),
             apps: apps.collect(),
             log: telemetry::log::filter(),
             figures: Snapshot::default(),
         }
+    }
+
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        let shown = self.opened.credentials.shown().iter();
+        let status = |shown: &Shown| CertificateStatus {
+            hosts: shown.hosts.clone(),
+            subject: shown.subject.clone(),
+            serial: shown.serial.clone(),
+            not_after: shown
+                .not_after
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        };
+        shown.map(status).collect()
     }
 }
 
@@ -205,6 +226,21 @@ fn processes(status: &Status) -> Vec<Process> {
         processes.extend(app.workers.iter().map(|worker| of(&app.name, worker.pid)));
     }
     processes
+}
+
+/// Of several certificates of a site, the first that ends.
+fn count_certificates(status: &mut Status) {
+    let mut ends = BTreeMap::new();
+    for certificate in &status.certificates {
+        let end = ends
+            .entry(certificate.hosts.join(","))
+            .or_insert(certificate.not_after);
+        *end = certificate.not_after.min(*end);
+    }
+    for (site, end) in ends {
+        let labels = [site.as_str()];
+        status.figures.count(&metrics::CERTIFICATE, labels, end);
+    }
 }
 
 fn count_workers(status: &mut Status) {

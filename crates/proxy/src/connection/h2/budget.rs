@@ -141,7 +141,7 @@ impl Budget {
 static COUNTS: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
 
 /// Each attack by HTTP/2 and how many connections it has ended in the life of this process.
-pub fn attacks() -> impl Iterator<Item = (&'static str, u64)> {
+pub(crate) fn attacks() -> impl Iterator<Item = (&'static str, u64)> {
     Attack::ALL.into_iter().map(|attack| {
         (
             attack.name(),

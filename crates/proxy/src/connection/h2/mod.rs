@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use budget::attacks;
+pub(crate) use budget::attacks;
 
 use self::{
     session::{Fatal, Leaving, Session},
@@ -55,9 +55,10 @@ thread_local! {
     static INPUT: RefCell<Box<[u8; READ]>> = RefCell::new(Box::new([0; READ]));
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>) {
+/// Serves a connection to its end. `begun` has been read of it.
+pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: Vec<u8>) {
     let mut connection = Connection::new(stream, peer, server);
+    connection.input = begun;
     let end = poll_fn(|cx| connection.poll(cx)).await;
     connection.end(end).await;
 }

@@ -1,0 +1,142 @@
+//! Certificates that we sign ourselves, for trying out: made once for each set of names, told to no one but the master, which
+//! hands them to the next proxy, so that a browser need not be asked again.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use config::site::HostPattern;
+use rustls::{
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    sign::CertifiedKey,
+};
+
+use super::{CertificateError, fingerprint};
+use crate::control::Certificate;
+
+/// Self-signed certificates, made once for each set of names and kept for the life of the process.
+#[derive(Default)]
+pub(crate) struct SelfSigned {
+    made: Mutex<HashMap<Vec<String>, Made>>,
+}
+
+/// One of them.
+struct Made {
+    certified: Arc<CertifiedKey>,
+    /// For each site that it serves.
+    pem: Vec<Certificate>,
+}
+
+impl SelfSigned {
+    pub(super) fn certificate(
+        &self,
+        host: usize,
+        names: &[HostPattern],
+    ) -> Result<Arc<CertifiedKey>, CertificateError> {
+        let names = subject_names(names);
+        let mut made = self.made.lock().expect("no holder of this lock panics");
+        if let Some(known) = made.get_mut(&names) {
+            if let Some(first) = known.pem.first().cloned() {
+                known.pem.push(Certificate { host, ..first });
+            }
+            return Ok(Arc::clone(&known.certified));
+        }
+        let (certified, chain, key) = make(&names)?;
+        let certified = Arc::new(certified);
+        let new = Made {
+            certified: Arc::clone(&certified),
+            pem: vec![Certificate {
+                host,
+                chain,
+                key,
+                ocsp: None,
+            }],
+        };
+        made.insert(names, new);
+        Ok(certified)
+    }
+
+    /// All of them, to be handed to the next proxy.
+    pub(crate) fn made(&self) -> Vec<Certificate> {
+        let made = self.made.lock().expect("no holder of this lock panics");
+        made.values().flat_map(|made| made.pem.clone()).collect()
+    }
+}
+
+impl fmt::Debug for SelfSigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys never reach a log.
+        f.write_str("SelfSigned")
+    }
+}
+
+/// The site's own names, and those by which a developer reaches this machine.
+fn subject_names(hosts: &[HostPattern]) -> Vec<String> {
+    let own = hosts.iter().filter_map(|host| match host {
+        HostPattern::Any => None,
+        HostPattern::Exact(name) => Some(name.trim_matches(['[', ']']).to_owned()),
+        HostPattern::Wildcard(parent) => Some(format!("*.{parent}")),
+    });
+    let mut names: Vec<String> = own
+        .chain(["localhost", "127.0.0.1", "::1"].map(String::from))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The certificate as rustls wants it, and as PEM text: the chain and the key.
+fn make(names: &[String]) -> Result<(CertifiedKey, String, String), CertificateError> {
+    let made = rcgen::generate_simple_self_signed(names).map_err(CertificateError::Making)?;
+    let der = made.cert.der().clone();
+    tracing::info!(
+        "self-signed certificate for {}: browsers ask once whether to trust it, curl needs -k
+SHA-256 {}",
+        names.join(", "),
+        with_colons(&der),
+    );
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let certified = CertifiedKey::from_der(vec![der], key, &aws_lc_rs::default_provider())
+        .map_err(CertificateError::Unusable)?;
+    Ok((certified, made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// As browsers show it: upper-case pairs with colons.
+fn with_colons(der: &CertificateDer<'_>) -> String {
+    let digits = fingerprint(der);
+    let pairs = digits.as_bytes().chunks(2);
+    let pairs: Vec<&str> = pairs
+        .map(|pair| str::from_utf8(pair).unwrap_or_default())
+        .collect();
+    pairs.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::certified_key;
+
+    #[test]
+    fn a_self_signed_certificate_is_made_once() {
+        let store = SelfSigned::default();
+        let names = [HostPattern::Exact("example.org".into()), HostPattern::Any];
+        let first = store.certificate(0, &names).expect("made");
+        let second = store.certificate(2, &names).expect("kept");
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn what_was_made_can_be_handed_on() {
+        let store = SelfSigned::default();
+        let first = store.certificate(0, &[HostPattern::Any]).expect("made");
+        store.certificate(1, &[HostPattern::Any]).expect("kept");
+        let made = store.made();
+        let hosts: Vec<usize> = made.iter().map(|certificate| certificate.host).collect();
+        assert_eq!(hosts, [0, 1]);
+        let again = certified_key(&made[1]).expect("what we made");
+        assert_eq!(again.cert, first.cert);
+    }
+}

@@ -1,0 +1,293 @@
+//! What TLS needs and only the master may read: certificates, keys, who signs clients'. Read at the start, and again whenever the
+//! files change; and the keys of session tickets, which are made here.
+//!
+//! The files are looked at every few seconds, and not watched: certificates are renewed by new files, by links that are turned
+//! and on file systems of other machines, and a look sees them all. A change is taken once it has lasted from one look to the
+//! next, since a certificate and its key are never written at once.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use ::proxy::{
+    control::{Certificate, Credentials},
+    tls::{self, ROTATION, SOON, Shown, TicketKey},
+};
+use config::{
+    error::Problem,
+    site::{Located, Site, Tls},
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use telemetry::text::Elapsed;
+use tracing::{error, info, warn};
+
+/// How often the files are looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
+
+/// How often somebody is reminded of a certificate that ends.
+const REMINDER: Duration = Duration::from_secs(86_400);
+
+/// Credentials, and what they were read from.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    credentials: Credentials,
+    /// What will be shown to whom.
+    shown: Vec<Shown>,
+    /// The files as they were when they were last read, whatever came of that.
+    read: Vec<Look>,
+    /// The same at the last look.
+    seen: Vec<Look>,
+    reminded: Option<Instant>,
+    rotated: Instant,
+}
+
+/// What tells one state of a file from another; `None` where there is none.
+type Look = Option<(u64, i64, i64, u64)>;
+
+impl Keeper {
+    /// Reads all that the configuration names, or says what cannot be read.
+    pub(crate) fn open(site: &Site) -> Result<Self, Vec<Problem>> {
+        let seen = look(site);
+        let mut credentials = read(site)?;
+        credentials.tickets.extend(ticket_key());
+        for (path, mode) in keys(site).filter_map(|key| exposed(key)) {
+            warn!(
+                "the private key {} can be read by every user of this machine (mode {mode:03o}): chmod 600 {0}",
+                path.display()
+            );
+        }
+        let mut keeper = Self {
+            // What is wrong with them the proxy refuses, and says.
+            shown: tls::check(site, &credentials).unwrap_or_default(),
+            credentials,
+            read: seen.clone(),
+            seen,
+            reminded: None,
+            rotated: Instant::now(),
+        };
+        keeper.remind();
+        Ok(keeper)
+    }
+
+    /// What a proxy is told.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Each certificate that is shown, and until when it is valid.
+    pub(crate) fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// Keeps self-signed certificates for the next proxy.
+    pub(crate) fn keep(&mut self, site: &Site, made: Vec<Certificate>) {
+        self.credentials.certificates.extend(made);
+        self.shown = tls::check(site, &self.credentials).unwrap_or_default();
+    }
+
+    /// Looks at the files, and at the clock; what the proxy is to be told, if anything has changed.
+    pub(crate) fn look(&mut self, site: &Site) -> Option<Credentials> {
+        let now = look(site);
+        let settled = now == self.seen;
+        self.seen = now;
+        let rotated = self.rotate();
+        let renewed = settled && self.seen != self.read && self.renew(site);
+        if self.reminded.is_none_or(|last| last.elapsed() >= REMINDER) {
+            self.remind();
+        }
+        (rotated || renewed).then(|| self.credentials.clone())
+    }
+
+    /// New ones, unless they cannot be used: then the old ones stay, and the log says so once.
+    fn renew(&mut self, site: &Site) -> bool {
+        self.read.clone_from(&self.seen);
+        let mut new = match read(site) {
+            Ok(new) => new,
+            Err(problems) => {
+                let why: Vec<_> = problems
+                    .into_iter()
+                    .map(|problem| problem.message)
+                    .collect();
+                error!("the certificates stay as they are: {}", why.join("; "));
+                return false;
+            }
+        };
+        new.tickets.clone_from(&self.credentials.tickets);
+        // Those that a proxy has made have no files.
+        let is_made = |certificate: &&Certificate| matches!(site.hosts.get(certificate.host), Some(host) if host.tls.value == Tls::SelfSigned);
+        let made = self.credentials.certificates.iter().filter(is_made);
+        new.certificates.extend(made.cloned());
+        match tls::check(site, &new) {
+            Ok(shown) => {
+                for shown in shown.iter().filter(|shown| !self.shown.contains(shown)) {
+                    info!(
+                        "new certificate for {}: valid for {}",
+                        shown.hosts.join(", "),
+                        Elapsed(left(shown))
+                    );
+                }
+                self.shown = shown;
+                self.credentials = new;
+                self.remind();
+                true
+            }
+            Err(why) => {
+                error!("the certificates stay as they are: {why}");
+                false
+            }
+        }
+    }
+
+    /// A new key for session tickets, when the one in use is old; the one before is still understood.
+    fn rotate(&mut self) -> bool {
+        if self.rotated.elapsed() < ROTATION {
+            return false;
+        }
+        self.rotated = Instant::now();
+        let Some(key) = ticket_key() else {
+            return false;
+        };
+        self.credentials.tickets.insert(0, key);
+        self.credentials.tickets.truncate(2);
+        true
+    }
+
+    /// Names the certificates that have ended or soon will.
+    fn remind(&mut self) {
+        self.reminded = Some(Instant::now());
+        for shown in &self.shown {
+            let hosts = shown.hosts.join(", ");
+            match left(shown) {
+                Duration::ZERO => error!("the certificate for {hosts} has expired"),
+                left if left < SOON => {
+                    warn!("the certificate for {hosts} expires in {}", Elapsed(left));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How long it is still valid.
+fn left(shown: &Shown) -> Duration {
+    shown
+        .not_after
+        .duration_since(SystemTime::now())
+        .unwrap_or_default()
+}
+
+/// `None` without randomness: then there are no tickets, which only costs time.
+fn ticket_key() -> Option<TicketKey> {
+    let mut random = [0; 40];
+    match getrandom(&mut random, GetRandomFlags::empty()) {
+        Ok(length) if length == random.len() => {
+            let (name, secret) = random.split_at(8);
+            Some(TicketKey {
+                name: name.try_into().ok()?,
+                secret: secret.try_into().ok()?,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Every file, in one order.
+fn files(site: &Site) -> impl Iterator<Item = &Path> {
+    site.hosts.iter().flat_map(|host| {
+        let pairs = match &host.tls.value {
+            Tls::Files(pairs) => pairs.as_slice(),
+            _ => &[],
+        };
+        let of_pairs = pairs
+            .iter()
+            .flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
+        let authorities = host.clients.as_ref().map(|clients| &clients.authorities);
+        of_pairs
+            .chain([authorities])
+            .flatten()
+            .map(|path| path.value.as_path())
+    })
+}
+
+fn look(site: &Site) -> Vec<Look> {
+    let look = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((
+            metadata.ino(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.len(),
+        ))
+    };
+    files(site).map(look).collect()
+}
+
+fn keys(site: &Site) -> impl Iterator<Item = &Path> {
+    site.hosts.iter().flat_map(|host| match &host.tls.value {
+        Tls::Files(pairs) => pairs.iter().map(|pair| pair.key.value.as_path()).collect(),
+        _ => Vec::new(),
+    })
+}
+
+/// A file that everybody may read, and its mode.
+fn exposed(path: &Path) -> Option<(&Path, u32)> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o007 != 0).then_some((path, mode))
+}
+
+fn read(site: &Site) -> Result<Credentials, Vec<Problem>> {
+    let mut credentials = Credentials::default();
+    let mut problems = Vec::new();
+    for (index, host) in site.hosts.iter().enumerate() {
+        if let Tls::Files(pairs) = &host.tls.value {
+            for pair in pairs {
+                let chain = text(&pair.cert);
+                let key = text(&pair.key);
+                let ocsp = pair
+                    .ocsp
+                    .as_ref()
+                    .map(|path| of_file(path, |path| fs::read(path)));
+                match (chain, key, ocsp.transpose()) {
+                    (Ok(chain), Ok(key), Ok(ocsp)) => credentials.certificates.push(Certificate {
+                        host: index,
+                        chain,
+                        key,
+                        ocsp,
+                    }),
+                    (chain, key, ocsp) => {
+                        let all = [chain.err(), key.err(), ocsp.err()];
+                        problems.extend(all.into_iter().flatten());
+                    }
+                }
+            }
+        }
+        if let Some(clients) = &host.clients {
+            match text(&clients.authorities) {
+                Ok(pem) => credentials.authorities.push((index, pem)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(credentials)
+    } else {
+        Err(problems)
+    }
+}
+
+fn text(path: &Located<PathBuf>) -> Result<String, Problem> {
+    of_file(path, |path| fs::read_to_string(path))
+}
+
+fn of_file<T>(
+    path: &Located<PathBuf>,
+    read: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<T, Problem> {
+    read(&path.value).map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.value.display());
+        Problem::new(path.span, message)
+    })
+}
