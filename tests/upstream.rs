@@ -540,7 +540,9 @@ fn a_response_that_trickles_passes_as_it_comes() {
     let origin = Origin::tcp(move |stream, _| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
         for (number, gate) in waiting.iter().enumerate() {
-            write!(stream, "9\r\ndata: {number}\n\n\r\n").unwrap();
+            // In one write: each piece that comes is a chunk of its own.
+            let chunk = format!("9\r\ndata: {number}\n\n\r\n");
+            stream.write_all(chunk.as_bytes()).unwrap();
             gate.pass();
         }
         stream.write_all(b"0\r\n\r\n").unwrap();
