@@ -47,5 +47,6 @@ mod slow_clients;
 mod startup;
 mod stuck;
 mod tls;
+mod traversal;
 mod upstream;
 mod wsgi;
