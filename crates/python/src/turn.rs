@@ -5,6 +5,9 @@
 //! (5 ms), and again. That is good for throughput, because a change of threads costs about as much as a small request, and bad
 //! for the request that waits. So barging is allowed, for [`LONGEST`]: then a slot that finds others waiting lets one of
 //! them go first. Threads of the app's own do not ask here and are not held up.
+//!
+//! The switch interval (`sys.getswitchinterval`) stays what it is: it bounds how long a thread computes that does not let go
+//! by itself, which a slot that barges does after each request.
 
 use std::{
     sync::{
