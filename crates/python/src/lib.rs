@@ -24,7 +24,6 @@ mod responder;
 mod slot;
 mod stacks;
 mod text;
-mod turn;
 mod watch;
 mod worker;
 mod wsgi;

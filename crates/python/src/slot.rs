@@ -31,17 +31,14 @@ use supervisor::scoreboard::Pen;
 use crate::{
     environ::Fixed,
     report,
-    turn::Turn,
     watch::{Watched, Wear},
-    wsgi::{Served, Wsgi},
+    wsgi::Wsgi,
 };
 
 /// What all slots of a worker share.
 pub(crate) struct Shared {
     pub(crate) assignment: Assignment,
     pub(crate) listener: OwnedFd,
-    /// Each slot takes a clone.
-    pub(crate) turn: Turn,
     /// Set before the listener is shut down.
     pub(crate) stopping: AtomicBool,
     /// Each slot's connection, or -1; for the child of a fork, which must not keep them.
@@ -72,19 +69,16 @@ impl Slot {
             multithread: assignment.threads > 1,
             multiprocess: assignment.workers > 1,
         };
-        let mut served = Served {
-            wsgi: Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?,
-            turn: self.shared.turn.clone(),
-        };
+        let mut wsgi = Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?;
         let thread = py.import("threading")?.call_method0("get_ident")?;
         self.shared.sign(self.number, thread.extract()?);
-        py.detach(|| self.shared.serve_all(self.number, &mut served));
+        py.detach(|| self.shared.serve_all(self.number, &mut wsgi));
         Ok(())
     }
 }
 
 impl Shared {
-    fn serve_all(&self, slot: u16, served: &mut Served) {
+    fn serve_all(&self, slot: u16, wsgi: &mut Wsgi) {
         let assignment = &self.assignment;
         let identity = Identity {
             build: assignment.build.clone(),
@@ -97,7 +91,7 @@ impl Shared {
             place.store(stream.as_raw_fd(), Ordering::Release);
             // A fault of ours costs this connection, not the slot.
             let mut watched = Watched {
-                application: &mut *served,
+                application: &mut *wsgi,
                 pen: &self.pens[usize::from(slot - 1)],
                 shared: self,
             };
@@ -111,7 +105,7 @@ impl Shared {
                 )),
                 Err(_) => {
                     self.pens[usize::from(slot - 1)].end();
-                    served.wsgi.abandon();
+                    wsgi.abandon();
                     log(&format!(
                         "slot {slot} closed a connection: a bug in stack, please report it"
                     ));

@@ -35,7 +35,6 @@ use crate::{
     report,
     slot::{Shared, Slot},
     stacks,
-    turn::Turn,
     watch::Wear,
 };
 
@@ -69,7 +68,6 @@ impl Worker {
         let voice_number = voice.as_raw_fd();
         let shared = Shared {
             listener,
-            turn: Turn::default(),
             stopping: AtomicBool::new(false),
             connections: slots.clone().map(|_| AtomicI32::new(-1)).collect(),
             pens: scoreboard::pens(scoreboard, assignment.threads)?,

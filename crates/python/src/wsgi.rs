@@ -20,7 +20,6 @@ use crate::{
     file_wrapper::FileWrapper,
     report,
     responder::{Callables, ProtocolError, Responder, State, count, kind},
-    turn::Turn,
 };
 
 /// A slot's side of WSGI.
@@ -180,18 +179,11 @@ impl Wsgi {
     }
 }
 
-/// A slot: its WSGI, and its turn at the GIL.
-pub(crate) struct Served {
-    pub(crate) wsgi: Wsgi,
-    pub(crate) turn: Turn,
-}
-
-impl Application for Served {
+impl Application for Wsgi {
     fn respond(&mut self, request: &Request<'_>, response: &mut Response) {
-        let Self { wsgi, turn } = self;
-        turn.attach(|py| {
-            if let Err(error) = wsgi.run(py, request, response) {
-                wsgi.log_exception(py, request, "could not be called", &error);
+        Python::attach(|py| {
+            if let Err(error) = self.run(py, request, response) {
+                self.log_exception(py, request, "could not be called", &error);
                 response.fail(Failure::Exception);
             }
         });
