@@ -1,7 +1,10 @@
 //! HTTP/1.1 and 1.0 as they come off the wire: what is answered, what is refused, and that nothing behind a refused request is
 //! taken for another one (RFC 9112 §11.2).
 
-use crate::harness::{Client, Site, Stack};
+use crate::{
+    harness::{Client, Site, Stack},
+    raw::{self, Case, Closed, Kept, SITE, field_lines, framings, request_lines, smuggling},
+};
 
 /// Answers with what it was asked, and remembers every path that came through.
 const ECHO: &str = r#"
@@ -23,253 +26,11 @@ def app(environ, start_response):
     return [body.encode("latin-1")]
 "#;
 
-const SITE: &str = r#"
-[server]
-http = ["127.0.0.1:0"]
-[limits]
-body = "64KiB"
-request_line = "1KiB"
-head = "2KiB"
-fields = 20
-[app.web]
-wsgi = "app:app"
-root = "."
-workers = 1
-threads = 2
-[[site]]
-hosts = ["a", "[::1]", "127.0.0.1"]
-routes = [
-    { path = "/", app = "web" },
-    { path = "/files/", files = "files" },
-    { path = "/old", redirect = "/new" },
-    { path = "/fixed", respond = "fixed" },
-    { path = "/nothing", respond = "", status = 204 },
-]
-"#;
-
 fn stack() -> Stack {
     Site::new(SITE)
         .file("app.py", ECHO)
         .file("files/a.txt", "a file")
         .start()
-}
-
-/// What becomes of the connection after the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
-    Kept,
-    Closed,
-}
-
-use After::{Closed, Kept};
-
-/// Bytes of a request, the status of its answer, and whether another may follow.
-type Case = (Vec<u8>, u16, After);
-
-/// A request line with a good Host.
-fn line(line: &str, status: u16, after: After) -> Case {
-    (format!("{line}\r\nHost: a\r\n\r\n").into(), status, after)
-}
-
-/// A good POST with these further lines and this content.
-fn post(lines: &str, content: &str, status: u16, after: After) -> Case {
-    let text = format!("POST /p HTTP/1.1\r\nHost: a\r\n{lines}\r\n{content}");
-    (text.into(), status, after)
-}
-
-fn raw(bytes: &[u8], status: u16, after: After) -> Case {
-    (bytes.to_vec(), status, after)
-}
-
-fn request_lines() -> Vec<Case> {
-    let long = format!("GET /{} HTTP/1.1", "x".repeat(1024));
-    vec![
-        line("GET / HTTP/1.1", 200, Kept),
-        line("\r\nGET / HTTP/1.1", 200, Kept),
-        line("GET /a%20b?c=%zz HTTP/1.1", 200, Kept),
-        line("PURGE / HTTP/1.1", 200, Kept),
-        line("get / HTTP/1.1", 200, Kept),
-        line("GET http://a/x HTTP/1.1", 200, Kept),
-        line("GET http://A/x HTTP/1.1", 200, Kept),
-        line("GET http://a HTTP/1.1", 200, Kept),
-        line("OPTIONS * HTTP/1.1", 204, Kept),
-        line("GET /fixed HTTP/1.1", 200, Kept),
-        line("GET /nothing HTTP/1.1", 204, Kept),
-        line("GET /old HTTP/1.1", 302, Kept),
-        line("GET /files/a.txt HTTP/1.1", 200, Kept),
-        line("GET /files/b.txt HTTP/1.1", 404, Kept),
-        line("POST /files/a.txt HTTP/1.1", 405, Kept),
-        line("GET /a/../b HTTP/1.1", 200, Kept),
-        line("TRACE / HTTP/1.1", 405, Kept),
-        line("GET * HTTP/1.1", 405, Kept),
-        line("GET /", 400, Closed),
-        line("GET  / HTTP/1.1", 400, Closed),
-        line("GET /  HTTP/1.1", 400, Closed),
-        line("GET / HTTP/1.1 ", 400, Closed),
-        line(" GET / HTTP/1.1", 400, Closed),
-        line("GET\t/ HTTP/1.1", 400, Closed),
-        line("GET /a b HTTP/1.1", 400, Closed),
-        line("\r\n\r\nGET / HTTP/1.1", 400, Closed),
-        line("G(T / HTTP/1.1", 400, Closed),
-        line("GET / http/1.1", 400, Closed),
-        line("GET / HTTP/11", 400, Closed),
-        line("GET / HTTP/1.1.1", 400, Closed),
-        line("GET / HTTPS/1.1", 400, Closed),
-        line("GET / HTTP/1.2", 505, Closed),
-        line("GET / HTTP/2.0", 505, Closed),
-        line("GET / HTTP/0.9", 505, Closed),
-        line("GET a HTTP/1.1", 400, Closed),
-        line("GET /a#b HTTP/1.1", 400, Closed),
-        line("GET /\u{e4} HTTP/1.1", 400, Closed),
-        line("GET /\0 HTTP/1.1", 400, Closed),
-        line("GET /% HTTP/1.1", 400, Closed),
-        line("GET /%00 HTTP/1.1", 400, Closed),
-        line("GET /../a HTTP/1.1", 400, Closed),
-        line("GET /%2e%2e/a HTTP/1.1", 400, Closed),
-        line("GET ftp://a/ HTTP/1.1", 400, Closed),
-        line("GET http://b/ HTTP/1.1", 400, Closed),
-        line("GET http://a:80/ HTTP/1.1", 400, Closed),
-        line("GET http://u@a/ HTTP/1.1", 400, Closed),
-        line(&long, 414, Closed),
-        line("GET / HTTP/1.1\rX: y", 400, Closed),
-        line("GET / HTTP/1.1\nX: y", 400, Closed),
-        raw(b"GET / HTTP/1.1\nHost: a\n\n", 400, Closed),
-        raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, Closed),
-        raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, Closed),
-        raw(b"\0", 400, Closed),
-    ]
-}
-
-fn field_lines() -> Vec<Case> {
-    let many = "A: b\r\n".repeat(20);
-    let long = format!("A: {}\r\n", "b".repeat(2048));
-    vec![
-        post("A: b\r\n", "", 200, Kept),
-        post("A:\t b \t\r\n", "", 200, Kept),
-        post("A:\r\n", "", 200, Kept),
-        post("A: \u{e4}\r\n", "", 200, Kept),
-        post("A_b: c\r\n", "", 200, Kept),
-        post("A : b\r\n", "", 400, Closed),
-        post(" A: b\r\n", "", 400, Closed),
-        post("A: b\r\n c\r\n", "", 400, Closed),
-        post("A: b\r\n\tc\r\n", "", 400, Closed),
-        post("A\r\n", "", 400, Closed),
-        post(": b\r\n", "", 400, Closed),
-        post("A(: b\r\n", "", 400, Closed),
-        post("\u{e4}: b\r\n", "", 400, Closed),
-        post("A: b\nContent-Length: 5\r\n", "", 400, Closed),
-        post("A: b\rContent-Length: 5\r\n", "", 400, Closed),
-        post("A: b\0\r\n", "", 400, Closed),
-        post("A: \u{7f}\r\n", "", 400, Closed),
-        post(&many, "", 431, Closed),
-        post(&long, "", 431, Closed),
-        post("Host: a\r\n", "", 400, Closed),
-        post("Host: b\r\n", "", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: a, a\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: a:8080\r\n\r\n", 200, Kept),
-        raw(b"GET / HTTP/1.1\r\nHost: A\r\n\r\n", 200, Kept),
-        raw(b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", 200, Kept),
-        raw(b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400, Closed),
-        raw(b"GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n", 421, Kept),
-    ]
-}
-
-fn framings() -> Vec<Case> {
-    let chunked = "Transfer-Encoding: chunked\r\n";
-    let too_much = "x".repeat(64 * 1024 + 1);
-    vec![
-        post("Content-Length: 5\r\n", "12345", 200, Kept),
-        post("Content-Length: 0\r\n", "", 200, Kept),
-        post("Content-Length: 005\r\n", "12345", 200, Kept),
-        post(chunked, "5\r\n12345\r\n0\r\n\r\n", 200, Kept),
-        post(chunked, "5;a=b\r\n12345\r\n0;c\r\n\r\n", 200, Kept),
-        post(chunked, "A\r\n1234567890\r\n00\r\nT: v\r\n\r\n", 200, Kept),
-        post(
-            "Transfer-Encoding: Chunked\r\n",
-            "1\r\nx\r\n0\r\n\r\n",
-            200,
-            Kept,
-        ),
-        post("Content-Length: 5\r\n", "12345", 200, Kept),
-        post(
-            &format!("Content-Length: 5\r\n{chunked}"),
-            "0\r\n\r\n",
-            400,
-            Closed,
-        ),
-        post(
-            &format!("{chunked}Content-Length: 5\r\n"),
-            "0\r\n\r\n",
-            400,
-            Closed,
-        ),
-        post(
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            "12345",
-            400,
-            Closed,
-        ),
-        post(
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            "12345",
-            400,
-            Closed,
-        ),
-        post("Content-Length: 5, 5\r\n", "12345", 400, Closed),
-        post("Content-Length: +5\r\n", "12345", 400, Closed),
-        post("Content-Length: -5\r\n", "12345", 400, Closed),
-        post("Content-Length: 0x5\r\n", "12345", 400, Closed),
-        post("Content-Length: 5.\r\n", "12345", 400, Closed),
-        post("Content-Length: 1 2\r\n", "12345", 400, Closed),
-        post("Content-Length:\r\n", "12345", 400, Closed),
-        post("Content-Length: 18446744073709551616\r\n", "", 400, Closed),
-        post("Content-Length: 18446744073709551615\r\n", "", 413, Closed),
-        post("Content-Length: 65537\r\n", &too_much, 413, Closed),
-        post(
-            chunked,
-            &format!("10001\r\n{too_much}\r\n0\r\n\r\n"),
-            413,
-            Closed,
-        ),
-        post("Transfer-Encoding: gzip\r\n", "", 501, Closed),
-        post("Transfer-Encoding: gzip, chunked\r\n", "", 501, Closed),
-        post("Transfer-Encoding: identity\r\n", "", 501, Closed),
-        post("Transfer-Encoding: xchunked\r\n", "", 501, Closed),
-        post("Transfer-Encoding:\r\n", "", 501, Closed),
-        post(&format!("{chunked}{chunked}"), "0\r\n\r\n", 501, Closed),
-        post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n", 400, Closed),
-        raw(
-            b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-            Closed,
-        ),
-        post(chunked, "5\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "5\r12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "5 \r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, " 5\r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "0x5\r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "-5\r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "\r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "5\r\n123456\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "5\r\n12345\n0\r\n\r\n", 400, Closed),
-        post(chunked, "5;a\nb\r\n12345\r\n0\r\n\r\n", 400, Closed),
-        post(chunked, "10000000000000000\r\n", 400, Closed),
-        post(chunked, "0\r\nT : v\r\n\r\n", 400, Closed),
-        post(chunked, "0\r\n folded\r\n\r\n", 400, Closed),
-        post(chunked, "0\r\nT: v\n\r\n", 400, Closed),
-        post(
-            "Expect: 200-ok\r\nContent-Length: 5\r\n",
-            "12345",
-            417,
-            Closed,
-        ),
-    ]
 }
 
 /// Sends each case with a further request behind it, which is answered if and only if the case leaves the connection open.
@@ -317,6 +78,17 @@ fn every_field_line_is_answered_or_refused_for_good() {
 #[test]
 fn every_framing_is_answered_or_refused_for_good() {
     try_all(&framings());
+}
+
+#[test]
+fn every_trick_is_answered_or_refused_for_good() {
+    try_all(&smuggling());
+}
+
+#[test]
+fn there_are_as_many_cases_as_it_takes() {
+    let cases = raw::all();
+    assert!(cases.len() >= 200, "{}", cases.len());
 }
 
 #[test]

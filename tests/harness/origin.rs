@@ -181,7 +181,7 @@ fn read(stream: &mut dyn Stream, connection: usize) -> Option<Seen> {
     head.truncate(head.len() - 4);
     let mut request = Seen {
         connection,
-        head: String::from_utf8(head).expect("heads are text"),
+        head: String::from_utf8_lossy(&head).into_owned(),
         body: Vec::new(),
     };
     let length = request.fields("content-length").first().map(|length| {

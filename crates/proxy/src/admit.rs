@@ -26,9 +26,12 @@ pub(crate) fn admit<'head>(
     plan: &Plan,
     id: RequestId,
 ) -> Result<Request<'head>, Failure> {
-    // TRACE reflects what a script may not read (RFC 9110 §9.3.8); CONNECT would make us an open relay (§9.3.6).
-    if matches!(head.method, Method::Trace | Method::Connect) {
-        return Err(Failure::Method { allow: ALLOW });
+    match head.method {
+        // It reflects what a script may not read (RFC 9110 §9.3.8).
+        Method::Trace => return Err(Failure::Method { allow: ALLOW }),
+        // It would make us an open relay (RFC 9110 §9.3.6).
+        Method::Connect => return Err(Failure::Connect { allow: ALLOW }),
+        _ => {}
     }
     let target = Target::of(head)?;
     if target.form == Form::Asterisk && head.method != Method::Options {

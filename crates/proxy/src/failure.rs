@@ -73,6 +73,13 @@ pub(crate) enum Failure {
         /// The value of `Allow` (RFC 9110 §10.2.1).
         allow: &'static str,
     },
+    /// CONNECT (RFC 9110 §9.3.6): there are no tunnels to elsewhere. A client may have sent its tunnel's first bytes along, which
+    /// are no requests.
+    #[error("there are no tunnels to other hosts here")]
+    Connect {
+        /// The value of `Allow`.
+        allow: &'static str,
+    },
     /// An `Expect` other than `100-continue` (RFC 9110 §10.1.1).
     #[error("the expectation is not known")]
     Expectation,
@@ -269,7 +276,7 @@ impl Failure {
             Self::TooMany(_) => 429,
             Self::NoRoute | Self::NoFile => 404,
             Self::FileUnreadable(_) => 403,
-            Self::Method { .. } => 405,
+            Self::Method { .. } | Self::Connect { .. } => 405,
             Self::Expectation => 417,
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
@@ -310,6 +317,7 @@ impl Failure {
             Self::NoFile => "no-file",
             Self::FileUnreadable(_) => "file-unreadable",
             Self::Method { .. } => "method-not-allowed",
+            Self::Connect { .. } => "connect",
             Self::Expectation => "unknown-expectation",
             Self::BodyTooLarge { .. } => "body-too-large",
             Self::BodyTimeout => "body-timeout",
@@ -381,6 +389,7 @@ impl Failure {
                 | Self::HeadTimeout(_)
                 | Self::ClientLeft
                 | Self::Expectation
+                | Self::Connect { .. }
                 | Self::TooMany(TooMany { banned: true, .. })
                 | Self::Spool(_)
                 | Self::SpoolFull
@@ -429,7 +438,7 @@ impl Failure {
         let mut response = Response::new(status, Content::Bytes(page.content))
             .with("Content-Type", page.content_type.as_bytes())
             .with("Cache-Control", "no-store");
-        if let Self::Method { allow } = &self {
+        if let Self::Method { allow } | Self::Connect { allow } = &self {
             response = response.with("Allow", allow);
         }
         if let Self::Unauthorized { challenge } = &self {
