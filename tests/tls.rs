@@ -1,6 +1,8 @@
 //! TLS: the right certificate for each name, renewed while it is served, and clients with certificates of their own.
 
-use std::{fs, io::Read, io::Write, net::TcpStream, os::unix::fs::PermissionsExt};
+use std::{
+    fs, io::Read, io::Write, net::TcpStream, os::unix::fs::PermissionsExt, process::Command,
+};
 
 use rustix::process::Signal;
 
@@ -482,4 +484,53 @@ fn what_cannot_be_used_is_said_before_anything_is_started() {
         "{says}"
     );
     assert!(says.contains("2 mistakes"), "{says}");
+}
+
+/// What a scanner of weaknesses finds: nothing old, and certificates of both kinds.
+#[test]
+fn a_scanner_finds_nothing_weak() {
+    let (ecdsa, rsa) = (Pair::new("a.example"), Pair::rsa("a.example"));
+    let keys =
+        "tls = [{ cert = \"e.pem\", key = \"e.key\" }, { cert = \"r.pem\", key = \"r.key\" }]";
+    let site = sites("", &[("\"a.example\"", keys)]);
+    let stack = with_pair(with_pair(site, "e", &ecdsa), "r", &rsa).start();
+    let scan = Command::new("sslscan")
+        .args(["--no-colour", "--sni-name=a.example"])
+        .arg(stack.https().to_string())
+        .output();
+    let Ok(scan) = scan else {
+        println!("!!! SKIPPED: there is no sslscan; it is in the package of that name");
+        return;
+    };
+    let text = String::from_utf8_lossy(&scan.stdout).into_owned();
+    for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
+        let line = text.lines().find(|line| line.starts_with(version));
+        assert!(
+            line.is_some_and(|line| line.ends_with("disabled")),
+            "{version}: {text}"
+        );
+    }
+    for version in [
+        "TLSv1.2   enabled",
+        "TLSv1.3   enabled",
+        "Session renegotiation not supported",
+    ] {
+        assert!(text.contains(version), "{version}: {text}");
+    }
+    assert!(
+        !text.contains(" vulnerable to heartbleed")
+            || text.contains("not vulnerable to heartbleed"),
+        "{text}"
+    );
+    // Forward secrecy and authenticated encryption in every suite.
+    let suites: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("Accepted") || line.starts_with("Preferred"))
+        .collect();
+    assert!(suites.len() >= 6, "{text}");
+    for suite in suites {
+        let is_good = (suite.contains("TLS_") || suite.contains("ECDHE-"))
+            && (suite.contains("GCM") || suite.contains("CHACHA20"));
+        assert!(is_good, "{suite}");
+    }
 }

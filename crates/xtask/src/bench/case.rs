@@ -4,6 +4,7 @@
 //! implements [`Load`](super::load::Load), a server that is not is a [`Peer`] in a list of [`servers`](super::servers).
 
 mod site;
+mod tls;
 mod worker;
 
 use super::{limit::Limit, load::Load, peer::Peer, report::Column};
@@ -68,5 +69,8 @@ pub(crate) enum Ratio {
 
 /// All of them.
 pub(crate) fn all() -> Vec<&'static Case> {
-    [site::CASES, worker::CASES].into_iter().flatten().collect()
+    [site::CASES, tls::CASES, worker::CASES]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! What is asked of a server, and what came of it.
 
+pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod wrk;
 

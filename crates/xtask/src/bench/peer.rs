@@ -52,6 +52,13 @@ pub(crate) struct Tree {
 pub(crate) enum Address {
     /// On this port of 127.0.0.1.
     Port(u16),
+    /// On one port of 127.0.0.1 in the clear, on another by TLS.
+    Tls {
+        /// In the clear.
+        port: u16,
+        /// By TLS.
+        tls: u16,
+    },
     /// On a Unix socket.
     Socket(PathBuf),
 }
@@ -143,7 +150,8 @@ impl Peer {
     }
 }
 
-fn free_port() -> Result<u16> {
+/// A port of 127.0.0.1 that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -151,15 +159,25 @@ impl Running {
     /// `http://…`, without a path.
     pub(crate) fn url(&self) -> Result<String> {
         match &self.address {
-            Address::Port(port) => Ok(format!("http://127.0.0.1:{port}")),
+            Address::Port(port) | Address::Tls { port, .. } => {
+                Ok(format!("http://127.0.0.1:{port}"))
+            }
             Address::Socket(_) => bail!("this server listens on a Unix socket"),
+        }
+    }
+
+    /// `https://…`, without a path.
+    pub(crate) fn tls_url(&self) -> Result<String> {
+        match &self.address {
+            Address::Tls { tls, .. } => Ok(format!("https://127.0.0.1:{tls}")),
+            _ => bail!("this server does not speak TLS"),
         }
     }
 
     /// Its Unix socket.
     pub(crate) fn socket(&self) -> Result<&Path> {
         match &self.address {
-            Address::Port(_) => bail!("this server listens on a port"),
+            Address::Port(_) | Address::Tls { .. } => bail!("this server listens on a port"),
             Address::Socket(path) => Ok(path),
         }
     }
@@ -237,7 +255,7 @@ impl Running {
         );
         let mut page = [0; 12];
         match &self.address {
-            Address::Port(port) => {
+            Address::Port(port) | Address::Tls { port, .. } => {
                 exchange(
                     TcpStream::connect(("127.0.0.1", *port))?,
                     &request,

@@ -4,6 +4,7 @@ mod bare;
 mod nginx;
 mod python;
 mod stack;
+mod tls;
 
 use anyhow::Result;
 
@@ -31,6 +32,12 @@ pub(crate) const SITES: &[Peer] = &[
     peer("nginx + gunicorn gthread", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_gthread)
     }),
+];
+
+/// Files over TLS.
+pub(crate) const TLS: &[Peer] = &[
+    peer("stack", &["proxy"], tls::stack),
+    peer("nginx", &["proxy"], tls::nginx),
 ];
 
 /// Whole sites that only serve an app.

@@ -1,6 +1,6 @@
 //! `wrk` over keep-alive connections, with a script that counts what is not 2xx.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -24,33 +24,44 @@ end
 
 impl Load for Wrk {
     fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
-        let script = server.folder.join("wrk.lua");
-        let mut text = SCRIPT.to_owned();
-        if self.0.body > 0 {
-            text.push_str(&format!(
-                "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n",
-                self.0.body
-            ));
-        }
-        std::fs::write(&script, text)?;
-        let output = Command::new("wrk")
-            .args(["-t1", "-c", &connections.to_string()])
-            .args(["-d", &format!("{}s", time.as_secs())])
-            .arg("-s")
-            .arg(&script)
-            .arg(format!("{}{}", server.url()?, self.0.path))
-            .output()
-            .context("cannot run wrk; it is in the package of that name")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find_map(|line| line.strip_prefix("RESULT "));
-        let line = line.with_context(|| {
-            format!(
-                "wrk said: {text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })?;
-        outcome(line)
+        run(self.0, &server.url()?, &server.folder, connections, time)
     }
+}
+
+/// Makes the request at this address.
+pub(super) fn run(
+    request: Request,
+    url: &str,
+    folder: &Path,
+    connections: usize,
+    time: Duration,
+) -> Result<Outcome> {
+    let script = folder.join("wrk.lua");
+    let mut text = SCRIPT.to_owned();
+    if request.body > 0 {
+        text.push_str(&format!(
+            "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n",
+            request.body
+        ));
+    }
+    std::fs::write(&script, text)?;
+    let output = Command::new("wrk")
+        .args(["-t1", "-c", &connections.to_string()])
+        .args(["-d", &format!("{}s", time.as_secs())])
+        .arg("-s")
+        .arg(&script)
+        .arg(format!("{url}{}", request.path))
+        .output()
+        .context("cannot run wrk; it is in the package of that name")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("RESULT "));
+    let line = line.with_context(|| {
+        format!(
+            "wrk said: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })?;
+    outcome(line)
 }
 
 fn outcome(line: &str) -> Result<Outcome> {
