@@ -41,6 +41,7 @@ mod proxies;
 mod ranges;
 mod raw;
 mod recycling;
+mod reload;
 mod routes;
 mod serve;
 mod serving;

@@ -72,11 +72,7 @@ fn a_stuck_request_is_answered_and_shown_and_the_other_one_finishes() {
     stack.until_logged("is replaced: a request is stuck in it");
     // What is stuck for ever is ended at last.
     stack.until("the old one is gone", || stack.workers().len() == 1);
-    assert!(
-        stack
-            .logged()
-            .contains("has not finished in time and is killed")
-    );
+    stack.until_logged("has not finished in time and is killed");
 }
 
 #[test]

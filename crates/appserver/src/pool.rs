@@ -555,6 +555,12 @@ impl Pool {
         self.phase == Phase::Stopping && self.outgoing.is_empty()
     }
 
+    /// The last number that a worker has had.
+    #[must_use]
+    pub fn last_number(&self) -> u32 {
+        self.number
+    }
+
     /// How many workers serve.
     #[must_use]
     pub fn ready_count(&self) -> usize {

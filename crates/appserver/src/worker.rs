@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use config::site::App;
+use config::site::{App, Entry, Located};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use supervisor::{
     child::{self, Child, Command, Exit, Signal, SpawnError, Stdio},
@@ -102,7 +102,7 @@ impl Module {
 }
 
 /// What all workers of an app have in common.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Template {
     /// The app.
     pub app: App,
@@ -126,6 +126,23 @@ impl Template {
     pub fn socket(&self, number: u32) -> PathBuf {
         self.run_directory
             .join(format!("{}.{number}.sock", self.app.name))
+    }
+
+    /// Whether a worker that was made of this is the same as one that is made of `other`: only then can it serve on under
+    /// another configuration. Who says how long it may take, and how many there are, is not asked.
+    #[must_use]
+    pub fn makes_same(&self, other: &Self) -> bool {
+        let hook = |hook: &Option<Located<Entry>>| hook.as_ref().map(|hook| hook.value.clone());
+        let (one, two) = (&self.app, &other.app);
+        self.interpreter == other.interpreter
+            && self.user == other.user
+            && one.wsgi.value == two.wsgi.value
+            && one.root.value == two.root.value
+            && one.threads == two.threads
+            && one.env == two.env
+            && one.umask == two.umask
+            && hook(&one.on_start) == hook(&two.on_start)
+            && hook(&one.on_stop) == hook(&two.on_stop)
     }
 
     /// What the worker with this number is called: `web·3`.
@@ -640,7 +657,7 @@ impl Conversation {
 mod tests {
     use std::collections::BTreeMap;
 
-    use config::site::{Entry, Interpreter, Located, Strategy, Workers};
+    use config::site::{Interpreter, Strategy, Workers};
 
     use super::*;
 

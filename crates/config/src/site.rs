@@ -192,6 +192,19 @@ pub enum ErrorLogFormat {
     Json,
 }
 
+impl AccessLog {
+    /// Whether both mean the same, wherever the file says so.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let to = |log: &Self| match &log.to {
+            LogTarget::File(path) => Some(path.value.clone()),
+            LogTarget::Off | LogTarget::Stdout => None,
+        };
+        let kind = |log: &Self| std::mem::discriminant(&log.to);
+        to(self) == to(other) && kind(self) == kind(other) && self.format == other.format
+    }
+}
+
 /// Where access records go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogTarget {

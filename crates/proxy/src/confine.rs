@@ -10,8 +10,21 @@
 mod calls;
 mod files;
 
+use std::path::PathBuf;
+
 use config::site::Site;
 use tracing::{info, warn};
+
+/// The folders that a proxy of this configuration keeps: one that is to serve another cannot get more, unless the whole
+/// machine is its.
+#[must_use]
+pub fn folders(site: &Site) -> Vec<PathBuf> {
+    if site.server.landlock {
+        files::folders(site)
+    } else {
+        vec![PathBuf::from("/")]
+    }
+}
 
 /// Gives up everything but what this configuration needs.
 pub(crate) fn confine(site: &Site) {

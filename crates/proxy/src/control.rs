@@ -15,8 +15,9 @@ use crate::tls::TicketKey;
 /// From the master to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// The first message, and again at each new configuration. Descriptors: one for each listener, in order, then one for
-    /// the access log where `access_log` is true.
+    /// The first message: serve this. Later it is another configuration, which is made ready beside the one that is served,
+    /// and not more: [`Report::Prepared`] or [`Report::Refused`] is the answer. Descriptors: one for each listener, in order,
+    /// then one for the access log where `access_log` is true.
     Serve {
         /// The whole configuration.
         site: Box<Site>,
@@ -81,6 +82,13 @@ pub enum Order {
         /// All of them.
         credentials: Credentials,
     },
+    /// Serve what was prepared from here on; no connection notices. [`Report::Serving`] is the answer.
+    Commit,
+    /// What was prepared is not wanted any more.
+    Forget,
+    /// Another proxy accepts on the same sockets: stop accepting and finish what runs within `limits.drain_timeout`, without
+    /// hurry for connections that may just be about to be used.
+    Retire,
     /// Stop accepting, finish what runs within `limits.drain_timeout`, exit.
     Drain,
 }
@@ -96,6 +104,8 @@ pub enum Report {
         /// one that it has seen.
         made: Vec<Certificate>,
     },
+    /// The other configuration could be served from here on.
+    Prepared,
     /// The configuration cannot be served; nothing has changed.
     Refused {
         /// For people.
@@ -143,7 +153,7 @@ impl std::fmt::Display for WorkerName {
 }
 
 /// A listening socket that the master opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Listener {
     /// Whether TLS is spoken on it.
     pub tls: bool,

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use config::site::Site;
@@ -18,7 +21,7 @@ use crate::network::Network;
 /// Who may come in.
 #[derive(Debug)]
 pub(crate) struct Door {
-    most: usize,
+    most: AtomicUsize,
     permits: Arc<Semaphore>,
     clients: Arc<Clients>,
 }
@@ -44,14 +47,29 @@ struct Counted {
 impl Door {
     /// For so many connections, or as many as there are descriptors for.
     pub(crate) fn new(most: u64) -> Self {
-        let most = usize::try_from(most)
-            .unwrap_or(usize::MAX)
-            .min(Semaphore::MAX_PERMITS);
+        let most = permits(most);
         Self {
-            most,
+            most: AtomicUsize::new(most),
             permits: Arc::new(Semaphore::new(most)),
             clients: Arc::default(),
         }
+    }
+
+    /// For so many from here on. Nobody is sent away: where there are more, as many must leave before the next comes in.
+    pub(crate) fn resize(&self, most: u64) {
+        let most = permits(most);
+        let before = self.most.swap(most, Ordering::Relaxed);
+        if most >= before {
+            self.permits.add_permits(most - before);
+            return;
+        }
+        let fewer = u32::try_from(before - most).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.permits);
+        tokio::spawn(async move {
+            if let Ok(gone) = permits.acquire_many(fewer).await {
+                gone.forget();
+            }
+        });
     }
 
     /// A place for one more connection, as soon as there is one.
@@ -83,16 +101,24 @@ impl Door {
 
     /// How many are inside.
     pub(crate) fn inside(&self) -> usize {
-        self.most - self.permits.available_permits()
+        // While it becomes smaller there may be more free than there are places.
+        let most = self.most.load(Ordering::Relaxed);
+        most.saturating_sub(self.permits.available_permits())
     }
 
     /// Resolves when nobody is inside, and lets nobody in after that.
     pub(crate) async fn empty(&self) {
-        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.most.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         if let Ok(all) = self.permits.acquire_many(all).await {
             all.forget();
         }
     }
+}
+
+fn permits(most: u64) -> usize {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    // The most that can be acquired at once (`empty`).
+    most.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize)
 }
 
 impl Clients {

@@ -16,7 +16,7 @@ pub mod channel;
 mod clock;
 mod coder;
 mod compress;
-mod confine;
+pub mod confine;
 mod connection;
 pub mod control;
 mod door;

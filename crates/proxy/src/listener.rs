@@ -42,6 +42,11 @@ impl Listening {
         Ok(Self { socket, what })
     }
 
+    /// What it is.
+    pub(crate) fn what(&self) -> &Listener {
+        &self.what
+    }
+
     /// Accepts until the server stops.
     pub(crate) async fn run(self, server: Arc<Server>) {
         let mut stop = server.stopping();

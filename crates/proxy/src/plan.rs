@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     /// The part of the limits that the head parser knows.
     pub(crate) head_limits: head::Limits,
     /// Where access records go.
-    pub(crate) log: Log,
+    pub(crate) log: Arc<Log>,
     /// Peers that are believed about clients.
     pub(crate) trust: Trust,
     /// In which fields they speak.
@@ -188,7 +188,7 @@ pub(crate) struct Given<'a> {
     /// What all requests and responses may hold.
     pub(crate) budget: &'a Arc<Budget>,
     /// Where records go.
-    pub(crate) log: Log,
+    pub(crate) log: Arc<Log>,
     /// Where requests are counted.
     pub(crate) figures: &'a Arc<Figures>,
 }

@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -26,6 +26,7 @@ use telemetry::{
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, watch},
+    task::AbortHandle,
 };
 
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
     confine::confine,
-    control::{Credentials, Listener, Order, Report, Users},
+    control::{Credentials, Listener, Order, Report},
     door::{self, Door},
     figures::Figures,
     listener::Listening,
@@ -135,15 +136,28 @@ pub(crate) struct Server {
     pub(crate) door: Door,
     /// What is counted.
     pub(crate) figures: Arc<Figures>,
-    stop: watch::Sender<bool>,
-    /// The same, for who only looks.
+    stop: watch::Sender<Stop>,
+    /// Whether it stops at all, for who only looks.
     stopped: Arc<AtomicBool>,
-    /// Places for handshakes (`limits.handshakes`).
-    pub(crate) handshakes: Semaphore,
     /// Turns at the expensive part of a handshake: as many as there are threads, so that a crowd of newcomers waits here, in
     /// order, and not among the work for those who are inside.
     pub(crate) turns: Semaphore,
 }
+
+/// Whether the server stops, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It serves.
+    No,
+    /// Another one serves in its place.
+    Retiring,
+    /// Nobody does.
+    Now,
+}
+
+/// How long a connection without a request is kept by a server that retires: its client may be writing the next one in this
+/// very moment, and would find it closed. With the answer it learns that it is the last.
+const LINGER: Duration = Duration::from_secs(5);
 
 impl Server {
     /// What is being served now.
@@ -156,8 +170,26 @@ impl Server {
         let mut stop = self.stop.subscribe();
         let wait = Box::pin(async move {
             // The sender lives as long as the server, which outlives its connections; its end means stop as well.
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = stop.wait_for(|stop| *stop != Stop::No).await;
         });
+        self.watch(wait)
+    }
+
+    /// Resolves when a connection without a request is not kept any longer. To be polled until it is ready, and no more.
+    pub(crate) fn idle_ends(&self) -> Stopping {
+        let mut stop = self.stop.subscribe();
+        self.watch(Box::pin(async move {
+            let how = stop.wait_for(|stop| *stop != Stop::No).await;
+            let retires = how.is_ok_and(|how| *how == Stop::Retiring);
+            if retires {
+                let now = stop.wait_for(|stop| *stop == Stop::Now);
+                // Either way it is time.
+                let _ = tokio::time::timeout(LINGER, now).await;
+            }
+        }))
+    }
+
+    fn watch(&self, wait: Pin<Box<dyn Future<Output = ()> + Send>>) -> Stopping {
         Stopping {
             wait,
             asked: false,
@@ -175,7 +207,8 @@ impl Server {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Serve,
-    Drain,
+    /// Finish what runs, and leave.
+    Leave(Stop),
 }
 
 /// What outlives a configuration.
@@ -191,12 +224,18 @@ struct Kept {
     limiters: Limiters,
     figures: Arc<Figures>,
     reports: mpsc::Sender<Report>,
+    /// What accepts.
+    accepting: Mutex<HashMap<Listener, AbortHandle>>,
+    /// What is being served.
+    serving: Mutex<Option<Box<Site>>>,
+    /// What is to come.
+    offer: Mutex<Option<Offer>>,
 }
 
 impl Kept {
     /// The pool of an app, made when it is first named.
     fn pool(&self, app: &str) -> Arc<Pool> {
-        let mut pools = self.pools.lock().expect("no holder of this lock panics");
+        let mut pools = lock(&self.pools);
         let pool = pools.entry(app.to_owned()).or_insert_with(|| {
             let build = self.build.get().cloned().unwrap_or_default();
             Pool::new(app, build, self.reports.clone())
@@ -205,7 +244,7 @@ impl Kept {
     }
 
     /// Lets one of the threads that serve say something: that it does, for instance.
-    fn answer(&self, report: Report) {
+    fn report(&self, report: Report) {
         let reports = self.reports.clone();
         // Nobody reads only when the master is gone.
         tokio::spawn(async move { drop(reports.send(report).await) });
@@ -214,8 +253,7 @@ impl Kept {
     /// All that was counted, and how things are now.
     fn snapshot(&self, server: &Server) -> Snapshot {
         let mut snapshot = self.figures.snapshot();
-        let pools = self.pools.lock().expect("no holder of this lock panics");
-        for pool in pools.values() {
+        for pool in lock(&self.pools).values() {
             pool.tell(&mut snapshot);
         }
         for (name, account) in [("memory", &self.budget.memory), ("disk", &self.budget.disk)] {
@@ -235,10 +273,60 @@ impl Kept {
         }
     }
 
+    /// The access log that is open, if the configuration wants the same one.
+    fn same_log(&self, order: &Order, server: &Server) -> Option<Arc<Log>> {
+        let Order::Serve { site, .. } = order else {
+            return None;
+        };
+        let serving = lock(&self.serving);
+        let now = &serving.as_ref()?.server;
+        let same =
+            now.access_log.is_same(&site.server.access_log) && now.redact == site.server.redact;
+        same.then(|| Arc::clone(&server.plan().log))
+    }
+
+    /// Serves what was offered from here on.
+    fn take(&self, server: &Arc<Server>, offer: Offer) {
+        let Offer {
+            site,
+            plan,
+            listening,
+        } = offer;
+        let limits = &site.limits;
+        self.budget.set(limits.buffers_memory, limits.buffers_disk);
+        server
+            .door
+            .resize(door::connections(&site, self.descriptors));
+        server.plan.store(Arc::new(plan));
+        self.accept(server, listening);
+        let wanted = |app: &str| site.app(app).is_some();
+        lock(&self.pools).retain(|app, pool| wanted(app) || !pool.is_empty());
+        let made = self.self_signed.made(&site);
+        *lock(&self.serving) = Some(site);
+        self.report(Report::Serving { made });
+    }
+
+    /// Accepts on these sockets and no others. One that accepts already goes on: a connection that waits there is not lost.
+    fn accept(&self, server: &Arc<Server>, listening: Vec<Listening>) {
+        let mut accepting = lock(&self.accepting);
+        let mut before = std::mem::take(&mut *accepting);
+        for listening in listening {
+            let what = listening.what().clone();
+            let task = match before.remove(&what) {
+                Some(task) => task,
+                None => tokio::spawn(listening.run(Arc::clone(server))).abort_handle(),
+            };
+            accepting.insert(what, task);
+        }
+        for task in before.into_values() {
+            task.abort();
+        }
+    }
+
     /// Does what the master says.
     fn follow(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         (order, descriptors): (Order, Vec<OwnedFd>),
     ) -> Result<Then, Error> {
         match order {
@@ -250,12 +338,27 @@ impl Kept {
                     tracing::warn!("{error}");
                 }
             }
-            Order::Drain => return Ok(Then::Drain),
-            Order::Ping => self.answer(Report::Alive),
-            Order::Figures => self.answer(Report::Figures(Box::new(self.snapshot(server)))),
+            Order::Drain => return Ok(Then::Leave(Stop::Now)),
+            Order::Retire => return Ok(Then::Leave(Stop::Retiring)),
+            Order::Ping => self.report(Report::Alive),
+            Order::Figures => self.report(Report::Figures(Box::new(self.snapshot(server)))),
             Order::Renew { credentials } => self.renew(server, &credentials),
-            // Another configuration is another process, beside this one.
-            Order::Serve { .. } => return Err(Error::Protocol),
+            order @ Order::Serve { .. } => {
+                let log = self.same_log(&order, server);
+                let report = match Offer::open(self, order, descriptors, log)? {
+                    Ok(offer) => {
+                        *lock(&self.offer) = Some(offer);
+                        Report::Prepared
+                    }
+                    Err(why) => Report::Refused { why },
+                };
+                self.report(report);
+            }
+            Order::Commit => {
+                let offer = lock(&self.offer).take().ok_or(Error::Protocol)?;
+                self.take(server, offer);
+            }
+            Order::Forget => drop(lock(&self.offer).take()),
             Order::WorkerReady {
                 worker,
                 socket,
@@ -267,30 +370,75 @@ impl Kept {
         }
         Ok(Then::Serve)
     }
+}
 
-    fn plan(
-        &self,
-        site: &Site,
-        listeners: &[Listener],
-        credentials: &Credentials,
-        users: &[Users],
-        log: Log,
-    ) -> Result<Plan, String> {
-        let pool = |app: &config::site::App| self.pool(&app.name);
-        let given = Given {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+/// A configuration of which everything is ready, and nothing is served yet.
+#[derive(Debug)]
+struct Offer {
+    site: Box<Site>,
+    plan: Plan,
+    listening: Vec<Listening>,
+}
+
+impl Offer {
+    /// Makes it ready, or says why it cannot be served. `log` is the access log to go on with; without one it is opened.
+    fn open(
+        kept: &Kept,
+        order: Order,
+        descriptors: Vec<OwnedFd>,
+        log: Option<Arc<Log>>,
+    ) -> Result<Result<Self, String>, Error> {
+        let Order::Serve {
+            site,
+            build,
             listeners,
             credentials,
             users,
-            self_signed: &self.self_signed,
-            limiters: &self.limiters,
-            budget: &self.budget,
-            log,
-            figures: &self.figures,
+            access_log,
+        } = order
+        else {
+            return Err(Error::Protocol);
         };
-        let plan = Plan::new(site, given, pool).map_err(|error| error.to_string())?;
-        let limits = &site.limits;
-        self.budget.set(limits.buffers_memory, limits.buffers_disk);
-        Ok(plan)
+        kept.build.get_or_init(|| build.into());
+        let mut descriptors = descriptors.into_iter();
+        let listening = listeners
+            .iter()
+            .map(|what| {
+                let socket = descriptors.next().ok_or(Error::Protocol)?;
+                Listening::new(socket, what.clone()).map_err(Error::Channel)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let file = match access_log {
+            true => Some(descriptors.next().ok_or(Error::Protocol)?),
+            false => None,
+        };
+        let log = match log {
+            Some(log) => log,
+            None => Arc::new(open_log(&site, file).map_err(Error::Channel)?),
+        };
+        let given = Given {
+            listeners: &listeners,
+            credentials: &credentials,
+            users: &users,
+            self_signed: &kept.self_signed,
+            limiters: &kept.limiters,
+            budget: &kept.budget,
+            log,
+            figures: &kept.figures,
+        };
+        let pool = |app: &config::site::App| kept.pool(&app.name);
+        Ok(match Plan::new(&site, given, pool) {
+            Ok(plan) => Ok(Self {
+                site,
+                plan,
+                listening,
+            }),
+            Err(error) => Err(error.to_string()),
+        })
     }
 }
 
@@ -311,25 +459,31 @@ async fn obey(
         limiters: Limiters::default(),
         figures: Arc::default(),
         reports,
+        accepting: Mutex::default(),
+        serving: Mutex::default(),
+        offer: Mutex::default(),
     };
     let server = begin(&kept, first).await?;
-    loop {
+    let stop = loop {
         tokio::select! {
             biased;
-            order = next(&mut orders) => if kept.follow(&server, order?)? == Then::Drain {
-                break;
+            order = next(&mut orders) => if let Then::Leave(stop) = kept.follow(&server, order?)? {
+                break stop;
             },
             () = load_is_due(&server) => report_loads(&kept, &server).await,
         }
-    }
+    };
     // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.
     let listen = async {
         loop {
-            kept.follow(&server, next(&mut orders).await?)?;
+            let then = kept.follow(&server, next(&mut orders).await?)?;
+            if then == Then::Leave(Stop::Now) {
+                server.stop.send_replace(Stop::Now);
+            }
         }
     };
     tokio::select! {
-        () = drain(&server) => Ok(()),
+        () = drain(&server, stop) => Ok(()),
         broken = listen => broken,
     }
 }
@@ -375,34 +529,8 @@ async fn begin(
     kept: &Kept,
     (order, descriptors): (Order, Vec<OwnedFd>),
 ) -> Result<Arc<Server>, Error> {
-    let Order::Serve {
-        site,
-        build,
-        listeners,
-        credentials,
-        users,
-        access_log,
-    } = order
-    else {
-        return Err(Error::Protocol);
-    };
-    kept.build.get_or_init(|| build.into());
-    let mut descriptors = descriptors.into_iter();
-    let listening = listeners
-        .iter()
-        .map(|what| {
-            let socket = descriptors.next().ok_or(Error::Protocol)?;
-            Listening::new(socket, what.clone()).map_err(Error::Channel)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let log_file = if access_log {
-        Some(descriptors.next().ok_or(Error::Protocol)?)
-    } else {
-        None
-    };
-    let log = open_log(&site, log_file).map_err(Error::Channel)?;
-    let plan = match kept.plan(&site, &listeners, &credentials, &users, log) {
-        Ok(plan) => plan,
+    let offer = match Offer::open(kept, order, descriptors, None)? {
+        Ok(offer) => offer,
         Err(why) => {
             let refused = Report::Refused { why: why.clone() };
             // The master may be gone; the error says the same.
@@ -410,30 +538,29 @@ async fn begin(
             return Err(Error::Refused(why));
         }
     };
+    let Offer {
+        site,
+        plan,
+        listening,
+    } = offer;
+    let limits = &site.limits;
+    kept.budget.set(limits.buffers_memory, limits.buffers_disk);
     let server = Arc::new(Server {
         plan: ArcSwap::from_pointee(plan),
         door: Door::new(door::connections(&site, kept.descriptors)),
         figures: Arc::clone(&kept.figures),
-        stop: watch::Sender::new(false),
+        stop: watch::Sender::new(Stop::No),
         stopped: Arc::default(),
-        handshakes: Semaphore::new(places(site.limits.handshakes)),
         turns: Semaphore::new(Handle::current().metrics().num_workers()),
     });
-    for listening in listening {
-        tokio::spawn(listening.run(Arc::clone(&server)));
-    }
-    let made = kept.self_signed.made();
+    kept.accept(&server, listening);
+    let made = kept.self_signed.made(&site);
+    *lock(&kept.serving) = Some(site);
     kept.reports
         .send(Report::Serving { made })
         .await
         .map_err(|_| Error::Orphaned)?;
     Ok(server)
-}
-
-fn places(number: u64) -> usize {
-    usize::try_from(number)
-        .unwrap_or(usize::MAX)
-        .min(Semaphore::MAX_PERMITS)
 }
 
 /// The sink of access records: the file that the master opened, or standard output.
@@ -479,9 +606,9 @@ fn reopen_logs(
 }
 
 /// Stops accepting and waits for what runs, within the grace.
-async fn drain(server: &Server) {
+async fn drain(server: &Server, how: Stop) {
     server.stopped.store(true, Ordering::Release);
-    server.stop.send_replace(true);
+    server.stop.send_replace(how);
     let plan = server.plan();
     let done = server.door.empty();
     if tokio::time::timeout(plan.limits.drain_timeout, done)

@@ -123,6 +123,24 @@ pub(crate) struct Trace {
     pub(crate) workers: Vec<WorkerTrace>,
 }
 
+/// What `POST /reload` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskReload {
+    /// The apps that get new workers whatever has changed: all without, none if it is empty.
+    #[serde(default)]
+    pub(crate) apps: Option<Vec<String>>,
+}
+
+/// It has been done: the answer to `POST /reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    /// What is served now.
+    pub(crate) config: String,
+    /// How long it took, in milliseconds.
+    pub(crate) took: u64,
+}
+
 /// Whatever a question has no better answer to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trouble {

@@ -115,6 +115,16 @@ Examples:
     /// Remove what `stack install` has put.
     #[command(after_help = install::UNINSTALL_EXAMPLES)]
     Uninstall(Place),
+    /// Take the new configuration and new code, without losing a request; or say why not, and change nothing.
+    #[command(after_help = "\
+The new code is started beside the old, and takes over only once it is ready. If anything fails the old one
+serves on, the reason is printed, and the exit code is 1.
+
+Examples:
+  stack reload                  new configuration, new workers of every app
+  stack reload --app web        new workers of one app
+  stack reload --config-only    new workers only where the configuration asks for different ones")]
+    Reload(Reload),
     /// Say how the whole that serves a configuration is.
     #[command(after_help = "\
 Examples:
@@ -228,6 +238,20 @@ pub(crate) struct Init {
     /// Write over a site.toml that is there.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `stack reload`.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// New workers of this app only (repeatable), and of those that the configuration makes different.
+    #[arg(long = "app", value_name = "APP", conflicts_with = "config_only")]
+    pub(crate) apps: Vec<String>,
+    /// New workers only of apps that the configuration makes different.
+    #[arg(long)]
+    pub(crate) config_only: bool,
 }
 
 /// `stack trace`.

@@ -89,7 +89,7 @@ fn command(app: &App, python: &Path, program: &OsStr, user: Option<&User>) -> Co
 }
 
 /// The app's own variables win over what an activated venv would set.
-fn environment(app: &App, python: &Path) -> Vec<(OsString, OsString)> {
+pub(crate) fn environment(app: &App, python: &Path) -> Vec<(OsString, OsString)> {
     let mut variables = Vec::new();
     let folder = python.parent().unwrap_or_else(|| Path::new("/"));
     if let Some(venv) = folder

@@ -33,6 +33,15 @@ impl Failure {
         ExitCode::from(self.code())
     }
 
+    /// The same for a reader elsewhere, without colours.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Config(report) => report.render(false),
+            Self::User(message) => message.clone(),
+            Self::Ours(error) => format!("{error:#}"),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::User(_) => 1,

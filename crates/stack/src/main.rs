@@ -13,6 +13,7 @@ mod module;
 mod pages;
 mod passwd;
 mod proxy;
+mod reload;
 mod serve;
 mod status;
 mod trace;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Init(asked) => init::run(&asked),
         Command::Install(asked) => install::install(&asked),
         Command::Uninstall(asked) => install::uninstall(&asked),
+        Command::Reload(asked) => reload::run(&asked),
         Command::Status(asked) => status::run(&asked),
         Command::Trace(asked) => trace::run(&asked),
         Command::Reference => pages::reference(),

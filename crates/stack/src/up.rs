@@ -6,6 +6,7 @@
 mod admin;
 mod banner;
 mod credentials;
+mod errand;
 mod figures;
 mod front;
 mod listen;
@@ -14,6 +15,7 @@ mod master;
 mod opened;
 mod pidfile;
 mod questions;
+mod reload;
 mod roster;
 pub(crate) mod rundir;
 mod watchdog;
@@ -105,7 +107,7 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        Master::start(opened, started, admin, options.broken)?
+        Master::start(opened, started, admin, source.clone(), options.broken)?
             .run()
             .await
     })

@@ -122,7 +122,10 @@ pub enum Told {
         why: String,
     },
     /// Everybody is gone; this is the last one.
-    Closed,
+    Closed {
+        /// The last number that a worker has had.
+        number: u32,
+    },
 }
 
 /// How a worker is.
@@ -356,7 +359,8 @@ impl Keeper {
                 () = sleep_until(wake) => self.tick(),
             }
         }
-        self.tell(Told::Closed);
+        let number = self.pool.last_number();
+        self.tell(Told::Closed { number });
     }
 
     fn wake(&self) -> Option<Instant> {
@@ -687,11 +691,6 @@ impl Keeper {
                 let app = &self.template.app.name;
                 info!("app {app}: {workers} workers from now on");
             }
-            News::StageFailed {
-                number,
-                why,
-                traceback,
-            } => self.log_stage_failure(*number, why, traceback),
             News::RenewFailed { left, why } => {
                 let app = &self.template.app.name;
                 error!(
@@ -699,7 +698,11 @@ impl Keeper {
                 );
             }
             // The line of the worker, or of the master, says it.
-            News::AppFailed { .. } | News::Decided | News::Staged | News::Renewed => {}
+            News::AppFailed { .. }
+            | News::Decided
+            | News::Staged
+            | News::StageFailed { .. }
+            | News::Renewed => {}
         }
     }
 
@@ -721,17 +724,6 @@ impl Keeper {
             }
             None => error!("{} cannot start: {why}{again}", self.template.name(number)),
         }
-    }
-
-    fn log_stage_failure(&self, number: u32, why: &str, traceback: &str) {
-        let staged = self.staged.as_ref().unwrap_or(&self.template);
-        let (who, root) = (self.who(number), staged.app.root.display());
-        let traceback = if traceback.is_empty() {
-            String::new()
-        } else {
-            format!("\n{traceback}")
-        };
-        error!("{who} in {root} cannot start: {why}; the old workers serve on{traceback}");
     }
 
     fn log_replacing(&self, number: u32, why: Wear) {

@@ -48,9 +48,9 @@ pub(crate) struct Pool {
     reports: mpsc::Sender<Report>,
     /// Slots that wait for slow clients.
     pub(super) stalls: Arc<Stalls>,
-    /// How many slots have a live response.
-    streams: AtomicUsize,
     inner: Mutex<Inner>,
+    /// Streams of which it is not known yet which worker will have them.
+    streams: Arc<AtomicUsize>,
     /// The longest that anybody has waited since the last [`Pool::load`], in milliseconds.
     waited: AtomicU64,
 }
@@ -96,13 +96,26 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A live response, until this is dropped.
+/// A live response, or an upload that is passed on as it comes, until this is dropped. It is counted with the worker that has
+/// it, once that is known.
 #[derive(Debug)]
-pub(super) struct Stream(Arc<Pool>);
+pub(super) struct Stream(Arc<AtomicUsize>);
+
+impl Stream {
+    fn counted(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+
+    /// It is in this worker.
+    pub(super) fn of(self, worker: &Worker) -> Self {
+        Self::counted(&worker.streams)
+    }
+}
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -135,11 +148,11 @@ impl Pool {
         Arc::new(Self {
             app: app.into(),
             stalls: Stalls::new(Arc::clone(&label)),
-            streams: AtomicUsize::new(0),
             label,
             build,
             reports,
             inner: Mutex::default(),
+            streams: Arc::default(),
             waited: AtomicU64::new(0),
         })
     }
@@ -175,6 +188,11 @@ impl Pool {
         }
         let waiting = u64::try_from(inner.waiting.len()).unwrap_or(u64::MAX);
         snapshot.count(&metrics::QUEUE, [app], waiting);
+    }
+
+    /// Whether it has no worker.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().members.is_empty()
     }
 
     /// Tells the master, if it can still be told anything.
@@ -357,6 +375,7 @@ impl Pool {
             name,
             socket,
             life: watch::Sender::new(Life::Serving),
+            streams: Arc::default(),
         });
         let mut inner = self.lock();
         inner.failed = None;
@@ -504,12 +523,18 @@ impl Pool {
         drop((unwanted, let_go));
     }
 
-    /// One live response more; `None` if there are as many as there may be.
-    pub(super) fn stream(self: &Arc<Self>, most: Option<usize>) -> Option<Stream> {
-        let most = most.unwrap_or_else(|| (self.lock().slots() / 2).max(1));
-        let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        let stream = Stream(Arc::clone(self));
-        (before < most).then_some(stream)
+    /// One live response or upload more; `None` if there are as many as there may be. Those of workers that are to leave do not
+    /// count: after a reload their clients come back to those that take over.
+    pub(super) fn stream(&self, most: Option<usize>) -> Option<Stream> {
+        let inner = self.lock();
+        let most = most.unwrap_or_else(|| (inner.slots() / 2).max(1));
+        let serving = inner.members.iter().filter(|member| !member.is_releasing());
+        let counts = serving.map(|member| &member.worker.streams);
+        let before: usize = counts
+            .chain([&self.streams])
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum();
+        (before < most).then(|| Stream::counted(&self.streams))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     pub(super) socket: PathBuf,
     /// How it is.
     pub(super) life: watch::Sender<Life>,
+    /// How many of its slots have a live response or upload.
+    pub(super) streams: Arc<AtomicUsize>,
 }
 
 /// How a worker is.
@@ -151,14 +153,15 @@ impl Slot {
     /// Begins a live response; `false` if there are `most` already.
     pub(crate) fn stream(&mut self, most: Option<usize>) -> bool {
         if self.stream.is_none() {
-            self.stream = self.pool.stream(most);
+            let stream = self.pool.stream(most);
+            self.set_stream(stream);
         }
         self.stream.is_some()
     }
 
     /// It takes a request that is still coming.
     pub(super) fn set_stream(&mut self, stream: Option<Stream>) {
-        self.stream = stream;
+        self.stream = stream.map(|stream| stream.of(&self.worker));
     }
 
     /// The worker it belongs to.

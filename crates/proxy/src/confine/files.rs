@@ -88,6 +88,13 @@ pub(super) fn confine(site: &Site) -> Result<Said, RulesetError> {
     })
 }
 
+/// All that is left to it.
+pub(super) fn folders(site: &Site) -> Vec<PathBuf> {
+    let mut folders = readable(site);
+    folders.extend(writable(site));
+    folders
+}
+
 /// A file that is made, and loses its name at once.
 fn temporary() -> BitFlags<AccessFs> {
     AccessFs::ReadDir

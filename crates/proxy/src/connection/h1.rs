@@ -38,7 +38,7 @@ const COPIED: usize = 16 * 1024;
 pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: BytesMut) {
     let born = Instant::now();
     let mut idle = server.plan().limits.head_timeout;
-    let mut wire = Wire::new(stream, idle, server.stopping());
+    let mut wire = Wire::new(stream, idle, server.idle_ends());
     wire.buffer = begun;
     let mut served = 0;
     let end = loop {
@@ -47,6 +47,9 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
         let next = wire
             .next_head(&plan.head_limits, idle, limits.head_timeout)
             .await;
+        // What is served when it comes, and not when the last one had been answered: that may be a minute ago.
+        let plan = server.plan();
+        let limits = &plan.limits;
         served += 1;
         let last = served >= limits.keepalive_requests
             || born.elapsed() >= limits.keepalive_age

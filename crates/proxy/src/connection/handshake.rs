@@ -82,11 +82,7 @@ pub(super) async fn shake<S: Stream>(
 }
 
 async fn begin<S: Stream>(mut stream: S, tls: &Tls, server: &Server) -> io::Result<Begun<S>> {
-    let _place = server
-        .handshakes
-        .acquire()
-        .await
-        .map_err(io::Error::other)?;
+    let _place = tls.places.acquire().await.map_err(io::Error::other)?;
     let Some(accepted) = hello(&mut stream).await? else {
         return Ok(Begun::Plain(stream));
     };

@@ -24,6 +24,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use tokio::sync::Semaphore;
+
 use self::tickets::Tickets;
 pub use self::tickets::{ROTATION, TicketKey};
 pub(crate) use self::{self_signed::SelfSigned, x509::Facts};
@@ -38,6 +40,8 @@ pub(crate) struct Tls {
     sites: Vec<TlsSite>,
     unknown_names: UnknownNames,
     tickets: Tickets,
+    /// Places for handshakes (`limits.handshakes`).
+    pub(crate) places: Semaphore,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Names>,
 }
@@ -166,6 +170,11 @@ impl Tls {
             sites,
             unknown_names: site.server.unknown_names,
             tickets: Tickets::default(),
+            places: Semaphore::new(
+                usize::try_from(site.limits.handshakes)
+                    .unwrap_or(usize::MAX)
+                    .min(Semaphore::MAX_PERMITS),
+            ),
             provider: Arc::new(aws_lc_rs::default_provider()),
             current: ArcSwap::from_pointee(Names {
                 hosts: Hosts::default(),

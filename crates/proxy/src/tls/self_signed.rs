@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use config::site::HostPattern;
+use config::site::{HostPattern, Site, Tls, VirtualHost};
 use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -26,8 +26,8 @@ pub(crate) struct SelfSigned {
 /// One of them.
 struct Made {
     certified: Arc<CertifiedKey>,
-    /// For each site that it serves.
-    pem: Vec<Certificate>,
+    /// Of the first site that it was made for.
+    pem: Certificate,
 }
 
 impl SelfSigned {
@@ -38,31 +38,37 @@ impl SelfSigned {
     ) -> Result<Arc<CertifiedKey>, CertificateError> {
         let names = subject_names(names);
         let mut made = self.made.lock().expect("no holder of this lock panics");
-        if let Some(known) = made.get_mut(&names) {
-            if let Some(first) = known.pem.first().cloned() {
-                known.pem.push(Certificate { host, ..first });
-            }
+        if let Some(known) = made.get(&names) {
             return Ok(Arc::clone(&known.certified));
         }
         let (certified, chain, key) = make(&names)?;
         let certified = Arc::new(certified);
         let new = Made {
             certified: Arc::clone(&certified),
-            pem: vec![Certificate {
+            pem: Certificate {
                 host,
                 chain,
                 key,
                 ocsp: None,
-            }],
+            },
         };
         made.insert(names, new);
         Ok(certified)
     }
 
-    /// All of them, to be handed to the next proxy.
-    pub(crate) fn made(&self) -> Vec<Certificate> {
+    /// Those of a configuration, to be handed to the next proxy.
+    pub(crate) fn made(&self, site: &Site) -> Vec<Certificate> {
         let made = self.made.lock().expect("no holder of this lock panics");
-        made.values().flat_map(|made| made.pem.clone()).collect()
+        let hosts = site.hosts.iter().enumerate();
+        let of_host = |(host, virtual_host): (usize, &VirtualHost)| {
+            if virtual_host.tls.value != Tls::SelfSigned {
+                return None;
+            }
+            let known = made.get(&subject_names(&virtual_host.names))?;
+            let pem = known.pem.clone();
+            Some(Certificate { host, ..pem })
+        };
+        hosts.filter_map(of_host).collect()
     }
 }
 
@@ -133,10 +139,17 @@ mod tests {
         let store = SelfSigned::default();
         let first = store.certificate(0, &[HostPattern::Any]).expect("made");
         store.certificate(1, &[HostPattern::Any]).expect("kept");
-        let made = store.made();
+        let site = |text: &str| {
+            let text = format!("[server]\nhttps = [\":8443\"]\n{text}");
+            let loaded = config::parse(std::path::Path::new("/site.toml"), text, false);
+            loaded.expect("valid").site
+        };
+        let route = "routes = [{ path = \"/\", respond = \"\" }]\n";
+        let off = format!("[[site]]\nhosts = [\"a.example\"]\ntls = \"off\"\n{route}");
+        let made = store.made(&site(&format!("{off}[[site]]\n{route}")));
         let hosts: Vec<usize> = made.iter().map(|certificate| certificate.host).collect();
-        assert_eq!(hosts, [0, 1]);
-        let again = certified_key(&made[1]).expect("what we made");
+        assert_eq!(hosts, [1], "in the order of this configuration");
+        let again = certified_key(&made[0]).expect("what we made");
         assert_eq!(again.cert, first.cert);
     }
 }

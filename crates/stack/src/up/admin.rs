@@ -32,7 +32,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::admin::{AskLog, AskTrace, SOCKET, Trouble};
+use super::reload::Scope;
+use crate::admin::{AskLog, AskReload, AskTrace, SOCKET, Trouble};
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -79,6 +80,8 @@ pub(crate) enum Question {
         /// Of this app; of all without.
         app: Option<String>,
     },
+    /// Take the new configuration, and new code.
+    Reload(Scope),
 }
 
 /// A question, and where its answer goes.
@@ -325,6 +328,13 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
         "/trace" => (Method::Post, |_, content| {
             let AskTrace { app } = parse(content)?;
             Ok(Question::Trace { app })
+        }),
+        "/reload" => (Method::Post, |_, content| {
+            let AskReload { apps } = parse(content)?;
+            let scope = apps.map_or(Scope::Everything, |apps| {
+                Scope::Apps(apps.into_iter().collect())
+            });
+            Ok(Question::Reload(scope))
         }),
         _ => return Err(Answer::trouble(404, format!("nothing is at {path}"))),
     };

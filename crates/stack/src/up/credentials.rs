@@ -18,7 +18,7 @@ use ::proxy::{
 };
 use config::{
     error::Problem,
-    site::{Located, Site, Tls},
+    site::{Located, Site, Tls, VirtualHost},
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use telemetry::text::Elapsed;
@@ -42,6 +42,11 @@ pub(crate) struct Keeper {
     seen: Vec<Look>,
     reminded: Option<Instant>,
     rotated: Instant,
+}
+
+/// Whether a site has a certificate that a proxy makes.
+fn is_made(host: &&VirtualHost) -> bool {
+    host.tls.value == Tls::SelfSigned
 }
 
 /// What tells one state of a file from another; `None` where there is none.
@@ -82,9 +87,37 @@ impl Keeper {
         &self.shown
     }
 
+    /// Takes over what was made while another configuration was served: a visitor's browser trusts the self-signed certificate
+    /// that it has seen, and goes on with the session that it has.
+    pub(crate) fn inherit(&mut self, site: &Site, before: &Self, site_before: &Site) {
+        self.credentials
+            .tickets
+            .clone_from(&before.credentials.tickets);
+        self.rotated = before.rotated;
+        self.reminded = before.reminded;
+        let mut made = Vec::new();
+        for certificate in &before.credentials.certificates {
+            let Some(host) = site_before.hosts.get(certificate.host).filter(is_made) else {
+                continue;
+            };
+            let hosts = site.hosts.iter().enumerate();
+            let same = hosts.filter(|(_, other)| is_made(other) && other.names == host.names);
+            made.extend(same.map(|(host, _)| Certificate {
+                host,
+                ..certificate.clone()
+            }));
+        }
+        self.keep(site, made);
+    }
+
     /// Keeps self-signed certificates for the next proxy.
     pub(crate) fn keep(&mut self, site: &Site, made: Vec<Certificate>) {
-        self.credentials.certificates.extend(made);
+        for certificate in made {
+            let known = &mut self.credentials.certificates;
+            if !known.iter().any(|known| known.host == certificate.host) {
+                known.push(certificate);
+            }
+        }
         self.shown = tls::check(site, &self.credentials).unwrap_or_default();
     }
 

@@ -1,16 +1,23 @@
 //! One proxy process, as the master sees it: orders go in, reports and at last its end come out.
 
 use std::{
-    collections::VecDeque,
-    os::fd::{AsFd, OwnedFd},
+    collections::{BTreeSet, VecDeque},
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ::proxy::{
     channel::{Channel, Receiver, Sender},
+    confine,
     control::{Order, Report},
 };
 use anyhow::Context;
+use config::site::Site;
 use supervisor::{
     child::{Child, Command, Exit, Signal, Stdio},
     fds, notify,
@@ -31,6 +38,9 @@ pub(crate) enum Told {
     Exited(Exit),
 }
 
+/// Where proxies tell what they tell, each with its process id.
+pub(crate) type Tell = mpsc::UnboundedSender<(i32, Told)>;
+
 type Asking = Arc<Mutex<VecDeque<oneshot::Sender<Snapshot>>>>;
 
 /// A proxy process. It is killed when this is dropped.
@@ -38,6 +48,7 @@ type Asking = Arc<Mutex<VecDeque<oneshot::Sender<Snapshot>>>>;
 pub(crate) struct Front {
     /// Its process id.
     pub(crate) pid: i32,
+    reach: Reach,
     orders: mpsc::UnboundedSender<(Order, Vec<OwnedFd>)>,
     /// Who waits for its figures, in the order of asking.
     asking: Asking,
@@ -49,8 +60,12 @@ impl Front {
     pub(crate) fn start(
         serve: (Order, Vec<OwnedFd>),
         user: Option<&User>,
-        told: mpsc::UnboundedSender<Told>,
+        told: Tell,
     ) -> anyhow::Result<Self> {
+        let reach = match &serve.0 {
+            Order::Serve { site, .. } => Reach::of(site),
+            _ => Reach::default(),
+        };
         let (ours, theirs) = fds::socket_pair().context("cannot make a channel to the proxy")?;
         // The same file as this process, even when another has taken its name since.
         let mut command = Command::new("/proc/self/exe")
@@ -80,6 +95,7 @@ impl Front {
         tokio::spawn(send(sender, outbox));
         let asking = Asking::default();
         let inbox = Inbox {
+            pid,
             receiver,
             asking: Arc::clone(&asking),
             told,
@@ -87,12 +103,18 @@ impl Front {
         tokio::spawn(live(child, inbox, killed));
         let front = Self {
             pid,
+            reach,
             orders,
             asking,
             kill,
         };
         front.order(serve);
         Ok(front)
+    }
+
+    /// Whether it can serve this configuration too. It has confined itself to what the first one needed, and cannot be widened.
+    pub(crate) fn can_serve(&self, site: &Site) -> bool {
+        self.reach.covers(site)
     }
 
     /// Tells it something, with descriptors.
@@ -123,6 +145,46 @@ impl Front {
     }
 }
 
+/// What a proxy has left of the machine: the folders of its first configuration, as they were then. A link that leads
+/// elsewhere by now leads to what it cannot open.
+#[derive(Debug, Default)]
+struct Reach {
+    /// Device and inode.
+    folders: BTreeSet<(u64, u64)>,
+    /// Whether it gave up files and system calls at all.
+    confined: (bool, bool),
+}
+
+impl Reach {
+    fn of(site: &Site) -> Self {
+        let folders = confine::folders(site);
+        Self {
+            folders: folders.iter().filter_map(|path| identity(path)).collect(),
+            confined: (site.server.landlock, site.server.seccomp),
+        }
+    }
+
+    fn covers(&self, site: &Site) -> bool {
+        let wanted = confine::folders(site);
+        self.confined == (site.server.landlock, site.server.seccomp)
+            && wanted.iter().all(|path| self.contains(path))
+    }
+
+    /// Whether the folder, wherever links lead, or one that it is in, is among them. One that is not there is nobody's.
+    fn contains(&self, path: &Path) -> bool {
+        let Ok(real) = path.canonicalize() else {
+            return true;
+        };
+        let known = |path: &Path| identity(path).is_some_and(|id| self.folders.contains(&id));
+        real.ancestors().any(known)
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// A proxy that does not listen must not keep the master from its other work, so sending is a task of its own.
 async fn send(mut sender: Sender, mut outbox: mpsc::UnboundedReceiver<(Order, Vec<OwnedFd>)>) {
     while let Some((order, descriptors)) = outbox.recv().await {
@@ -137,9 +199,10 @@ async fn send(mut sender: Sender, mut outbox: mpsc::UnboundedReceiver<(Order, Ve
 
 /// What a proxy says, and where that goes.
 struct Inbox {
+    pid: i32,
     receiver: Receiver,
     asking: Asking,
-    told: mpsc::UnboundedSender<Told>,
+    told: Tell,
 }
 
 async fn live(mut child: Child, mut inbox: Inbox, mut killed: mpsc::UnboundedReceiver<()>) {
@@ -166,7 +229,7 @@ async fn live(mut child: Child, mut inbox: Inbox, mut killed: mpsc::UnboundedRec
         error!("cannot learn how the proxy ended: {error}");
         Exit::Unknown
     });
-    let _ = inbox.told.send(Told::Exited(exit));
+    let _ = inbox.told.send((inbox.pid, Told::Exited(exit)));
 }
 
 impl Inbox {
@@ -180,7 +243,10 @@ impl Inbox {
                 }
                 true
             }
-            Ok(Some((report, _))) => self.told.send(Told::Report(report)).is_ok(),
+            Ok(Some((report, _))) => {
+                let told = (self.pid, Told::Report(report));
+                self.told.send(told).is_ok()
+            }
             Ok(None) => false,
             Err(error) => {
                 // A proxy that was killed leaves unread orders behind, which resets the channel.
@@ -200,5 +266,47 @@ fn lock(asking: &Asking) -> MutexGuard<'_, VecDeque<oneshot::Sender<Snapshot>>> 
 fn kill(child: &Child) {
     if let Err(error) = child.signal(Signal::KILL) {
         error!("cannot kill the proxy: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, path::PathBuf};
+
+    use super::*;
+
+    fn site(root: &Path, landlock: bool) -> Site {
+        let text = format!(
+            "[server]\nlandlock = {landlock}\nspool = {root:?}\n\
+             [[site]]\nroutes = [{{ path = \"/\", files = {root:?} }}]\n"
+        );
+        let loaded = config::parse(Path::new("/site.toml"), text, false).unwrap();
+        loaded.site
+    }
+
+    #[test]
+    fn a_confined_proxy_reaches_what_it_was_given_and_what_is_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = |name: &str| -> PathBuf {
+            let path = place.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let (one, two, inner) = (folder("one"), folder("two"), folder("one/inner"));
+        let link = place.path().join("current");
+        symlink(&one, &link).unwrap();
+        let reach = Reach::of(&site(&link, true));
+        assert!(reach.covers(&site(&one, true)), "the same by another name");
+        assert!(reach.covers(&site(&inner, true)));
+        assert!(!reach.covers(&site(&two, true)));
+        assert!(!reach.covers(&site(&one, false)), "to be confined no more");
+        fs::remove_file(&link).unwrap();
+        symlink(&two, &link).unwrap();
+        assert!(
+            !reach.covers(&site(&link, true)),
+            "another by the same name"
+        );
+        let wide = Reach::of(&site(&one, false));
+        assert!(wide.covers(&site(&two, false)));
     }
 }

@@ -11,6 +11,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ::proxy::control::Listener;
@@ -33,23 +34,26 @@ const BACKLOG: i32 = 4096;
 /// Whoever may enter the folder may connect, as with nginx.
 const SOCKET_MODE: u32 = 0o666;
 
-/// A socket that listens.
-#[derive(Debug)]
+/// A socket that listens. A clone is the same socket.
+#[derive(Clone, Debug)]
 pub(crate) struct Listening {
     /// The socket.
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     /// What it is.
     pub(crate) what: Listener,
-    /// Removed with it.
-    _path: Option<SocketPath>,
+    /// What the file names it by; `None` for one that the service manager opened.
+    listen: Option<Listen>,
+    /// Removed with the last of them.
+    _path: Option<Arc<SocketPath>>,
 }
 
 impl Listening {
     /// A socket that is no path.
     pub(crate) fn of(socket: OwnedFd, what: Listener) -> Self {
         Self {
-            socket,
+            socket: Arc::new(socket),
             what,
+            listen: None,
             _path: None,
         }
     }
@@ -150,7 +154,78 @@ pub(crate) fn open_all(server: &Server, given: Given) -> Result<Vec<Listening>, 
     }
 }
 
+/// What another configuration listens on: the same sockets where it names the same addresses, so that nobody who connects
+/// finds nobody there; new ones for the others. What is opened anew is closed again when nothing comes of it.
+pub(crate) fn open_others(
+    server: &Server,
+    now: &[Listening],
+) -> Result<Vec<Listening>, Vec<Problem>> {
+    let mut listening = Vec::new();
+    let mut problems = Vec::new();
+    let mut left: Vec<&Listening> = now.iter().collect();
+    for (named, tls) in [(&server.http, false), (&server.https, true)] {
+        let given = |known: &&Listening| known.listen.is_none() && known.what.tls == tls;
+        let (given, others) = left.into_iter().partition::<Vec<_>, _>(given);
+        left = others;
+        if !given.is_empty() {
+            let proxy_protocol = named.iter().any(|endpoint| endpoint.proxy_protocol);
+            let given = given.into_iter().cloned();
+            listening.extend(given.map(|known| known.with_proxy_protocol(proxy_protocol)));
+            continue;
+        }
+        for endpoint in named {
+            let listen = &endpoint.listen;
+            let same = |known: &&Listening| known.listen.as_ref() == Some(&listen.value);
+            let result = match left.iter().position(same) {
+                Some(at) => Ok(left.remove(at).speaking(tls)),
+                None => open(listen, tls).map_err(|problem| blame_ourselves(problem, listen, now)),
+            };
+            match result {
+                Ok(socket) => listening.push(socket.with_proxy_protocol(endpoint.proxy_protocol)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(listening)
+    } else {
+        Err(problems)
+    }
+}
+
+/// An address that we hold ourselves, by another name, cannot be had before we let go of it.
+fn blame_ourselves(problem: Problem, listen: &Located<Listen>, now: &[Listening]) -> Problem {
+    let ours = now.iter().filter_map(|known| known.listen.as_ref());
+    match ours.into_iter().find(|known| known.overlaps(listen)) {
+        Some(ours) => Problem::new(
+            listen.span,
+            format!(
+                "`{}` overlaps with `{ours}`, which is being listened on",
+                listen.value
+            ),
+        )
+        .hint("restart for this change: the one must be closed before the other can be opened"),
+        None => problem,
+    }
+}
+
+impl Listening {
+    fn speaking(&self, tls: bool) -> Self {
+        let mut other = self.clone();
+        other.what.tls = tls;
+        other
+    }
+}
+
 fn open(listen: &Located<Listen>, tls: bool) -> Result<Listening, Problem> {
+    let listening = open_anew(listen, tls)?;
+    Ok(Listening {
+        listen: Some(listen.value.clone()),
+        ..listening
+    })
+}
+
+fn open_anew(listen: &Located<Listen>, tls: bool) -> Result<Listening, Problem> {
     let refused = |(message, hint): (String, &str)| Problem::new(listen.span, message).hint(hint);
     match &listen.value {
         Listen::Any { port } => {
@@ -278,9 +353,8 @@ fn open_unix(path: &Path, tls: bool) -> Result<Listening, (String, &'static str)
         port: None,
     };
     Ok(Listening {
-        socket,
-        what,
-        _path: Some(SocketPath(path.to_owned())),
+        _path: Some(Arc::new(SocketPath(path.to_owned()))),
+        ..Listening::of(socket, what)
     })
 }
 
@@ -329,6 +403,8 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use std::{net::TcpStream, os::unix::net::UnixListener};
 
+    use config::site::Endpoint;
+
     use super::*;
 
     fn located(value: Listen) -> Located<Listen> {
@@ -372,6 +448,60 @@ mod tests {
             format!("port {port} is taken by another process")
         );
         assert!(problem.hint.unwrap().contains("ss -ltnp"));
+    }
+
+    #[test]
+    fn another_configuration_keeps_what_it_names_too() {
+        let server = |http: Vec<Located<Listen>>, https: Vec<Located<Listen>>| {
+            let text = "[[site]]\nroutes = [{ path = \"/\", respond = \"\" }]\n";
+            let loaded = config::parse(Path::new("/site.toml"), text.to_owned(), false).unwrap();
+            let server = loaded.site.server;
+            let endpoints = |listens: Vec<Located<Listen>>| {
+                let endpoint = |listen| Endpoint {
+                    listen,
+                    proxy_protocol: false,
+                };
+                listens.into_iter().map(endpoint).collect()
+            };
+            Server {
+                http: endpoints(http),
+                https: endpoints(https),
+                ..server
+            }
+        };
+        let now = open_all(
+            &server(vec![local(0), local(0)], Vec::new()),
+            Given::default(),
+        )
+        .unwrap();
+        let names = |all: &[Listening]| -> Vec<(String, bool)> {
+            let name = |one: &Listening| (one.what.name.clone(), one.what.tls);
+            all.iter().map(name).collect()
+        };
+        let next = open_others(&server(vec![local(0)], vec![local(0)]), &now).unwrap();
+        let [(first, _), (second, _)] = &names(&now)[..] else {
+            panic!("two")
+        };
+        assert_eq!(
+            names(&next),
+            [(first.clone(), false), (second.clone(), true)]
+        );
+        let more = vec![local(0), local(0), local(0)];
+        let next = open_others(&server(more, Vec::new()), &now).unwrap();
+        assert_eq!(names(&next)[..2], names(&now)[..]);
+        // The kernel's choice of a port does not count as an overlap; a port of one's own does.
+        let port = now[0].what.port.unwrap();
+        let mine = open_all(
+            &server(vec![located(Listen::Any { port: 0 })], Vec::new()),
+            Given::default(),
+        );
+        drop(mine.unwrap());
+        let taken = open_others(&server(vec![local(port)], Vec::new()), &now).unwrap_err();
+        assert!(
+            taken[0].message.contains("is taken"),
+            "{}",
+            taken[0].message
+        );
     }
 
     #[test]

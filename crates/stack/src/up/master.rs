@@ -11,11 +11,17 @@ use std::{
 
 use ::proxy::control::{Order, Report, WorkerName};
 use anyhow::Context;
-use appserver::pool::{
-    Load,
-    keeper::{self, Keeper},
+use appserver::{
+    pool::{
+        Load,
+        keeper::{self, Keeper},
+    },
+    worker::Template,
 };
-use config::site::Tls;
+use config::{
+    Loaded,
+    site::{ErrorLog, Tls},
+};
 use supervisor::{
     backoff::Backoff,
     child::Exit,
@@ -37,10 +43,11 @@ use super::{
     figures::Figures,
     front::{self, Front},
     opened::Opened,
+    reload::{Came, Reload, Scope, Wanted},
     roster::Roster,
     watchdog::Watchdog,
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, load::Source};
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -58,7 +65,24 @@ pub(crate) struct Master {
     pub(super) front: FrontState,
     front_deaths: Backoff,
     /// Given to each proxy.
-    front_reports: mpsc::UnboundedSender<front::Told>,
+    pub(super) front_reports: front::Tell,
+    /// A proxy that starts beside the one that serves.
+    pub(super) coming: Option<Front>,
+    /// Proxies that another has followed, and that finish what they have begun.
+    leaving: Vec<Leaving>,
+    /// Where the configuration comes from.
+    pub(super) source: Source,
+    pub(super) reload: Option<Reload>,
+    /// What is wanted once that one is over.
+    pub(super) next_reload: Option<Wanted>,
+    /// Given to work that is done elsewhere for a reload.
+    pub(super) came: mpsc::UnboundedSender<Came>,
+    /// What each app's workers are made of.
+    pub(super) templates: BTreeMap<String, Template>,
+    /// Given to each pool.
+    pub(super) pool_reports: mpsc::UnboundedSender<(String, keeper::Told)>,
+    /// The last number of a worker of each app whose pool has ended.
+    pub(super) last_numbers: BTreeMap<String, u32>,
     /// By the app's name; who is not here any more has nobody left.
     pub(super) pools: BTreeMap<String, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) roster: Roster,
@@ -77,13 +101,22 @@ pub(crate) struct Master {
 #[derive(Debug)]
 struct Inbox {
     requests: Requests,
-    front: mpsc::UnboundedReceiver<front::Told>,
+    front: mpsc::UnboundedReceiver<(i32, front::Told)>,
+    came: mpsc::UnboundedReceiver<Came>,
     pools: mpsc::UnboundedReceiver<(String, keeper::Told)>,
     admin: mpsc::Receiver<Asked>,
 }
 
 /// Questions that wait for the master, which answers at once or notes them down.
 const QUESTIONS: usize = 32;
+
+/// A proxy that another has followed.
+#[derive(Debug)]
+struct Leaving {
+    front: Front,
+    /// Those of its workers that are still there. No other proxy knows of them.
+    workers: BTreeSet<WorkerName>,
+}
 
 /// How far the master's life has come.
 #[derive(Debug)]
@@ -155,12 +188,14 @@ impl Master {
         opened: Opened,
         started: Instant,
         admin_socket: PathBuf,
+        source: Source,
         broken: BrokenApp,
     ) -> Result<Self, Failure> {
         let requests = Requests::new().context("cannot listen for signals")?;
         let notifier = Notifier::from_env().context("cannot reach the service manager")?;
         let (front_reports, front) = mpsc::unbounded_channel();
         let (pool_reports, pools) = mpsc::unbounded_channel();
+        let (came, comes) = mpsc::unbounded_channel();
         let (ask, asked) = mpsc::channel(QUESTIONS);
         let shown = admin_socket.display().to_string();
         let admin =
@@ -176,6 +211,15 @@ impl Master {
             front: FrontState::Gone,
             front_deaths: Backoff::new(),
             front_reports,
+            coming: None,
+            leaving: Vec::new(),
+            source,
+            reload: None,
+            next_reload: None,
+            came,
+            templates: BTreeMap::new(),
+            pool_reports,
+            last_numbers: BTreeMap::new(),
             pools: BTreeMap::new(),
             roster: Roster::default(),
             programs: BTreeMap::new(),
@@ -185,6 +229,7 @@ impl Master {
             inbox: Inbox {
                 requests,
                 front,
+                came: comes,
                 pools,
                 admin: asked,
             },
@@ -196,7 +241,7 @@ impl Master {
             broken,
         };
         master.start_front()?;
-        master.start_pools(&pool_reports);
+        master.start_pools();
         Ok(master)
     }
 
@@ -206,7 +251,8 @@ impl Master {
             let wake = self.wake();
             tokio::select! {
                 request = self.inbox.requests.next() => self.asked(request),
-                Some(told) = self.inbox.front.recv() => self.front_told(told)?,
+                Some((pid, told)) = self.inbox.front.recv() => self.front_told(pid, told)?,
+                Some(came) = self.inbox.came.recv() => self.reload_came(came),
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = self.watchdog.due() => self.show_life(),
@@ -222,6 +268,7 @@ impl Master {
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Stopping)
             && self.pools.is_empty()
+            && self.leaving.is_empty()
             && matches!(self.front, FrontState::Gone)
     }
 
@@ -242,28 +289,32 @@ impl Master {
         Ok(())
     }
 
-    fn start_pools(&mut self, reports: &mpsc::UnboundedSender<(String, keeper::Told)>) {
+    fn start_pools(&mut self) {
         for template in std::mem::take(&mut self.opened.templates) {
+            let app = template.app.name.clone();
             let (orders, obeyed) = mpsc::unbounded_channel();
-            self.pools.insert(template.app.name.clone(), orders);
-            tokio::spawn(Keeper::new(template, 0, reports.clone()).run(obeyed));
+            self.templates.insert(app.clone(), template.clone());
+            self.pools.insert(app, orders);
+            tokio::spawn(Keeper::new(template, 0, self.pool_reports.clone()).run(obeyed));
         }
     }
 
     fn wake(&self) -> Option<Instant> {
-        match (&self.phase, &self.front) {
+        let own = match (&self.phase, &self.front) {
             (Phase::Draining { deadline }, _) => Some(*deadline + LAST_MOMENT),
             (_, FrontState::Waiting(until)) => Some(*until),
             _ => None,
-        }
+        };
+        own.into_iter().chain(self.reload_wake()).min()
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.reload_tick(now);
         match (&self.phase, &self.front) {
             (Phase::Draining { deadline }, front) if *deadline + LAST_MOMENT <= now => {
                 warn!("the proxy has not stopped in time and is killed");
-                if let Some(front) = front.front() {
+                for front in front.front().into_iter().chain(self.leaving_fronts()) {
                     front.kill();
                 }
                 self.phase = Phase::Stopping;
@@ -319,11 +370,7 @@ impl Master {
             (Request::Terminate, Phase::Draining { .. } | Phase::Stopping) => {
                 info!("already stopping; Ctrl-C or SIGQUIT does not wait for running requests");
             }
-            (Request::HangUp, _) => {
-                warn!(
-                    "SIGHUP changes nothing: the configuration is read at the start; restart to read it again"
-                );
-            }
+            (Request::HangUp, _) => self.want_reload(Scope::Everything, None),
             (Request::Grow, _) => self.tell_pools(|| keeper::Order::Grow),
             (Request::Shrink, _) => self.tell_pools(|| keeper::Order::Shrink),
             (Request::ReopenLogs, _) => {
@@ -358,6 +405,10 @@ impl Master {
         }
     }
 
+    fn leaving_fronts(&self) -> impl Iterator<Item = &Front> {
+        self.leaving.iter().map(|leaving| &leaving.front)
+    }
+
     /// Stops from the outside in.
     fn drain(&mut self) {
         let grace = self.opened.loaded.site.limits.drain_timeout;
@@ -367,16 +418,26 @@ impl Master {
             Elapsed(grace)
         );
         self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
+        self.drop_reload();
         self.phase = Phase::Draining { deadline };
-        match self.front.front() {
-            Some(front) => front.tell(Order::Drain),
-            None => self.stop_pools(deadline),
+        for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
+            front.tell(Order::Drain);
+        }
+        if self.front.front().is_none() {
+            self.front = FrontState::Gone;
+        }
+        self.stop_pools_if_alone(deadline);
+    }
+
+    /// Once no proxy is left that could want anything of them.
+    fn stop_pools_if_alone(&mut self, deadline: Instant) {
+        if self.leaving.is_empty() && matches!(self.front, FrontState::Gone) {
+            self.stop_pools(deadline);
         }
     }
 
     fn stop_pools(&mut self, deadline: Instant) {
         self.phase = Phase::Stopping;
-        self.front = FrontState::Gone;
         // Even when the proxy has used up the grace, a worker may run its exit handlers.
         let deadline = deadline.max(Instant::now() + LAST_MOMENT);
         self.tell_pools(|| keeper::Order::Stop { deadline });
@@ -385,6 +446,10 @@ impl Master {
     fn abort(&mut self) {
         info!("stopping at once");
         self.notify(&[("STOPPING", "1"), ("STATUS", "stopping at once")]);
+        self.drop_reload();
+        for front in self.leaving_fronts() {
+            front.kill();
+        }
         match self.front.front() {
             Some(front) => front.kill(),
             None => self.front = FrontState::Gone,
@@ -393,44 +458,110 @@ impl Master {
         self.tell_pools(|| keeper::Order::Abort);
     }
 
-    fn front_told(&mut self, told: front::Told) -> Result<(), Failure> {
+    fn front_told(&mut self, pid: i32, told: front::Told) -> Result<(), Failure> {
         match told {
-            front::Told::Report(Report::Serving { made }) => {
-                self.opened.keep(made);
-                self.front_serves();
-            }
-            // Whoever asked has it already.
-            front::Told::Report(Report::Figures(_)) => {}
-            front::Told::Report(Report::Alive) => self.notify(&[("WATCHDOG", "1")]),
-            front::Told::Report(Report::Refused { why }) => self.front_refuses(&why)?,
-            front::Told::Report(Report::Released { worker }) => {
-                if self.roster.released(&worker) {
-                    self.released(worker);
+            front::Told::Report(report) => self.front_reports(pid, report)?,
+            front::Told::Exited(exit) => {
+                let is = |front: &Front| front.pid == pid;
+                if self.coming.as_ref().is_some_and(is) {
+                    self.not_switched(&exit.to_string());
+                } else if self.front.front().is_some_and(is) {
+                    self.front_exited(exit);
+                } else {
+                    self.left(pid, exit);
                 }
             }
-            front::Told::Report(Report::Load { app, waited, busy }) => {
-                self.tell_pool(&app, keeper::Order::Load(Load { waited, busy }));
-            }
-            front::Told::Report(Report::Overdue { worker, request_id }) => {
-                let WorkerName { app, number } = worker;
-                self.tell_pool(&app, keeper::Order::Overdue { number, request_id });
-            }
-            front::Told::Exited(exit) => self.front_exited(exit),
         }
         Ok(())
     }
 
-    fn front_serves(&mut self) {
-        if let FrontState::Starting(front) = std::mem::replace(&mut self.front, FrontState::Gone) {
-            self.front = FrontState::Serving(front);
+    fn front_reports(&mut self, pid: i32, report: Report) -> Result<(), Failure> {
+        let is_coming = self.coming.as_ref().is_some_and(|front| front.pid == pid);
+        match report {
+            Report::Serving { made } if is_coming => {
+                self.switched();
+                self.opened.keep(made);
+            }
+            Report::Serving { made } => {
+                self.opened.keep(made);
+                self.front_serves();
+            }
+            Report::Prepared => self.planned(pid),
+            // Whoever asked has it already.
+            Report::Figures(_) => {}
+            Report::Alive => self.notify(&[("WATCHDOG", "1")]),
+            Report::Refused { why } if is_coming => self.not_switched(&why),
+            Report::Refused { why } => self.front_refuses(&why)?,
+            Report::Released { worker } => {
+                if self.roster.released(&worker) {
+                    self.released(worker);
+                }
+            }
+            Report::Load { app, waited, busy } => {
+                self.tell_pool(&app, keeper::Order::Load(Load { waited, busy }));
+            }
+            Report::Overdue { worker, request_id } => {
+                let WorkerName { app, number } = worker;
+                self.tell_pool(&app, keeper::Order::Overdue { number, request_id });
+            }
         }
+        Ok(())
+    }
+
+    /// Another proxy serves in the place of the one that did, which finishes what it has begun with the workers it knows.
+    pub(super) fn replace_front(&mut self, front: Front) {
+        let before = std::mem::replace(&mut self.front, FrontState::Serving(front));
+        let workers = self.roster.hand_over();
+        match before {
+            FrontState::Starting(front) | FrontState::Serving(front) => {
+                front.tell(Order::Retire);
+                self.leaving.push(Leaving { front, workers });
+            }
+            FrontState::Waiting(_) | FrontState::Gone => {
+                for worker in workers {
+                    self.released(worker);
+                }
+            }
+        }
+    }
+
+    /// A proxy that another has followed is gone.
+    fn left(&mut self, pid: i32, exit: Exit) {
+        let Some(at) = self
+            .leaving
+            .iter()
+            .position(|leaving| leaving.front.pid == pid)
+        else {
+            return;
+        };
+        if exit != Exit::Code(0) {
+            error!("the old proxy (pid {pid}) died while it finished what ran: {exit}");
+        }
+        for worker in self.leaving.swap_remove(at).workers {
+            self.released(worker);
+        }
+        if let Phase::Draining { deadline } = self.phase {
+            self.stop_pools_if_alone(deadline);
+        }
+    }
+
+    fn front_serves(&mut self) {
+        self.front = match std::mem::replace(&mut self.front, FrontState::Gone) {
+            FrontState::Starting(front) => FrontState::Serving(front),
+            other => other,
+        };
         self.front_deaths.up(Instant::now());
         self.announce_if_ready();
+        self.plan_serves();
+        self.plan_again();
     }
 
     /// At the start that is the end. Later it is not: what the first proxy could serve a later one will again, once what is
     /// missing now (a folder, descriptors) is there again; meanwhile it is restarted as after any death.
-    fn front_refuses(&self, why: &str) -> Result<(), Failure> {
+    fn front_refuses(&mut self, why: &str) -> Result<(), Failure> {
+        if self.plan_refused(why) {
+            return Ok(());
+        }
         let message = format!("the proxy cannot serve this configuration: {why}");
         if matches!(self.phase, Phase::Starting { .. }) {
             return Err(Failure::User(message));
@@ -451,7 +582,7 @@ impl Master {
                 if exit != Exit::Code(0) {
                     error!("the proxy (pid {pid}) died while it finished what ran: {exit}");
                 }
-                self.stop_pools(deadline);
+                self.stop_pools_if_alone(deadline);
             }
             Phase::Stopping => {
                 // After the deadline of the grace nothing has told the workers yet; told twice is told once.
@@ -466,6 +597,8 @@ impl Master {
                     "the proxy (pid {pid}) died: {exit}; every connection broke, another starts in {wait}"
                 );
                 self.front = FrontState::Waiting(again);
+                // The next one begins with what is new.
+                self.plan_serves();
             }
         }
     }
@@ -488,12 +621,7 @@ impl Master {
                 self.tell_front(order);
             }
             keeper::Told::Release { number } => self.release(WorkerName { app, number }),
-            keeper::Told::Gone { number, how } => {
-                let labels = [app.as_str(), how.as_str()];
-                self.figures.add(&metrics::WORKER_EXITS, labels);
-                let order = self.roster.gone(WorkerName { app, number }, how);
-                self.tell_front(order);
-            }
+            keeper::Told::Gone { number, how } => self.gone(WorkerName { app, number }, how),
             keeper::Told::Failed { why }
                 if self.broken == BrokenApp::Ends
                     && matches!(self.phase, Phase::Starting { .. }) =>
@@ -510,18 +638,37 @@ impl Master {
                 }
                 self.announce_if_ready();
             }
-            // Nothing is staged before anybody asks for a reload.
-            keeper::Told::Staged
-            | keeper::Told::StageFailed { .. }
-            | keeper::Told::Renewed
-            | keeper::Told::RenewFailed { .. } => {}
-            keeper::Told::Closed => drop(self.pools.remove(&app)),
+            keeper::Told::Staged => self.staged(&app),
+            keeper::Told::StageFailed { why, traceback } => self.stage_failed(&why, &traceback),
+            keeper::Told::Renewed => self.renewed(&app, None),
+            keeper::Told::RenewFailed { why } => self.renewed(&app, Some(why)),
+            keeper::Told::Closed { number } => {
+                self.pools.remove(&app);
+                self.last_numbers.insert(app, number);
+            }
         }
         Ok(())
     }
 
-    /// Has the proxy let go of a worker; where there is no proxy, nobody holds it.
+    fn gone(&mut self, worker: WorkerName, how: String) {
+        let labels = [worker.app.as_str(), how.as_str()];
+        self.figures.add(&metrics::WORKER_EXITS, labels);
+        for leaving in &mut self.leaving {
+            if leaving.workers.remove(&worker) {
+                let (worker, how) = (worker.clone(), how.clone());
+                leaving.front.tell(Order::WorkerDied { worker, how });
+            }
+        }
+        let order = self.roster.gone(worker, how);
+        self.tell_front(order);
+    }
+
+    /// Has the proxy let go of a worker; where there is no proxy, nobody holds it. One that leaves lets go when it is gone.
     fn release(&mut self, worker: WorkerName) {
+        let mut leaving = self.leaving.iter();
+        if leaving.any(|leaving| leaving.workers.contains(&worker)) {
+            return;
+        }
         let order = self.roster.release(worker.clone());
         match self.front.front() {
             Some(front) => front.tell(order),
@@ -537,7 +684,7 @@ impl Master {
         self.tell_pool(&app, keeper::Order::Released { number });
     }
 
-    fn tell_pool(&self, app: &str, order: keeper::Order) {
+    pub(super) fn tell_pool(&self, app: &str, order: keeper::Order) {
         if let Some(pool) = self.pools.get(app) {
             // One that has closed by itself is told of in a moment.
             let _ = pool.send(order);
@@ -550,29 +697,57 @@ impl Master {
         }
     }
 
-    fn tell_front(&self, order: Order) {
+    pub(super) fn tell_front(&self, order: Order) {
         if let Some(front) = self.front.front() {
             front.tell(order);
         }
     }
 
-    /// Once the proxy serves and each app has been tried: now we are ready, whatever became of the apps.
-    fn announce_if_ready(&mut self) {
-        let Phase::Starting { undecided } = &self.phase else {
-            return;
-        };
-        if !undecided.is_empty() || !matches!(self.front, FrontState::Serving(_)) {
-            return;
+    /// The log as the new configuration has it.
+    pub(super) fn adopt_log(&mut self, before: &Loaded) {
+        let (now, before) = (&self.opened.loaded.site.server.log, &before.site.server.log);
+        // The environment wins, as at the start.
+        let is_ours = std::env::var_os(telemetry::log::FILTER_VARIABLE).is_none();
+        if now.level != before.level && is_ours {
+            let filter = now.level.clone();
+            match telemetry::log::set_filter(&filter) {
+                Ok(()) => self.tell_front(Order::LogFilter { filter }),
+                Err(error) => warn!("{error}"),
+            }
         }
-        self.phase = Phase::Serving;
-        let banner = Banner {
+        let file = |log: &ErrorLog| log.file.as_ref().map(|file| file.value.clone());
+        if file(now) != file(before)
+            && let Err(error) = self.opened.logs.take_stderr()
+        {
+            warn!("cannot write to the file of the log: {error}");
+        }
+    }
+
+    /// What a service manager wants to know (sd_notify(3), `Type=notify-reload`).
+    pub(super) fn notify_reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.notify(&[("RELOADING", "1"), ("MONOTONIC_USEC", &micros.to_string())]);
+    }
+
+    /// It serves, be it the old or the new.
+    pub(super) fn notify_reloaded(&self) {
+        let status = self.banner().status();
+        self.notify(&[("READY", "1"), ("STATUS", &status)]);
+        self.notify_addresses();
+    }
+
+    fn banner(&self) -> Banner<'_> {
+        Banner {
             loaded: &self.opened.loaded,
             listening: &self.opened.listening,
             failures: self.roster.failures(),
             programs: &self.programs,
             after: self.started.elapsed(),
-        };
-        banner.show();
+        }
+    }
+
+    fn notify_addresses(&self) {
         let names = |tls| {
             let ours = self
                 .opened
@@ -584,12 +759,30 @@ impl Master {
                 .join(",")
         };
         self.notify(&[
-            ("READY", "1"),
-            ("STATUS", &banner.status()),
-            ("MAINPID", &std::process::id().to_string()),
             ("X_STACK_HTTP", &names(false)),
             ("X_STACK_HTTPS", &names(true)),
         ]);
+    }
+
+    /// Once the proxy serves and each app has been tried: now we are ready, whatever became of the apps.
+    fn announce_if_ready(&mut self) {
+        let Phase::Starting { undecided } = &self.phase else {
+            return;
+        };
+        if !undecided.is_empty() || !matches!(self.front, FrontState::Serving(_)) {
+            return;
+        }
+        self.phase = Phase::Serving;
+        let banner = self.banner();
+        banner.show();
+        self.notify_addresses();
+        self.notify(&[
+            ("READY", "1"),
+            ("STATUS", &banner.status()),
+            ("MAINPID", &std::process::id().to_string()),
+        ]);
+        // Somebody may have been faster than we.
+        self.begin_reload();
     }
 
     fn notify(&self, assignments: &[(&str, &str)]) {

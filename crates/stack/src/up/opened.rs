@@ -43,6 +43,9 @@ pub(crate) struct Opened {
     users: Vec<Users>,
     /// The files that are logged to.
     pub(crate) logs: Logs,
+    /// What workers load, whatever becomes of its file.
+    module: Arc<Module>,
+    run_directory: PathBuf,
 }
 
 impl Opened {
@@ -54,9 +57,38 @@ impl Opened {
         run_directory: &Path,
     ) -> Result<Self, Failure> {
         let module = Arc::new(module()?);
+        let listening = listen::open_all(&loaded.site.server, given);
+        Self::gather(loaded, identities, listening, module, run_directory)
+    }
+
+    /// Opens what another configuration needs, beside what is open for this one.
+    pub(crate) fn open_beside(
+        &self,
+        loaded: Loaded,
+        identities: Identities,
+    ) -> Result<Self, Failure> {
+        let module = Arc::clone(&self.module);
+        let listening = listen::open_others(&loaded.site.server, &self.listening);
+        let mut next = Self::gather(loaded, identities, listening, module, &self.run_directory)?;
+        let Self {
+            loaded,
+            credentials,
+            ..
+        } = &mut next;
+        credentials.inherit(&loaded.site, &self.credentials, &self.loaded.site);
+        Ok(next)
+    }
+
+    fn gather(
+        loaded: Loaded,
+        identities: Identities,
+        listening: Result<Vec<Listening>, Vec<Problem>>,
+        module: Arc<Module>,
+        run_directory: &Path,
+    ) -> Result<Self, Failure> {
         let mut problems = Vec::new();
         let site = &loaded.site;
-        let listening = keep(listen::open_all(&site.server, given), &mut problems);
+        let listening = keep(listening, &mut problems);
         let credentials = keep(credentials::Keeper::open(site), &mut problems);
         let users = keep(users(site), &mut problems);
         let logs = keep(
@@ -77,6 +109,8 @@ impl Opened {
                     identities,
                     users,
                     logs,
+                    module,
+                    run_directory: run_directory.to_owned(),
                 })
             }
             _ => Err(Failure::Config(loaded.report(problems))),
@@ -102,7 +136,7 @@ impl Opened {
             users: self.users.clone(),
             access_log: self.logs.access().is_some(),
         };
-        let sockets = self.listening.iter().map(|listening| &listening.socket);
+        let sockets = self.listening.iter().map(|listening| &*listening.socket);
         let descriptors = sockets.chain(self.logs.access()).map(OwnedFd::try_clone);
         Ok((order, descriptors.collect::<io::Result<_>>()?))
     }

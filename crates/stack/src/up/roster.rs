@@ -59,6 +59,17 @@ impl Roster {
         Order::AppFailed { app, why }
     }
 
+    /// Apps that are no more have not failed.
+    pub(crate) fn forget_failures(&mut self, is_served: impl Fn(&str) -> bool) {
+        self.failed.retain(|app, _| is_served(app));
+    }
+
+    /// Another proxy takes over, with other workers: those of the old one.
+    pub(crate) fn hand_over(&mut self) -> BTreeSet<WorkerName> {
+        let ready = std::mem::take(&mut self.ready).into_keys();
+        ready.chain(std::mem::take(&mut self.releasing)).collect()
+    }
+
     /// Apps without a worker, and why.
     pub(crate) fn failures(&self) -> &BTreeMap<String, String> {
         &self.failed
