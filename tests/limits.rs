@@ -134,3 +134,16 @@ def app(environ, start_response):
     assert_eq!(answer.status, 504);
     stack.until_logged("504 app-timeout");
 }
+
+#[test]
+fn a_route_has_limits_of_its_own() {
+    let stack = Site::with_app(APP)
+        .edit("[server]", "[limits]\nbody = \"10\"\n[server]")
+        .edit(
+            "routes = [",
+            "routes = [{ path = \"/upload\", app = \"web\", limits = { body = \"1MiB\" } }, ",
+        )
+        .start();
+    let post = |path| stack.client().post(path, "a/b", &[b'x'; 1000]).status;
+    assert_eq!((post("/"), post("/upload")), (413, 200));
+}

@@ -526,6 +526,8 @@ pub struct Route {
     pub compress: bool,
     /// Whether a request is read whole before an app or an upstream sees any of it.
     pub request_buffering: bool,
+    /// Its own limits, of those that a request meets once its route is known; `None`: [`Site::limits`].
+    pub limits: Option<Box<Limits>>,
     /// Whether its responses get the usual fields of caution where they lack them.
     pub security_headers: bool,
     /// Who may come in, and how often.

@@ -407,3 +407,33 @@ routes = [
         }
     );
 }
+
+#[test]
+fn the_limits_of_a_route_are_those_of_its_site_but_for_what_it_says() {
+    let text = r#"
+[limits]
+body = "2MiB"
+queue_length = 10
+[app.web]
+wsgi = "app:app"
+[[site]]
+limits = { queue_length = 20, body_rate = "1KiB" }
+routes = [
+  { path = "/", app = "web" },
+  { path = "/upload/", app = "web", limits = { body = "1GiB", queue_length = 5 } },
+]
+[[site]]
+hosts = ["example.org"]
+routes = [{ path = "/", app = "web" }]
+"#;
+    let site = parse(text, false).site;
+    let limits = |host: usize, route: usize| {
+        let route = &site.hosts[host].routes[route];
+        let limits = route.limits.as_deref().unwrap_or(&site.limits);
+        (limits.body, limits.queue_length, limits.body_rate)
+    };
+    assert_eq!(limits(0, 0), (2 << 20, 20, 1024));
+    assert_eq!(limits(0, 1), (1 << 30, 5, 1024));
+    assert_eq!(limits(1, 0), (2 << 20, 10, 256));
+    assert!(site.hosts[1].routes[0].limits.is_none());
+}

@@ -394,6 +394,7 @@ impl Maker<'_> {
     }
 
     fn action(&self, route: &site::Route, action: &site::Action) -> Result<Action, PlanError> {
+        let limits = route.limits.as_deref().unwrap_or(&self.site.limits);
         Ok(match action {
             site::Action::App { app, queue } => {
                 let found = self.site.app(app);
@@ -404,7 +405,7 @@ impl Maker<'_> {
                         app,
                         *queue,
                         route.request_buffering,
-                        &self.site.limits,
+                        limits,
                         &self.buffers,
                     ),
                     mounted: route.strip.then(|| mounted(&route.path)),
@@ -415,7 +416,7 @@ impl Maker<'_> {
                 let found = self.upstreams.get(upstream.as_str()).cloned();
                 Action::Upstream(UpstreamRoute::new(
                     found.ok_or_else(|| PlanError::NoUpstream(upstream.clone()))?,
-                    &self.site.limits,
+                    limits,
                     &self.buffers,
                     route.request_buffering,
                     route.strip.then(|| mounted(&route.path)),

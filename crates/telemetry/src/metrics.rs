@@ -93,6 +93,10 @@ families! {
     QUEUE: Gauge "stack_queue_requests" ["app"];
     /// Slots by what they do: idle, busy, or opening.
     SLOTS: Gauge "stack_slots" ["app", "state"];
+    /// Live responses (events and the like) and uploads that are passed on as they come: each takes a slot.
+    STREAMS: Gauge "stack_streams" ["app"];
+    /// Slots that wait for clients that read slowly, because neither memory nor disk may hold more.
+    STALLED: Gauge "stack_slots_stalled" ["app"];
     /// Workers that are ready.
     WORKERS: Gauge "stack_workers" ["app"];
     /// Workers that became ready.

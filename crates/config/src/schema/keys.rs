@@ -152,6 +152,24 @@ pub(crate) static LIMITS: Keys = Keys {
     later: &[],
 };
 
+pub(crate) static PART: Keys = Keys {
+    place: "`limits` of a site or a route",
+    names: &[
+        "body_timeout",
+        "body_rate",
+        "body",
+        "body_memory",
+        "response_memory",
+        "response_disk",
+        "queue_timeout",
+        "queue_length",
+        "queue_per_client",
+        "queue_target",
+    ],
+    foreign: &[("client_max_body_size", "body")],
+    later: &[],
+};
+
 pub(crate) static APP: Keys = Keys {
     place: "`[app.NAME]`",
     names: &[
@@ -244,6 +262,7 @@ pub(crate) static SITE: Keys = Keys {
         "limit",
         "cors",
         "errors",
+        "limits",
         "routes",
     ],
     foreign: &[
@@ -264,7 +283,7 @@ pub(crate) static SITE: Keys = Keys {
         ("strict_transport_security", "hsts"),
         ("locations", "routes"),
     ],
-    later: &["limits"],
+    later: &[],
 };
 
 pub(crate) static TLS: Keys = Keys {
@@ -317,6 +336,7 @@ pub(crate) static ROUTE: Keys = Keys {
         "type",
         "queue",
         "request_buffering",
+        "limits",
         "security_headers",
         "allow",
         "deny",
@@ -337,6 +357,7 @@ pub(crate) static ROUTE: Keys = Keys {
         ("to", "redirect"),
         ("proxy_request_buffering", "request_buffering"),
         ("proxy_pass", "upstream"),
+        ("client_max_body_size", "limits"),
         ("proxy", "upstream"),
         ("return", "respond"),
         ("strip_prefix", "strip"),
@@ -355,7 +376,7 @@ pub(crate) static ROUTE: Keys = Keys {
         ("follow_symlinks", "symlinks"),
         ("content_type", "type"),
     ],
-    later: &["limits"],
+    later: &[],
 };
 
 pub(crate) static AUTH: Keys = Keys {
@@ -391,6 +412,7 @@ pub(crate) static ALL: &[&Keys] = &[
     &ROTATE,
     &LOG,
     &LIMITS,
+    &PART,
     &APP,
     &UPSTREAM,
     &SITE,
@@ -478,7 +500,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `client_ca`, `client_auth`, `hsts`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `client_ca`, `client_auth`, `hsts`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors`, `limits` and `routes`",
             ),
             (
                 &APP,

@@ -2,7 +2,7 @@
 
 use super::keys;
 use crate::{
-    defaults,
+    defaults::{self, Figure},
     error::Problem,
     site::Limits,
     units,
@@ -57,6 +57,28 @@ fn figures(table: &Table<'_>) -> Limits {
         tunnel_timeout: table.duration(&defaults::TUNNEL_TIMEOUT),
         drain_timeout: table.duration(&defaults::DRAIN_TIMEOUT),
     }
+}
+
+/// `limits = { body = "1GiB" }` of a site or a route: what a request meets once it is known whose it is. `None`: as `outer`.
+pub(super) fn read_part(table: &Table<'_>, outer: &Limits) -> Option<Box<Limits>> {
+    let value = table.get("limits")?;
+    let table = value.table(&keys::PART, "a table such as `{ body = \"1GiB\" }`")?;
+    fn or<T: Copy>(figure: Figure<T>, default: T) -> Figure<T> {
+        Figure { default, ..figure }
+    }
+    Some(Box::new(Limits {
+        body_timeout: table.duration(&or(defaults::BODY_TIMEOUT, outer.body_timeout)),
+        body_rate: table.size(&or(defaults::BODY_RATE, outer.body_rate)),
+        body: table.size(&or(defaults::BODY, outer.body)),
+        body_memory: table.size(&or(defaults::BODY_MEMORY, outer.body_memory)),
+        response_memory: table.size(&or(defaults::RESPONSE_MEMORY, outer.response_memory)),
+        response_disk: table.size(&or(defaults::RESPONSE_DISK, outer.response_disk)),
+        queue_timeout: table.duration(&or(defaults::QUEUE_TIMEOUT, outer.queue_timeout)),
+        queue_length: table.count(&or(defaults::QUEUE_LENGTH, outer.queue_length)),
+        queue_per_client: table.count(&or(defaults::QUEUE_PER_CLIENT, outer.queue_per_client)),
+        queue_target: table.duration(&or(defaults::QUEUE_TARGET, outer.queue_target)),
+        ..outer.clone()
+    }))
 }
 
 /// The line is part of the head: a longer one could never come.

@@ -25,7 +25,7 @@ use std::path::Path;
 use crate::{
     error::{Mistake, Problem, Report, Span},
     paths::Folder,
-    site::{App, HostPattern, Site, Tls, Upstream, VirtualHost},
+    site::{App, HostPattern, Limits, Site, Tls, Upstream, VirtualHost},
     syntax::Syntax,
     walk::{Certainty, Notes, Table, Value},
 };
@@ -102,14 +102,15 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
         apps: names,
         upstreams: &mut upstreams,
     };
-    let hosts = sites(context, root, &mut names, https.is_some());
+    let limits = limits::read(root.get("limits"), root.notes);
+    let hosts = sites(context, root, &mut names, &limits, https.is_some());
     if let Some(span) = https {
         check_https(root.notes, span, &hosts);
     }
     Site {
         file: file.to_owned(),
         server,
-        limits: limits::read(root.get("limits"), root.notes),
+        limits,
         apps: read_apps(context, root, &apps),
         upstreams,
         hosts,
@@ -142,6 +143,7 @@ fn sites(
     context: &Context,
     root: &Table<'_>,
     names: &mut Names<'_>,
+    limits: &Limits,
     https: bool,
 ) -> Vec<VirtualHost> {
     let Some(value) = root.get("site") else {
@@ -157,7 +159,7 @@ fn sites(
         value.list("tables `[[site]]`").unwrap_or_default()
     };
     let mut taken: Vec<HostPattern> = Vec::new();
-    let read = |value: &Value<'_>| site::read(context, value, names, https, &mut taken);
+    let read = |value: &Value<'_>| site::read(context, value, names, limits, https, &mut taken);
     values.iter().filter_map(read).collect()
 }
 

@@ -1,15 +1,19 @@
 //! One entry of `routes`.
 
-use super::{Context, Names, access, files, headers, keys, location, upstream};
+use super::{Context, Names, access, files, headers, keys, limits, location, upstream};
 use crate::{
     defaults,
     error::{Mistake, Problem},
-    site::{Access, Action, Headers, LocationPart, Queue, Route, RoutePath},
+    site::{Access, Action, Headers, Limits, LocationPart, Queue, Route, RoutePath},
     walk::{Table, Value},
 };
 
 /// What the site says, for routes that do not say otherwise.
-pub(super) struct Outer {
+pub(super) struct Outer<'l> {
+    /// In force outside.
+    pub(super) limits: &'l Limits,
+    /// The same, if they are the site's own.
+    pub(super) part: Option<&'l Box<Limits>>,
     pub(super) headers: Headers,
     pub(super) security_headers: bool,
     pub(super) access: Access,
@@ -20,7 +24,7 @@ pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
     names: &mut Names<'_>,
-    outer: &Outer,
+    outer: &Outer<'_>,
     before: &[Route],
 ) -> Option<Route> {
     let table = value.table(
@@ -42,6 +46,7 @@ pub(super) fn read(
         headers,
         compress: compress.unwrap_or(defaults::COMPRESS),
         request_buffering: request_buffering.unwrap_or(defaults::REQUEST_BUFFERING),
+        limits: limits::read_part(&table, outer.limits).or_else(|| outer.part.cloned()),
         security_headers: headers::security(&table, outer.security_headers),
         access: access::read(context, &table, &outer.access),
         action: action?,
@@ -106,8 +111,8 @@ fn has_escape(text: &str) -> bool {
 }
 
 /// What goes with an app or an upstream, also behind files.
-const APP_OPTIONS: &[&str] = &["compress", "strip", "queue", "request_buffering"];
-const UPSTREAM_OPTIONS: &[&str] = &["compress", "strip", "request_buffering"];
+const APP_OPTIONS: &[&str] = &["compress", "strip", "queue", "request_buffering", "limits"];
+const UPSTREAM_OPTIONS: &[&str] = &["compress", "strip", "request_buffering", "limits"];
 
 /// The keys that say what answers, and what goes with each. Files may stand before an app or an upstream, and then come first.
 const ACTIONS: [(&str, &[&str]); 5] = [
@@ -177,7 +182,14 @@ fn the_action<'a>(table: &Table<'a>) -> Option<(&'static str, Value<'a>)> {
         };
         options.contains(&option) || beside.as_ref().is_some_and(|(name, _)| of(*name))
     };
-    let others = ["strip", "queue", "request_buffering", "status", "type"];
+    let others = [
+        "strip",
+        "queue",
+        "request_buffering",
+        "limits",
+        "status",
+        "type",
+    ];
     for option in files::OPTIONS.iter().copied().chain(others) {
         if let Some(value) = table.get(option).filter(|_| alone && !has(option)) {
             let users: Vec<&str> = ACTIONS

@@ -1,9 +1,9 @@
 //! `[[site]]`.
 
-use super::{Context, Names, access, headers, keys, route, tls};
+use super::{Context, Names, access, headers, keys, limits, route, tls};
 use crate::{
     error::{Mistake, Problem},
-    site::{Access, ErrorPage, Headers, HostPattern, Route, Statuses, VirtualHost},
+    site::{Access, ErrorPage, Headers, HostPattern, Limits, Route, Statuses, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -12,11 +12,15 @@ pub(super) fn read(
     context: &Context,
     value: &Value<'_>,
     names: &mut Names<'_>,
+    limits: &Limits,
     https: bool,
     taken: &mut Vec<HostPattern>,
 ) -> Option<VirtualHost> {
     let table = value.table(&keys::SITE, "a table `[[site]]`")?;
+    let part = limits::read_part(&table, limits);
     let outer = route::Outer {
+        limits: part.as_deref().unwrap_or(limits),
+        part: part.as_ref(),
         headers: headers::read(&table, &Headers::default()),
         security_headers: headers::security(&table, false),
         access: access::read(context, &table, &Access::default()),
@@ -104,7 +108,7 @@ fn routes(
     context: &Context,
     table: &Table<'_>,
     names: &mut Names<'_>,
-    outer: &route::Outer,
+    outer: &route::Outer<'_>,
 ) -> Vec<Route> {
     let example = "routes = [{ path = \"/\", app = \"web\" }]";
     let Some(value) = table.required("routes", example) else {

@@ -188,6 +188,9 @@ impl Pool {
         }
         let waiting = u64::try_from(inner.waiting.len()).unwrap_or(u64::MAX);
         snapshot.count(&metrics::QUEUE, [app], waiting);
+        let streams = u64::try_from(self.streams.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        snapshot.count(&metrics::STREAMS, [app], streams);
+        snapshot.count(&metrics::STALLED, [app], self.stalls.count());
     }
 
     /// Whether it has no worker.

@@ -35,6 +35,13 @@ struct Held {
     since: Instant,
 }
 
+impl Held {
+    /// Whether it has lasted for long enough.
+    fn counts(&self, now: Instant) -> bool {
+        now - self.since >= GRACE
+    }
+}
+
 /// A response that is one of them until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stalled {
@@ -56,6 +63,13 @@ impl Stalls {
     /// How many slots the pool has now.
     pub(crate) fn set_slots(&self, slots: usize) {
         self.slots.store(slots, Ordering::Relaxed);
+    }
+
+    /// How many there are, but for those of this moment.
+    pub(crate) fn count(&self) -> u64 {
+        let now = Instant::now();
+        let held = self.lock();
+        held.iter().filter(|one| one.counts(now)).count() as u64
     }
 
     /// One more.
@@ -92,10 +106,7 @@ impl Stalls {
     fn slowest_beyond(&self, most: usize) -> Option<(usize, Arc<Shared>)> {
         let mut held = self.lock();
         let now = Instant::now();
-        let slow = held
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| now - one.since >= GRACE);
+        let slow = held.iter().enumerate().filter(|(_, one)| one.counts(now));
         let count = slow.clone().count();
         if count <= most {
             return None;
