@@ -454,13 +454,13 @@ fn a_member_that_says_nothing_is_not_waited_for() {
         waiting.pass();
         Then::Closes
     });
-    let stack = before(&[&origin], "timeout = \"50ms\"\nread_timeout = \"50ms\"");
+    let stack = before(&[&origin], "timeout = \"1s\"\nread_timeout = \"1s\"");
     assert_eq!(stack.get("/").status, 504);
     let mut client = stack.client();
     client.ask("/part");
     assert_eq!(client.answer_head().status, 200);
     assert_eq!(client.rest(), b"hello");
-    let log = stack.until_logged("sent nothing for 50ms");
+    let log = stack.until_logged("sent nothing for 1s");
     assert!(log.contains("upstream-timeout"), "{log}");
     gate.open();
 }
