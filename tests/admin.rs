@@ -88,3 +88,83 @@ fn it_is_http_and_refuses_as_http_does() {
         );
     }
 }
+
+#[test]
+fn a_worker_is_replaced_for_who_asks() {
+    let stack = served_at("admin.sock");
+    let ask = |worker: &str| {
+        let socket = UnixStream::connect(stack.path().join("admin.sock")).expect("it listens");
+        let content = format!("{{\"worker\": \"{worker}\"}}");
+        Client::unix(socket).post("/recycle", "application/json", content.as_bytes())
+    };
+    let before = stack.workers();
+    assert_eq!(ask("web.7").status, 409);
+    assert_eq!(ask("web·1").text(), "{\"done\":\"web·1 is replaced\"}\n");
+    stack.until_logged("web·1 has left");
+    assert_eq!(stack.get("/").text(), "hello");
+    assert_ne!(stack.workers(), before);
+}
+
+/// With `stack serve` there is no file to name it by.
+#[test]
+fn the_only_one_that_runs_needs_no_name() {
+    let runtime = tempfile::tempdir().expect("a temporary folder");
+    let python = crate::harness::venv::python().display().to_string();
+    let place = runtime.path().display().to_string();
+    let serve = || {
+        Site::without_file(&[
+            "serve",
+            "app:app",
+            "-w",
+            "1",
+            "-b",
+            "127.0.0.1:0",
+            "--python",
+            &python,
+        ])
+        .file("app.py", APP)
+        .env("XDG_RUNTIME_DIR", &place)
+        .env("TMPDIR", &place)
+        .start()
+    };
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let run = |command: &[&str]| {
+        let output = crate::harness::stack_command()
+            .args(command)
+            .env("XDG_RUNTIME_DIR", &place)
+            .env("TMPDIR", &place)
+            .current_dir(elsewhere.path())
+            .output()
+            .expect("the binary was built");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let stack = serve();
+    let (code, said) = run(&["status"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with(&format!("serving (pid {})", stack.pid())),
+        "{said}"
+    );
+    assert_eq!(
+        run(&["log", "debug"]),
+        (Some(0), "what is logged: debug\n".to_owned())
+    );
+    assert_eq!(
+        run(&["log"]),
+        (Some(0), "what is logged: info\n".to_owned())
+    );
+    let (code, said) = run(&["top"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("needs a terminal"), "{said}");
+    let _second = serve();
+    let (code, said) = run(&["status"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("2 configurations are served here: name one"),
+        "{said}"
+    );
+}

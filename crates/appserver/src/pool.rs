@@ -156,6 +156,8 @@ pub enum Event {
 pub enum Wear {
     /// Its code or its settings are those of an earlier generation.
     Superseded,
+    /// A person wants it.
+    Asked,
     /// It has lived for `max_age`.
     Age,
     /// It has served `max_requests`.

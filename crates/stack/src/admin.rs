@@ -17,7 +17,7 @@ use message::head::{Finder, Limits, ResponseHead};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use telemetry::metrics::Snapshot;
 
-use crate::{failure::Failure, up::rundir};
+use crate::{args::ConfigFile, failure::Failure, up::rundir};
 
 /// The name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "admin.sock";
@@ -107,6 +107,21 @@ pub(crate) struct Logged {
     pub(crate) level: String,
 }
 
+/// What `POST /recycle` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskRecycle {
+    /// This worker: `web·3`, or `web.3`, which is easier to type.
+    pub(crate) worker: String,
+}
+
+/// It is done, or has begun: the answer where there is nothing more to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// For people.
+    pub(crate) done: String,
+}
+
 /// What `POST /trace` asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,6 +180,34 @@ const HEAD: Limits = Limits {
 };
 
 impl Client {
+    /// Connects to the master of the configuration that is named or found; where none is, to the only one that there is.
+    pub(crate) fn find(file: &ConfigFile) -> Result<Self, Failure> {
+        match file.path() {
+            Ok(config) => Self::connect(&config),
+            Err(nowhere) => Self::only().unwrap_or(Err(nowhere)),
+        }
+    }
+
+    /// The only master that runs here as our user; `None` where there is none.
+    fn only() -> Option<Result<Self, Failure>> {
+        let mut running: Vec<(PathBuf, UnixStream)> = rundir::all_admin_sockets()
+            .into_iter()
+            .filter_map(|(config, socket)| Some((config, UnixStream::connect(socket).ok()?)))
+            .collect();
+        let (_, stream) = running.pop()?;
+        if running.is_empty() {
+            return Some(Ok(Self { stream }));
+        }
+        let more = running.len() + 1;
+        let named = running
+            .first()
+            .map(|(config, _)| config.display().to_string());
+        Some(Err(Failure::User(format!(
+            "{more} configurations are served here: name one, such as `--config {}`",
+            named.unwrap_or_default()
+        ))))
+    }
+
     /// Connects to the master that serves this configuration.
     pub(crate) fn connect(config: &Path) -> Result<Self, Failure> {
         let mut refused = None;

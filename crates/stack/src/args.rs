@@ -131,6 +131,23 @@ Examples:
   stack status
   stack status --json | jq .apps")]
     Status(Status),
+    /// Show the same live: apps, workers, the requests that run, and why requests fail.
+    #[command(after_help = "\
+Keys: 1 2 3 4 tables, s sort, / filter, t trace, k recycle a worker, p pause, q quit.
+
+Examples:
+  stack top
+  stack top --interval 5")]
+    Top(Top),
+    /// Log more or less, from now on until the configuration is read again.
+    #[command(after_help = "\
+Without a level it is that of the configuration again.
+
+Examples:
+  stack log debug
+  stack log warn,proxy=debug
+  stack log")]
+    Log(Log),
     /// Say where the Python of every busy slot is, without stopping anything.
     #[command(after_help = "\
 Examples:
@@ -206,7 +223,7 @@ pub(crate) struct Passwd {
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ConfigFile {
     /// The configuration [default: the first of ./site.toml, ./config/site.toml, /etc/stack/site.toml]
     #[arg(long, short, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
@@ -265,6 +282,27 @@ pub(crate) struct Trace {
     /// For programs.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `stack top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Seconds between two looks.
+    #[arg(long, short = 'n', value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) interval: f64,
+}
+
+/// `stack log`.
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// A level (off, error, warn, info, debug, trace), also of a part: `warn,proxy=debug`.
+    pub(crate) level: Option<String>,
 }
 
 /// `stack status`.

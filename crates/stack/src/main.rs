@@ -9,6 +9,7 @@ mod identity;
 mod init;
 mod install;
 mod load;
+mod log;
 mod module;
 mod pages;
 mod passwd;
@@ -16,9 +17,11 @@ mod proxy;
 mod reload;
 mod serve;
 mod status;
+mod top;
 mod trace;
 mod up;
 mod version;
+mod view;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,8 @@ fn main() -> ExitCode {
         Command::Uninstall(asked) => install::uninstall(&asked),
         Command::Reload(asked) => reload::run(&asked),
         Command::Status(asked) => status::run(&asked),
+        Command::Top(asked) => top::run(&asked),
+        Command::Log(asked) => log::run(&asked),
         Command::Trace(asked) => trace::run(&asked),
         Command::Reference => pages::reference(),
         Command::Passwd(asked) => passwd::run(&asked),

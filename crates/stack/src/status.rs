@@ -2,21 +2,26 @@
 
 use std::{
     io::{self, Write},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use telemetry::text::Elapsed;
+use appserver::pool::keeper::WorkerStatus;
+use telemetry::{
+    metrics::{self, Value},
+    text::{Elapsed, Size},
+};
 
 use crate::{
     admin::{AppStatus, Client, Status},
     args,
     check::plural,
     failure::Failure,
+    view::{self, Span, gauge, grouped, share},
 };
 
 /// Asks and says.
 pub(crate) fn run(asked: &args::Status) -> Result<(), Failure> {
-    let status: Status = Client::connect(&asked.file.path()?)?.get("/status")?;
+    let status: Status = Client::find(&asked.file)?.get("/status")?;
     let mut out = anstream::stdout();
     if asked.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
@@ -34,50 +39,200 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
         status.pid,
         status.config.display()
     )?;
-    let proxy = &status.proxy;
-    let pid = proxy.pid.map(|pid| format!(" (pid {pid})"));
-    writeln!(out, "proxy: {}{}", proxy.state, pid.unwrap_or_default())?;
+    write_proxy(status, out)?;
     for listener in &status.listeners {
         let scheme = if listener.tls { "https" } else { "http" };
         writeln!(out, "{scheme}: {}", listener.name)?;
     }
-    for certificate in &status.certificates {
-        writeln!(
-            out,
-            "certificate for {}: {}",
-            certificate.hosts.join(", "),
-            validity(certificate.not_after)
-        )?;
-    }
+    write_requests(status, out)?;
+    write_certificates(status, out)?;
     for app in &status.apps {
-        writeln!(out, "app {}: {}", app.name, state(app))?;
+        writeln!(out, "app {}: {}", app.name, state(status, app))?;
+    }
+    let workers: Vec<&WorkerStatus> = status.apps.iter().flat_map(|app| &app.workers).collect();
+    write_workers(&workers, out)?;
+    write_running(&workers, out)
+}
+
+fn write_proxy(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    let proxy = &status.proxy;
+    let pid = proxy.pid.map(|pid| format!(" (pid {pid})"));
+    let memory = gauge(status, &metrics::MEMORY, |labels| labels[0] == "proxy");
+    let connections = gauge(status, &metrics::CONNECTIONS, |_| true);
+    let buffered = gauge(status, &metrics::BUFFERED, |_| true);
+    writeln!(
+        out,
+        "proxy: {}{}, {}, {}, {} buffered",
+        proxy.state,
+        pid.unwrap_or_default(),
+        Size(memory),
+        plural(
+            usize::try_from(connections).unwrap_or(usize::MAX),
+            "connection"
+        ),
+        Size(buffered),
+    )
+}
+
+fn write_requests(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    let span = Span::whole(status);
+    let all = span.count(&metrics::REQUESTS, |_| true);
+    let class = |class: char| {
+        let count = span.count(&metrics::REQUESTS, move |labels| {
+            labels[2].starts_with(class)
+        });
+        format!("{} {class}xx", grouped(count))
+    };
+    let times = span.times(&metrics::DURATION, |_| true);
+    writeln!(
+        out,
+        "requests: {} ({}); half took up to {}, 99 % up to {}",
+        grouped(all),
+        ['2', '3', '4', '5'].map(class).join(", "),
+        share(&times, 0.5),
+        share(&times, 0.99),
+    )?;
+    let failures: Vec<String> = span
+        .failures()
+        .into_iter()
+        .map(|(cause, count)| format!("{} {cause}", grouped(count)))
+        .collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "failures: {}", failures.join(", "))
+}
+
+fn write_certificates(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    for (labels, value) in status.figures.samples(&metrics::CERTIFICATE) {
+        if let Value::Number(end) = value {
+            writeln!(
+                out,
+                "certificate of {}: {}",
+                labels[0],
+                view::until(*end, now)
+            )?;
+        }
     }
     Ok(())
 }
 
-fn validity(not_after: u64) -> String {
-    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after);
-    match end.duration_since(SystemTime::now()) {
-        Ok(left) => format!("valid for {}", Elapsed(left)),
-        Err(_) => "expired".to_owned(),
-    }
-}
-
-fn state(app: &AppStatus) -> String {
+fn state(status: &Status, app: &AppStatus) -> String {
     let ready: Vec<_> = app
         .workers
         .iter()
         .filter(|worker| matches!(worker.state.as_str(), "ready" | "worn"))
         .collect();
-    match (&app.failed, ready.len()) {
-        (Some(why), 0) => format!("cannot start: {why}"),
-        (_, count) => {
-            let slots = ready.iter().map(|worker| worker.slots.len()).sum();
-            format!(
-                "{} ready, {}",
-                plural(count, "worker"),
-                plural(slots, "slot")
-            )
+    if let (Some(why), []) = (&app.failed, ready.as_slice()) {
+        return format!("cannot start: {why}");
+    }
+    let slots = ready.iter().map(|worker| worker.slots.len()).sum();
+    let (busy, _) = view::slots(status, &app.name);
+    let waiting = gauge(status, &metrics::QUEUE, |labels| labels[0] == app.name);
+    let times = Span::whole(status).times(&metrics::APP_DURATION, |labels| labels[0] == app.name);
+    format!(
+        "{} ready, {}, {busy} busy, {waiting} waiting; {}; half answer within {}, 99 % within {}",
+        plural(ready.len(), "worker"),
+        plural(slots, "slot"),
+        view::memory(app),
+        share(&times, 0.5),
+        share(&times, 0.99),
+    )
+}
+
+fn write_workers(workers: &[&WorkerStatus], out: &mut impl Write) -> io::Result<()> {
+    if workers.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<12} {:>7} {:<10} {:>12} {:>10} {:>9} {:>6}",
+        "WORKER", "PID", "STATE", "AGE", "REQUESTS", "MEMORY", "BUSY"
+    )?;
+    for worker in workers {
+        let busy = worker.slots.iter().filter(|slot| slot.request.is_some());
+        writeln!(
+            out,
+            "{:<12} {:>7} {:<10} {:>12} {:>10} {:>9} {:>6}",
+            worker.name,
+            worker.pid,
+            worker.state,
+            view::age(worker.age),
+            grouped(worker.requests),
+            Size(worker.rss).to_string(),
+            format!("{}/{}", busy.count(), worker.slots.len()),
+        )?;
+    }
+    Ok(())
+}
+
+/// What runs, the longest first.
+fn write_running(workers: &[&WorkerStatus], out: &mut impl Write) -> io::Result<()> {
+    let mut running: Vec<_> = workers
+        .iter()
+        .flat_map(|worker| worker.slots.iter().map(move |slot| (worker, slot)))
+        .filter_map(|(worker, slot)| {
+            Some((
+                format!("{}/{}", worker.name, slot.slot),
+                slot.request.as_ref()?,
+            ))
+        })
+        .collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    running.sort_by_key(|(_, request)| std::cmp::Reverse(request.since));
+    writeln!(
+        out,
+        "\n{:<14} {:>12}  {:<17} REQUEST",
+        "RUNNING IN", "SINCE", "ID"
+    )?;
+    for (slot, request) in running {
+        writeln!(
+            out,
+            "{slot:<14} {:>12}  {:<17} {} {}",
+            Elapsed(Duration::from_millis(request.since)).to_string(),
+            request.id,
+            request.method,
+            request.target,
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_how_all_of_it_is() {
+        let mut out = Vec::new();
+        write(&view::tests::example(12_345), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for line in [
+            "serving (pid 7) for 2 h 1 min: /srv/site.toml",
+            "proxy: serving (pid 8), 47 MiB, 12 connections, 0 B buffered",
+            "http: 127.0.0.1:8080",
+            "requests: 13 579 (12 345 2xx, 0 3xx, 0 4xx, 1 234 5xx); half took up to 1.7 ms, 99 % up to 2.4 ms",
+            "failures: 1 234 queue-timeout, 2 client-left",
+            "app api: cannot start: ImportError: no",
+            "web·1              9 ready         2 h 0 min     12 345    64 MiB    1/2",
+            "web·1/1               1.2 s  7e5a37dde8abe18c  GET /slow",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in:\n{text}"
+            );
         }
+        assert!(
+            text.contains(
+                "app web: 1 worker ready, 2 slots, 1 busy, 5 waiting; 65 MiB; half answer within"
+            ),
+            "{text}"
+        );
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn run(asked: &args::Trace) -> Result<(), Failure> {
     let question = AskTrace {
         app: asked.app.clone(),
     };
-    let trace: Trace = Client::connect(&asked.file.path()?)?.post("/trace", &question)?;
+    let trace: Trace = Client::find(&asked.file)?.post("/trace", &question)?;
     let mut out = anstream::stdout();
     if asked.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&trace)?)?;
@@ -22,7 +22,8 @@ pub(crate) fn run(asked: &args::Trace) -> Result<(), Failure> {
     Ok(write(&trace, &mut out)?)
 }
 
-fn write(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
+/// Says where everybody is.
+pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
     let mut idle = 0;
     for worker in &trace.workers {
         let who = format!("{} (pid {})", worker.name, worker.pid);

@@ -53,6 +53,11 @@ pub enum Order {
     },
     /// What the proxy saw of the app.
     Load(Load),
+    /// A person wants a worker replaced.
+    Recycle {
+        /// Which.
+        number: u32,
+    },
     /// A person wants one worker more.
     Grow,
     /// A person wants one worker less.
@@ -165,7 +170,8 @@ pub struct RequestStatus {
     pub id: String,
     /// `GET`.
     pub method: String,
-    /// As the client sent it, made harmless; long ones are cut.
+    /// The path as the client sent it, made harmless; long ones are cut. Queries have secrets in them, and which they are the
+    /// proxy's log knows.
     pub target: String,
     /// For how long, in milliseconds.
     pub since: u64,
@@ -212,10 +218,17 @@ impl RequestStatus {
         Some(Self {
             id: shown(&running.id),
             method: shown(&running.method),
-            target: shown(&running.target),
+            target: shown(path(&running.target)),
             since: u64::try_from(running.since.as_millis()).unwrap_or(u64::MAX),
         })
     }
+}
+
+fn path(target: &[u8]) -> &[u8] {
+    target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default()
 }
 
 /// `8f3a… (GET /report) for 3.2 s`.
@@ -429,6 +442,10 @@ impl Keeper {
             Order::Released { number } => self.step(Event::Released { number }),
             Order::Overdue { number, request_id } => self.overdue(number, request_id),
             Order::Load(load) => self.step(Event::Load(load)),
+            Order::Recycle { number } => {
+                let why = Wear::Asked;
+                self.step(Event::Worn { number, why });
+            }
             Order::Grow => self.step(Event::Grow),
             Order::Shrink => self.step(Event::Shrink),
             // Whoever asked may have gone.
@@ -730,6 +747,7 @@ impl Keeper {
         let who = self.who(number);
         match why {
             Wear::Superseded => info!("{who} is replaced: there is a newer generation"),
+            Wear::Asked => info!("{who} is replaced, as a person wants it"),
             Wear::Age => info!("{who} is replaced: it has reached max_age"),
             Wear::Requests => info!("{who} is replaced: it has served max_requests"),
             Wear::Memory { rss } => {

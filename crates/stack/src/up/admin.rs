@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::reload::Scope;
-use crate::admin::{AskLog, AskReload, AskTrace, SOCKET, Trouble};
+use crate::admin::{AskLog, AskRecycle, AskReload, AskTrace, SOCKET, Trouble};
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -75,6 +75,11 @@ pub(crate) enum Question {
     },
     /// To finish what runs and stop.
     Drain,
+    /// To replace a worker: another is ready before this one leaves.
+    Recycle {
+        /// `web·3`, `web.3`.
+        worker: String,
+    },
     /// Where the busy slots are.
     Trace {
         /// Of this app; of all without.
@@ -325,6 +330,10 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
             Ok(Question::Log { filter })
         }),
         "/drain" => (Method::Post, |_, _| Ok(Question::Drain)),
+        "/recycle" => (Method::Post, |_, content| {
+            let AskRecycle { worker } = parse(content)?;
+            Ok(Question::Recycle { worker })
+        }),
         "/trace" => (Method::Post, |_, content| {
             let AskTrace { app } = parse(content)?;
             Ok(Question::Trace { app })

@@ -11,12 +11,9 @@ use std::{
 use ::proxy::{control::Order, tls::Shown};
 use appserver::{
     assignment::BUILD_ID,
-    pool::keeper::{self, SlotStatus, WorkerTrace},
+    pool::keeper::{self, WorkerTrace},
 };
-use telemetry::{
-    access::Redaction,
-    metrics::{self, Snapshot},
-};
+use telemetry::metrics::{self, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -26,7 +23,7 @@ use super::{
     master::{FrontState, Master, Phase},
 };
 use crate::admin::{
-    AppStatus, CertificateStatus, ListenerStatus, Logged, ProxyStatus, Status, Trace,
+    AppStatus, CertificateStatus, Done, ListenerStatus, Logged, ProxyStatus, Status, Trace,
 };
 
 /// What health checks read.
@@ -71,6 +68,7 @@ impl Master {
                 Some(why) => Answer::text(503, TEXT, format!("not ready: {why}\n")),
             },
             Question::Log { filter } => self.log_by(filter),
+            Question::Recycle { worker } => self.recycle(&worker),
             Question::Drain => {
                 self.drain_once();
                 Answer::json(&self.status())
@@ -89,6 +87,19 @@ impl Master {
         }
         let failed = self.roster.failures().iter().next();
         failed.map(|(app, why)| format!("app {app} cannot start: {why}"))
+    }
+
+    fn recycle(&self, worker: &str) -> Answer {
+        let split = worker.rsplit_once(['·', '.']);
+        let named = split.and_then(|(app, number)| Some((app, number.parse::<u32>().ok()?)));
+        let Some((app, number)) = named.filter(|(app, number)| self.roster.has(app, *number))
+        else {
+            return Answer::conflict(format!("there is no worker {worker:?} that is ready"));
+        };
+        self.tell_pool(app, keeper::Order::Recycle { number });
+        Answer::json(&Done {
+            done: format!("{app}·{number} is replaced"),
+        })
     }
 
     fn log_by(&self, filter: Option<String>) -> Answer {
@@ -110,9 +121,8 @@ impl Master {
         let counting = self.front.front().map(|front| (front.pid, front.figures()));
         let (status, orders) = (self.status(), self.orders(None));
         let (figures, begun) = (self.figures.clone(), self.begun);
-        let redaction = Redaction::new(&self.opened.loaded.site.server.redact);
         async move {
-            let mut status = with_workers(status, orders, &redaction).await;
+            let mut status = with_workers(status, orders).await;
             if let Some((pid, counting)) = counting
                 && let Ok(Ok(counted)) = tokio::time::timeout(PATIENCE, counting).await
             {
@@ -183,18 +193,11 @@ impl Master {
 }
 
 /// What the pools know.
-async fn with_workers(
-    mut status: Status,
-    orders: Vec<(String, Orders)>,
-    redaction: &Redaction,
-) -> Status {
+async fn with_workers(mut status: Status, orders: Vec<(String, Orders)>) -> Status {
     for (name, orders) in orders {
-        let Some(mut workers) = ask(&orders, keeper::Order::Status).await else {
+        let Some(workers) = ask(&orders, keeper::Order::Status).await else {
             continue;
         };
-        for slot in workers.iter_mut().flat_map(|worker| &mut worker.slots) {
-            hide(slot, redaction);
-        }
         match status.apps.iter_mut().find(|app| app.name == name) {
             Some(app) => app.workers = workers,
             // Its last workers still leave.
@@ -206,14 +209,6 @@ async fn with_workers(
         }
     }
     status
-}
-
-/// A worker writes down targets as they came.
-fn hide(slot: &mut SlotStatus, redaction: &Redaction) {
-    if let Some(request) = &mut slot.request {
-        let shown = redaction.target(request.target.as_bytes());
-        request.target = String::from_utf8_lossy(&shown).into_owned();
-    }
 }
 
 fn processes(status: &Status) -> Vec<Process> {

@@ -70,6 +70,12 @@ impl Roster {
         ready.chain(std::mem::take(&mut self.releasing)).collect()
     }
 
+    /// Whether this worker is ready.
+    pub(crate) fn has(&self, app: &str, number: u32) -> bool {
+        let app = app.to_owned();
+        self.ready.contains_key(&WorkerName { app, number })
+    }
+
     /// Apps without a worker, and why.
     pub(crate) fn failures(&self) -> &BTreeMap<String, String> {
         &self.failed

@@ -101,6 +101,13 @@ impl RunDirectory {
 
 /// The admin sockets of whoever may be serving this configuration; those of dead runs among them refuse connections.
 pub(crate) fn admin_sockets(config: &Path) -> Vec<PathBuf> {
+    let ours = all_admin_sockets().into_iter();
+    let ours = ours.filter(|(served, _)| is_same(served, config));
+    ours.map(|(_, socket)| socket).collect()
+}
+
+/// What may be served here, and the admin sockets of whoever does.
+pub(crate) fn all_admin_sockets() -> Vec<(PathBuf, PathBuf)> {
     let mut folders = Vec::new();
     if let Some(given) = variable("RUNTIME_DIRECTORY") {
         folders.push(first_of(&given));
@@ -113,19 +120,19 @@ pub(crate) fn admin_sockets(config: &Path) -> Vec<PathBuf> {
     folders.extend(ours_in(&env::temp_dir()));
     let mut sockets = Vec::new();
     for folder in folders {
-        let socket = admin_socket(&folder, config);
+        let socket = admin_socket(&folder);
         sockets.extend(socket.filter(|socket| !sockets.contains(socket)));
     }
     sockets
 }
 
-/// The admin socket that the lock of this folder names, if it names this configuration.
-fn admin_socket(folder: &Path, config: &Path) -> Option<PathBuf> {
+/// The configuration and the admin socket that the lock of this folder names.
+fn admin_socket(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let text = fs::read(folder.join(LOCK)).ok()?;
     let mut lines = text.split(|byte| *byte == b'\n').skip(1);
     let mut path = || Some(PathBuf::from(OsStr::from_bytes(lines.next()?)));
     let (served, socket) = (path()?, path()?);
-    (is_same(&served, config) && socket.is_absolute()).then_some(socket)
+    socket.is_absolute().then_some((served, socket))
 }
 
 /// Whether two names mean the same file, be it by links.
@@ -347,6 +354,11 @@ mod tests {
         drop(ours);
     }
 
+    fn asked(run: &RunDirectory, config: &Path) -> Option<PathBuf> {
+        let (served, socket) = admin_socket(run.path())?;
+        is_same(&served, config).then_some(socket)
+    }
+
     #[test]
     fn a_run_is_found_by_its_configuration_under_any_name() {
         let parent = tempfile::tempdir().unwrap();
@@ -355,14 +367,14 @@ mod tests {
         fs::write(&config, "").unwrap();
         std::os::unix::fs::symlink(&config, &link).unwrap();
         let mut run = RunDirectory::take(made(parent.path()), Origin::Made).unwrap();
-        assert_eq!(admin_socket(run.path(), &config), None, "not signed yet");
+        assert_eq!(asked(&run, &config), None, "not signed yet");
         let socket = run.path().join("admin.sock");
         run.sign(&config, &socket).unwrap();
         for name in [&config, &link] {
-            assert_eq!(admin_socket(run.path(), name), Some(socket.clone()));
+            assert_eq!(asked(&run, name), Some(socket.clone()));
         }
         let other = parent.path().join("other.toml");
-        assert_eq!(admin_socket(run.path(), &other), None);
+        assert_eq!(asked(&run, &other), None);
         assert_eq!(ours_in(parent.path()), [run.path()]);
     }
 
