@@ -100,7 +100,7 @@ fn a_worker_is_replaced_for_who_asks() {
     let before = stack.workers();
     assert_eq!(ask("web.7").status, 409);
     assert_eq!(ask("web·1").text(), "{\"done\":\"web·1 is replaced\"}\n");
-    stack.until_logged("web·1 has left");
+    stack.until_logged(" has left: exit code 0");
     assert_eq!(stack.get("/").text(), "hello");
     assert_ne!(stack.workers(), before);
 }
