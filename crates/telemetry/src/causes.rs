@@ -64,6 +64,12 @@ pub const ALL: &[Cause] = &[
         "The address does not take this method.",
     ),
     cause(
+        "connect",
+        "client",
+        405,
+        "CONNECT: there are no tunnels to other hosts here.",
+    ),
+    cause(
         "unknown-expectation",
         "client",
         417,

@@ -314,7 +314,8 @@ mod tests {
             } = family;
             assert!(name.starts_with("stack_"), "{name}");
             assert!(
-                name.chars().all(|c| c == '_' || c.is_ascii_lowercase()),
+                name.chars()
+                    .all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit()),
                 "{name}"
             );
             assert!(!name.ends_with("_total"), "{name}: the text adds it");

@@ -20,6 +20,7 @@ pub(crate) const UNINSTALL_EXAMPLES: &str = "\
 Stops the services and removes what `stack install` has put. The configuration, the apps' data, the logs and the user stay.
 
 Example:
+  stack uninstall --dry-run
   sudo stack uninstall";
 
 /// `stack install`.
