@@ -484,7 +484,7 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write as _, sync::Arc, sync::Mutex};
+    use std::{fs::File, sync::Arc, sync::Mutex};
 
     use tracing_subscriber::fmt::MakeWriter;
 

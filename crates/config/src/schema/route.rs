@@ -13,7 +13,7 @@ pub(super) struct Outer<'l> {
     /// In force outside.
     pub(super) limits: &'l Limits,
     /// The same, if they are the site's own.
-    pub(super) part: Option<&'l Box<Limits>>,
+    pub(super) part: Option<&'l Limits>,
     pub(super) headers: Headers,
     pub(super) security_headers: bool,
     pub(super) access: Access,
@@ -46,7 +46,8 @@ pub(super) fn read(
         headers,
         compress: compress.unwrap_or(defaults::COMPRESS),
         request_buffering: request_buffering.unwrap_or(defaults::REQUEST_BUFFERING),
-        limits: limits::read_part(&table, outer.limits).or_else(|| outer.part.cloned()),
+        limits: limits::read_part(&table, outer.limits)
+            .or_else(|| outer.part.cloned().map(Box::new)),
         security_headers: headers::security(&table, outer.security_headers),
         access: access::read(context, &table, &outer.access),
         action: action?,

@@ -20,7 +20,7 @@ pub(super) fn read(
     let part = limits::read_part(&table, limits);
     let outer = route::Outer {
         limits: part.as_deref().unwrap_or(limits),
-        part: part.as_ref(),
+        part: part.as_deref(),
         headers: headers::read(&table, &Headers::default()),
         security_headers: headers::security(&table, false),
         access: access::read(context, &table, &Access::default()),
