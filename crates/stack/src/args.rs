@@ -115,7 +115,7 @@ Examples:
     /// Remove what `stack install` has put.
     #[command(after_help = install::UNINSTALL_EXAMPLES)]
     Uninstall(Place),
-    /// Take the new configuration and new code, without losing a request; or say why not, and change nothing.
+    /// Take new configuration and code without losing a request, or change nothing.
     #[command(after_help = "\
 The new code is started beside the old, and takes over only once it is ready. If anything fails the old one
 serves on, the reason is printed, and the exit code is 1.

@@ -205,7 +205,7 @@ pub(crate) mod tests {
                 ] },
                 { "name": "api", "failed": "ImportError: no", "workers": [] },
             ],
-            "log": "info", "figures": {},
+            "log": "info", "figures": {}, "certificates": [],
         });
         let mut status: Status = serde_json::from_value(text).expect("a status");
         status.listeners = vec![ListenerStatus {
