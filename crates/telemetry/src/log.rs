@@ -4,7 +4,7 @@
 //! better; elsewhere it begins with an RFC 3339 time. Each event is one write, so that lines of the master, the proxy
 //! and the workers, which share stderr, never mix. Text of others (a traceback, a name a client sent) cannot act on
 //! the terminal, and cannot forge a line: what follows a line break is indented. Or each line is a JSON object, for who
-//! collects them. A place in the code that says the same over and over is cut short ([`repeats`]).
+//! collects them. A place in the code that says the same over and over is cut short (`repeats`).
 //!
 //! Spans are not shown: a line says by itself what it is about.
 

@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3 by rustls with aws-lc-rs: which certificate for which name, what is offered, and who may come in.
 //!
-//! Keys come as PEM text from the master, or are made here ([`self_signed`]). Only rustls' safe suites are offered; early data
+//! Keys come as PEM text from the master, or are made here (`self_signed`). Only rustls' safe suites are offered; early data
 //! is off, since a replayed request would run twice (RFC 8470). Certificates are renewed without a new plan: whoever has a
 //! connection keeps what it was made with.
 

@@ -1,7 +1,7 @@
 //! What is measured: which servers, what they serve, what is asked of them, and what we have promised of the outcome.
 //!
 //! A new case goes into the list of its group, a new group into [`all`]. A load that is not here yet is a type that
-//! implements [`Load`](super::load::Load), a server that is not is a [`Peer`] in a list of [`servers`](super::servers).
+//! implements [`Load`], a server that is not is a [`Peer`] in a list of `servers`.
 
 mod site;
 mod tls;
