@@ -51,5 +51,6 @@ mod startup;
 mod stuck;
 mod tls;
 mod traversal;
+mod upgrade;
 mod upstream;
 mod wsgi;

@@ -358,6 +358,21 @@ impl Stack {
         self.output.wait(Duration::from_millis(10));
     }
 
+    /// The same when the process that was started may have ended: another one has taken over.
+    pub fn until_output(&self, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "it never came: {what}");
+            self.output.wait(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the process that was started has ended, and well.
+    pub fn until_ended(&self) {
+        self.until_output("its end", || self.ended().is_some());
+        assert_eq!(self.ended().and_then(|status| status.code()), Some(0));
+    }
+
     /// Waits until its output contains the text; returns all output.
     pub fn until_logged(&self, text: &str) -> String {
         self.until(&format!("{text:?} in the log"), || {

@@ -121,11 +121,12 @@ pub struct Template {
 }
 
 impl Template {
-    /// The socket of the worker with this number.
+    /// The socket of the worker with this number. Ours is in it: while one master takes over from another, both have workers.
     #[must_use]
     pub fn socket(&self, number: u32) -> PathBuf {
-        self.run_directory
-            .join(format!("{}.{number}.sock", self.app.name))
+        let ours = std::process::id();
+        let name = format!("{}.{number}.{ours}.sock", self.app.name);
+        self.run_directory.join(name)
     }
 
     /// Whether a worker that was made of this is the same as one that is made of `other`: only then can it serve on under

@@ -156,6 +156,13 @@ pub(crate) struct Reloaded {
     pub(crate) took: u64,
 }
 
+/// Another master has taken over: the answer to `POST /upgrade`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upgraded {
+    /// Its process id.
+    pub(crate) pid: i32,
+}
+
 /// Whatever a question has no better answer to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trouble {

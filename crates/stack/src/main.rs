@@ -20,6 +20,7 @@ mod status;
 mod top;
 mod trace;
 mod up;
+mod upgrade;
 mod version;
 mod view;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Install(asked) => install::install(&asked),
         Command::Uninstall(asked) => install::uninstall(&asked),
         Command::Reload(asked) => reload::run(&asked),
+        Command::Upgrade(file) => upgrade::run(&file),
         Command::Status(asked) => status::run(&asked),
         Command::Top(asked) => top::run(&asked),
         Command::Log(asked) => log::run(&asked),

@@ -18,12 +18,16 @@ mod questions;
 mod reload;
 mod roster;
 pub(crate) mod rundir;
+mod upgrade;
 mod watchdog;
 
-use std::{path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::Context;
-use config::site::ErrorLogFormat;
+use config::{
+    Loaded,
+    site::{ErrorLogFormat, Site},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::log::{Format, Process, Settings};
 
@@ -32,7 +36,14 @@ use crate::{
     failure::Failure,
     identity::{self, Identities},
     load::Source,
-    up::{listen::Given, master::Master, opened::Opened, pidfile::PidFile, rundir::RunDirectory},
+    up::{
+        listen::Given,
+        master::Master,
+        opened::Opened,
+        pidfile::PidFile,
+        rundir::RunDirectory,
+        upgrade::{Beginning, Heir, Will},
+    },
 };
 
 /// What the command line says besides the configuration.
@@ -66,7 +77,21 @@ pub(crate) fn from_arguments(up: Up) -> Result<(), Failure> {
 
 /// Serves the configuration until told to stop.
 pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
+    // First of all: nothing may take the numbers of what we were given.
+    let heir = Heir::take()?;
+    let will = heir.as_ref().map(|heir| heir.control.try_clone());
+    let will = will.transpose().context("no descriptors")?;
+    let end = serve(source, options, heir);
+    // The old master serves on, and says why.
+    if let (Some(will), Err(failure)) = (will, &end) {
+        will.failed(&failure.text());
+    }
+    end
+}
+
+fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Failure> {
     let started = Instant::now();
+    let beginning = Beginning::now().context("cannot find out where this program is")?;
     crate::small_pages();
     let loaded = source.load()?;
     let log = &loaded.site.server.log;
@@ -79,7 +104,6 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
         },
     })?;
     raise_open_files()?;
-    let given = Given::take()?;
     let identities = match Identities::of(&loaded.site) {
         Ok(identities) => identities,
         Err(problems) => return Err(Failure::Config(loaded.report(problems))),
@@ -89,28 +113,110 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
             "the proxy runs as root, and so does every app without a `user`: name one in [server], such as `user = \"www-data\"`"
         );
     }
-    let mut run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
-    let _pid = options.pid.clone().map(PidFile::write).transpose()?;
-    let opened = Opened::open(loaded, identities, given, run_directory.path())?;
+    let (opened, mut setting) = open(loaded, identities, options, heir)?;
     opened
         .logs
         .take_stderr()
         .context("cannot write to the file of the log")?;
-    let site = &opened.loaded.site;
-    let admin = admin::place(site, run_directory.path());
-    run_directory
-        .sign(&site.file, &admin)
-        .context("cannot write into the run directory")?;
+    if setting.will.is_none() {
+        setting.show(&opened.loaded.site)?;
+    }
     // One thread: children must be started by the thread that lives as long as we do (`PR_SET_PDEATHSIG`).
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let source = source.clone();
     runtime.block_on(async {
-        Master::start(opened, started, admin, source.clone(), options.broken)?
-            .run()
-            .await
+        let beginnings = Beginnings {
+            started,
+            source,
+            beginning,
+            setting,
+        };
+        Master::start(opened, beginnings)?.run().await
     })
+}
+
+/// Opens everything, and what shows on the machine that we serve.
+fn open(
+    loaded: Loaded,
+    identities: Identities,
+    options: Options,
+    heir: Option<Heir>,
+) -> Result<(Opened, Setting), Failure> {
+    let Options { pid, broken } = options;
+    let Some(mut heir) = heir else {
+        let given = Given::take()?;
+        let run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
+        let opened = Opened::open(loaded, identities, given, run_directory.path())?;
+        let setting = Setting {
+            run_directory,
+            pid,
+            pid_file: None,
+            broken,
+            will: None,
+            numbers: BTreeMap::new(),
+        };
+        return Ok((opened, setting));
+    };
+    let opened = Opened::open_as_heir(loaded, identities, &heir)?;
+    let lock = heir.lock.take().context("the lock is taken once")?;
+    let Heir {
+        estate, control, ..
+    } = heir;
+    let setting = Setting {
+        run_directory: RunDirectory::adopt(estate.run_directory, estate.made, lock),
+        pid,
+        pid_file: None,
+        broken: BrokenApp::Ends,
+        will: Some(control),
+        numbers: estate.numbers,
+    };
+    Ok((opened, setting))
+}
+
+/// What a master is to know besides what is open.
+#[derive(Debug)]
+struct Beginnings {
+    started: Instant,
+    source: Source,
+    beginning: Beginning,
+    setting: Setting,
+}
+
+/// Where it shows that we serve.
+#[derive(Debug)]
+struct Setting {
+    run_directory: RunDirectory,
+    /// Where our process id is to be written.
+    pid: Option<PathBuf>,
+    pid_file: Option<PidFile>,
+    broken: BrokenApp,
+    /// The way to the master that we are to follow.
+    will: Option<Will>,
+    /// The last number that it gave to a worker of each app.
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Setting {
+    /// Shows it.
+    fn show(&mut self, site: &Site) -> Result<(), Failure> {
+        let pid = self.pid.clone();
+        self.pid_file = match self.will {
+            None => pid.map(PidFile::write).transpose()?,
+            Some(_) => pid.map(PidFile::replace).transpose()?,
+        };
+        let admin = self.admin(site);
+        self.run_directory
+            .sign(&site.file, &admin)
+            .context("cannot write into the run directory")?;
+        Ok(())
+    }
+
+    fn admin(&self, site: &Site) -> PathBuf {
+        admin::place(site, self.run_directory.path())
+    }
 }
 
 /// The usual soft limit of 1024 is for programs that call `select`; each connection of a visitor needs a descriptor.

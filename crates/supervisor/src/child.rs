@@ -58,6 +58,16 @@ pub struct Command {
     directory: Option<PathBuf>,
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
+    bond: Bond,
+}
+
+/// Whether a child ends with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bond {
+    /// It is killed when we die.
+    DiesWithUs,
+    /// It may live on.
+    OutlivesUs,
 }
 
 /// What a child that is not root's may do although it is not root's (capabilities(7)).
@@ -135,6 +145,7 @@ impl Command {
             directory: None,
             capabilities: Capabilities::None,
             new_privileges: NewPrivileges::Inherited,
+            bond: Bond::DiesWithUs,
         }
     }
 
@@ -240,6 +251,13 @@ impl Command {
         self
     }
 
+    /// Lets it live on when we die; see [`Child::let_go`].
+    #[must_use]
+    pub fn outlives_us(mut self) -> Self {
+        self.bond = Bond::OutlivesUs;
+        self
+    }
+
     /// Which permissions its new files lack.
     #[must_use]
     pub fn umask(mut self, mask: u32) -> Self {
@@ -311,6 +329,7 @@ struct Setup {
     directory: Option<CString>,
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
+    bond: Bond,
     /// The number it has, a number out of everybody's way, the number it gets.
     moves: Vec<[RawFd; 3]>,
     /// The first number above all that are given.
@@ -334,6 +353,7 @@ impl Setup {
             directory: directory.transpose()?,
             capabilities: command.capabilities,
             new_privileges: command.new_privileges,
+            bond: command.bond,
             moves: descriptors
                 .iter()
                 .map(|(from, to)| [from.as_raw_fd(), -1, *to])
@@ -377,6 +397,9 @@ impl Setup {
     }
 
     fn die_with_parent(&self) -> io::Result<()> {
+        if self.bond == Bond::OutlivesUs {
+            return Ok(());
+        }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have died before that call.
         if rustix::process::getppid() == Some(self.parent) {
@@ -485,6 +508,11 @@ impl Child {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// It is its own from here on: nobody kills it, and nobody waits for it.
+    pub fn let_go(mut self) {
+        self.exit = Some(Exit::Unknown);
     }
 
     /// Waits for its end, and ends what is left of its group if it has one of its own. Cancel-safe; once it has ended, the

@@ -19,10 +19,14 @@ use std::{
 /// The variable that names the socket. Children must not inherit it: their notifications would be taken for ours.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// What a service manager tells the process that it has started (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3),
+/// Tells a master that it is to take over from another one, which has left it descriptors. Children must not inherit it.
+pub const TAKE_OVER: &str = "STACK_TAKE_OVER";
+
+/// What a service manager, or the master before, tells the process that it has started (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3),
 /// systemd.exec(5)). None of it is true of that process's children.
-pub const FROM_MANAGER: [&str; 9] = [
+pub const FROM_MANAGER: [&str; 10] = [
     VARIABLE,
+    TAKE_OVER,
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",

@@ -19,6 +19,8 @@ pub enum Request {
     HangUp,
     /// `SIGUSR1`: open the log files anew.
     ReopenLogs,
+    /// `SIGUSR2`: let another master take over, of the program that is there by now.
+    Upgrade,
     /// `SIGTTIN`: one worker more.
     Grow,
     /// `SIGTTOU`: one worker less.
@@ -33,6 +35,7 @@ pub struct Requests {
     quit: Signal,
     hang_up: Signal,
     user1: Signal,
+    user2: Signal,
     tty_in: Signal,
     tty_out: Signal,
 }
@@ -49,6 +52,7 @@ impl Requests {
             quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             tty_in: signal(SignalKind::from_raw(libc::SIGTTIN))?,
             tty_out: signal(SignalKind::from_raw(libc::SIGTTOU))?,
         })
@@ -63,6 +67,7 @@ impl Requests {
             _ = self.interrupt.recv() => Request::Interrupt,
             _ = self.hang_up.recv() => Request::HangUp,
             _ = self.user1.recv() => Request::ReopenLogs,
+            _ = self.user2.recv() => Request::Upgrade,
             _ = self.tty_in.recv() => Request::Grow,
             _ = self.tty_out.recv() => Request::Shrink,
         }
@@ -84,6 +89,7 @@ mod tests {
             (Number::QUIT, Request::Quit),
             (Number::HUP, Request::HangUp),
             (Number::USR1, Request::ReopenLogs),
+            (Number::USR2, Request::Upgrade),
             (Number::TTIN, Request::Grow),
             (Number::TTOU, Request::Shrink),
         ];

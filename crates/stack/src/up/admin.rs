@@ -87,6 +87,8 @@ pub(crate) enum Question {
     },
     /// Take the new configuration, and new code.
     Reload(Scope),
+    /// Let another master take over, of the program that is there by now.
+    Upgrade,
 }
 
 /// A question, and where its answer goes.
@@ -166,7 +168,8 @@ impl Answer {
 /// The socket, listening. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    path: PathBuf,
+    /// Removed with it.
+    path: Option<PathBuf>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -188,6 +191,7 @@ impl Admin {
         let listener = bind(&aside)?;
         fs::rename(&aside, &path)?;
         let task = tokio::spawn(accept(listener, asked));
+        let path = Some(path);
         Ok(Self { path, task })
     }
 }
@@ -202,11 +206,21 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
+impl Admin {
+    /// Listens no more, and leaves the path to whoever has taken it.
+    pub(crate) fn let_go(&mut self) {
+        self.path = None;
+        self.task.abort();
+    }
+}
+
 impl Drop for Admin {
     fn drop(&mut self) {
         self.task.abort();
-        if let Err(error) = fs::remove_file(&self.path) {
-            warn!("cannot remove {}: {error}", self.path.display());
+        if let Some(path) = &self.path
+            && let Err(error) = fs::remove_file(path)
+        {
+            warn!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -338,6 +352,7 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
             let AskTrace { app } = parse(content)?;
             Ok(Question::Trace { app })
         }),
+        "/upgrade" => (Method::Post, |_, _| Ok(Question::Upgrade)),
         "/reload" => (Method::Post, |_, content| {
             let AskReload { apps } = parse(content)?;
             let scope = apps.map_or(Scope::Everything, |apps| {

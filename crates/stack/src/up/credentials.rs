@@ -18,7 +18,7 @@ use ::proxy::{
 };
 use config::{
     error::Problem,
-    site::{Located, Site, Tls, VirtualHost},
+    site::{HostPattern, Located, Site, Tls, VirtualHost},
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use telemetry::text::Elapsed;
@@ -90,24 +90,42 @@ impl Keeper {
     /// Takes over what was made while another configuration was served: a visitor's browser trusts the self-signed certificate
     /// that it has seen, and goes on with the session that it has.
     pub(crate) fn inherit(&mut self, site: &Site, before: &Self, site_before: &Site) {
-        self.credentials
-            .tickets
-            .clone_from(&before.credentials.tickets);
         self.rotated = before.rotated;
         self.reminded = before.reminded;
+        let tickets = before.credentials.tickets.clone();
+        self.take_over(site, before.made(site_before), tickets);
+    }
+
+    /// The same, from another master.
+    pub(crate) fn take_over(
+        &mut self,
+        site: &Site,
+        certificates: Vec<(Vec<HostPattern>, Certificate)>,
+        tickets: Vec<TicketKey>,
+    ) {
+        if !tickets.is_empty() {
+            self.credentials.tickets = tickets;
+        }
         let mut made = Vec::new();
-        for certificate in &before.credentials.certificates {
-            let Some(host) = site_before.hosts.get(certificate.host).filter(is_made) else {
-                continue;
-            };
+        for (names, certificate) in certificates {
             let hosts = site.hosts.iter().enumerate();
-            let same = hosts.filter(|(_, other)| is_made(other) && other.names == host.names);
+            let same = hosts.filter(|(_, other)| is_made(other) && other.names == names);
             made.extend(same.map(|(host, _)| Certificate {
                 host,
                 ..certificate.clone()
             }));
         }
         self.keep(site, made);
+    }
+
+    /// The self-signed certificates, by the hosts of their sites.
+    pub(crate) fn made(&self, site: &Site) -> Vec<(Vec<HostPattern>, Certificate)> {
+        let certificates = self.credentials.certificates.iter();
+        let made = certificates.filter_map(|certificate| {
+            let host = site.hosts.get(certificate.host).filter(is_made)?;
+            Some((host.names.clone(), certificate.clone()))
+        });
+        made.collect()
     }
 
     /// Keeps self-signed certificates for the next proxy.

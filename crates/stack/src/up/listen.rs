@@ -11,7 +11,10 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ::proxy::control::Listener;
@@ -42,19 +45,45 @@ pub(crate) struct Listening {
     /// What it is.
     pub(crate) what: Listener,
     /// What the file names it by; `None` for one that the service manager opened.
-    listen: Option<Listen>,
+    pub(crate) listen: Option<Listen>,
     /// Removed with the last of them.
-    _path: Option<Arc<SocketPath>>,
+    path: Option<Arc<SocketPath>>,
 }
 
 impl Listening {
+    /// One that another master has left us.
+    pub(crate) fn inherited(
+        socket: OwnedFd,
+        what: Listener,
+        listen: Option<Listen>,
+        path: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            listen,
+            path: path.map(|path| SocketPath::new(path, false)),
+            ..Self::of(socket, what)
+        }
+    }
+
+    /// It is ours from here on.
+    pub(crate) fn claim(&self) {
+        if let Some(path) = &self.path {
+            path.ours.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The path that is removed with it.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.path.as_ref().map(|path| path.path.clone())
+    }
+
     /// A socket that is no path.
     pub(crate) fn of(socket: OwnedFd, what: Listener) -> Self {
         Self {
             socket: Arc::new(socket),
             what,
             listen: None,
-            _path: None,
+            path: None,
         }
     }
 
@@ -65,14 +94,28 @@ impl Listening {
     }
 }
 
-/// The path of a Unix socket that we made.
+/// The path of a Unix socket that we made, or that we have from another master.
 #[derive(Debug)]
-struct SocketPath(PathBuf);
+struct SocketPath {
+    path: PathBuf,
+    /// Whether it is ours to remove: not as long as another master serves there.
+    ours: AtomicBool,
+}
+
+impl SocketPath {
+    fn new(path: PathBuf, ours: bool) -> Arc<Self> {
+        let ours = AtomicBool::new(ours);
+        Arc::new(Self { path, ours })
+    }
+}
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            tracing::warn!("cannot remove {}: {error}", self.0.display());
+        if !self.ours.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
@@ -353,7 +396,7 @@ fn open_unix(path: &Path, tls: bool) -> Result<Listening, (String, &'static str)
         port: None,
     };
     Ok(Listening {
-        _path: Some(Arc::new(SocketPath(path.to_owned()))),
+        path: Some(SocketPath::new(path.to_owned(), true)),
         ..Listening::of(socket, what)
     })
 }

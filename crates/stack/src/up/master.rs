@@ -30,24 +30,26 @@ use supervisor::{
 };
 use telemetry::{metrics, text::Elapsed};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Interval, MissedTickBehavior},
 };
 use tracing::{error, info, warn};
 
 use super::{
-    BrokenApp,
-    admin::{Admin, Asked},
+    Beginnings, BrokenApp, Setting,
+    admin::{Admin, Answer, Asked},
     banner::Banner,
     credentials,
     figures::Figures,
     front::{self, Front},
+    listen::Listening,
     opened::Opened,
     reload::{Came, Reload, Scope, Wanted},
     roster::Roster,
+    upgrade::{self, Beginning, Estate},
     watchdog::Watchdog,
 };
-use crate::{failure::Failure, load::Source};
+use crate::{admin::Upgraded, failure::Failure, load::Source};
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -60,7 +62,9 @@ pub(crate) struct Master {
     /// The same by the clock on the wall.
     pub(super) begun: SystemTime,
     pub(super) figures: Figures,
-    broken: BrokenApp,
+    setting: Setting,
+    beginning: Beginning,
+    upgrade: Upgrade,
     pub(super) phase: Phase,
     pub(super) front: FrontState,
     front_deaths: Backoff,
@@ -75,6 +79,7 @@ pub(crate) struct Master {
     pub(super) reload: Option<Reload>,
     /// What is wanted once that one is over.
     pub(super) next_reload: Option<Wanted>,
+    upgraded: mpsc::UnboundedSender<upgrade::End>,
     /// Given to work that is done elsewhere for a reload.
     pub(super) came: mpsc::UnboundedSender<Came>,
     /// What each app's workers are made of.
@@ -93,8 +98,10 @@ pub(crate) struct Master {
     /// When the files of certificates are looked at.
     looks: Interval,
     inbox: Inbox,
+    /// Given to the admin socket.
+    ask: mpsc::Sender<Asked>,
     /// Closed when the master ends.
-    _admin: Admin,
+    admin: Option<Admin>,
 }
 
 /// Where everything that happens arrives.
@@ -103,9 +110,13 @@ struct Inbox {
     requests: Requests,
     front: mpsc::UnboundedReceiver<(i32, front::Told)>,
     came: mpsc::UnboundedReceiver<Came>,
+    upgrades: mpsc::UnboundedReceiver<upgrade::End>,
     pools: mpsc::UnboundedReceiver<(String, keeper::Told)>,
     admin: mpsc::Receiver<Asked>,
 }
+
+/// How long another master may take for everything but its apps.
+const UPGRADE: Duration = Duration::from_secs(30);
 
 /// Questions that wait for the master, which answers at once or notes them down.
 const QUESTIONS: usize = 32;
@@ -116,6 +127,17 @@ struct Leaving {
     front: Front,
     /// Those of its workers that are still there. No other proxy knows of them.
     workers: BTreeSet<WorkerName>,
+}
+
+/// Whether another master takes over.
+#[derive(Debug)]
+enum Upgrade {
+    /// Nobody has asked for that.
+    No,
+    /// It starts; these wait to hear of it.
+    Starting(Vec<oneshot::Sender<Answer>>),
+    /// It has: what is on the machine is its own.
+    Done,
 }
 
 /// How far the master's life has come.
@@ -184,22 +206,20 @@ impl FrontState {
 
 impl Master {
     /// Starts the proxy and, at the same time, the workers. Must be called on the main thread, in a runtime of one thread.
-    pub(crate) fn start(
-        opened: Opened,
-        started: Instant,
-        admin_socket: PathBuf,
-        source: Source,
-        broken: BrokenApp,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(opened: Opened, beginnings: Beginnings) -> Result<Self, Failure> {
+        let Beginnings {
+            started,
+            source,
+            beginning,
+            setting,
+        } = beginnings;
         let requests = Requests::new().context("cannot listen for signals")?;
         let notifier = Notifier::from_env().context("cannot reach the service manager")?;
         let (front_reports, front) = mpsc::unbounded_channel();
         let (pool_reports, pools) = mpsc::unbounded_channel();
         let (came, comes) = mpsc::unbounded_channel();
+        let (upgraded, upgrades) = mpsc::unbounded_channel();
         let (ask, asked) = mpsc::channel(QUESTIONS);
-        let shown = admin_socket.display().to_string();
-        let admin =
-            Admin::open(admin_socket, ask).with_context(|| format!("cannot listen on {shown}"))?;
         let apps = opened
             .templates
             .iter()
@@ -219,7 +239,8 @@ impl Master {
             came,
             templates: BTreeMap::new(),
             pool_reports,
-            last_numbers: BTreeMap::new(),
+            last_numbers: setting.numbers.clone(),
+            upgraded,
             pools: BTreeMap::new(),
             roster: Roster::default(),
             programs: BTreeMap::new(),
@@ -230,18 +251,27 @@ impl Master {
                 requests,
                 front,
                 came: comes,
+                upgrades,
                 pools,
                 admin: asked,
             },
-            _admin: admin,
+            ask,
+            admin: None,
             opened,
             started,
             begun: SystemTime::now(),
             figures: Figures::default(),
-            broken,
+            setting,
+            beginning,
+            upgrade: Upgrade::No,
         };
-        master.start_front()?;
+        // An heir has no visitor before its apps are ready.
+        if master.setting.will.is_none() {
+            master.open_admin()?;
+            master.start_front()?;
+        }
         master.start_pools();
+        master.start_front_as_heir()?;
         Ok(master)
     }
 
@@ -253,6 +283,7 @@ impl Master {
                 request = self.inbox.requests.next() => self.asked(request),
                 Some((pid, told)) = self.inbox.front.recv() => self.front_told(pid, told)?,
                 Some(came) = self.inbox.came.recv() => self.reload_came(came),
+                Some(end) = self.inbox.upgrades.recv() => self.upgrade_ended(end),
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
                 () = self.watchdog.due() => self.show_life(),
@@ -262,6 +293,10 @@ impl Master {
             }
         }
         info!("stopped");
+        if matches!(self.upgrade, Upgrade::Done) {
+            // The run directory, the paths of sockets and the admin socket are another's.
+            std::mem::forget(self);
+        }
         Ok(())
     }
 
@@ -293,9 +328,10 @@ impl Master {
         for template in std::mem::take(&mut self.opened.templates) {
             let app = template.app.name.clone();
             let (orders, obeyed) = mpsc::unbounded_channel();
+            let number = self.last_numbers.get(&app).copied().unwrap_or_default();
             self.templates.insert(app.clone(), template.clone());
             self.pools.insert(app, orders);
-            tokio::spawn(Keeper::new(template, 0, self.pool_reports.clone()).run(obeyed));
+            tokio::spawn(Keeper::new(template, number, self.pool_reports.clone()).run(obeyed));
         }
     }
 
@@ -371,6 +407,7 @@ impl Master {
                 info!("already stopping; Ctrl-C or SIGQUIT does not wait for running requests");
             }
             (Request::HangUp, _) => self.want_reload(Scope::Everything, None),
+            (Request::Upgrade, _) => self.upgrade(None),
             (Request::Grow, _) => self.tell_pools(|| keeper::Order::Grow),
             (Request::Shrink, _) => self.tell_pools(|| keeper::Order::Shrink),
             (Request::ReopenLogs, _) => {
@@ -405,6 +442,127 @@ impl Master {
         }
     }
 
+    fn open_admin(&mut self) -> Result<(), Failure> {
+        let path = self.setting.admin(&self.opened.loaded.site);
+        let shown = path.display().to_string();
+        let admin = Admin::open(path, self.ask.clone());
+        self.admin = Some(admin.with_context(|| format!("cannot listen on {shown}"))?);
+        Ok(())
+    }
+
+    /// The apps of an heir are ready: now it may have visitors.
+    fn start_front_as_heir(&mut self) -> Result<(), Failure> {
+        let Phase::Starting { undecided } = &self.phase else {
+            return Ok(());
+        };
+        let waits = self.setting.will.is_some() && matches!(self.front, FrontState::Gone);
+        if !waits || !undecided.is_empty() {
+            return Ok(());
+        }
+        if let Some((app, why)) = self.roster.failures().iter().next() {
+            return Err(Failure::User(format!("app {app} cannot start: {why}")));
+        }
+        Ok(self.start_front()?)
+    }
+
+    /// An heir serves: what shows on the machine is its own from here on, and the old master may go.
+    fn take_over(&mut self) -> Result<(), Failure> {
+        self.setting.show(&self.opened.loaded.site)?;
+        self.open_admin()?;
+        self.setting.run_directory.claim();
+        self.opened.listening.iter().for_each(Listening::claim);
+        if let Some(will) = self.setting.will.take() {
+            will.ready().context("the old master is gone")?;
+        }
+        Ok(())
+    }
+
+    /// Somebody wants another master to take over, of the program that is there by now.
+    pub(super) fn upgrade(&mut self, asker: Option<oneshot::Sender<Answer>>) {
+        let refusal = match (&mut self.upgrade, &self.phase) {
+            (Upgrade::Starting(askers), _) => return askers.extend(asker),
+            (Upgrade::No, Phase::Serving) if self.reload.is_none() => None,
+            (Upgrade::No, Phase::Serving) => Some("a reload is going on: try again after it"),
+            _ => Some("it is not serving"),
+        };
+        let refusal = refusal.or_else(|| {
+            (std::process::id() == 1).then_some(
+                "it is the first process of a container, which ends with it: start a new container",
+            )
+        });
+        if let Some(why) = refusal {
+            warn!("no upgrade: {why}");
+            drop(asker.map(|asker| asker.send(Answer::conflict(why))));
+            return;
+        }
+        let started = upgrade::start(
+            &self.beginning,
+            self.estate(),
+            &self.opened.listening,
+            self.setting.run_directory.lock(),
+            self.upgrade_patience(),
+            self.upgraded.clone(),
+        );
+        self.upgrade = Upgrade::Starting(asker.into_iter().collect());
+        match started {
+            Ok(pid) => info!("another master starts (pid {pid}), to take over"),
+            Err(error) => self.upgrade_ended(upgrade::End::Failed(format!("{error:#}"))),
+        }
+    }
+
+    fn estate(&self) -> Estate {
+        let (certificates, tickets) = self.opened.inheritance();
+        Estate {
+            run_directory: self.setting.run_directory.path().to_owned(),
+            made: self.setting.run_directory.is_made(),
+            numbers: self.last_numbers.clone(),
+            certificates,
+            tickets,
+            ..Estate::default()
+        }
+    }
+
+    /// As long as the slowest app may take, and a moment for the rest.
+    fn upgrade_patience(&self) -> Duration {
+        let apps = self.opened.loaded.site.apps.iter();
+        let slowest = apps.map(|app| app.boot_timeout).max().unwrap_or_default();
+        slowest + UPGRADE
+    }
+
+    fn upgrade_ended(&mut self, end: upgrade::End) {
+        let Upgrade::Starting(askers) = std::mem::replace(&mut self.upgrade, Upgrade::No) else {
+            return;
+        };
+        let answer = match end {
+            upgrade::End::Ready(successor) => {
+                let pid = successor.pid();
+                successor.let_go();
+                self.hand_over(pid);
+                Answer::json(&Upgraded { pid })
+            }
+            upgrade::End::Failed(why) => {
+                error!("the upgrade has failed, and nothing has changed: {why}");
+                Answer::conflict(why)
+            }
+        };
+        for asker in askers {
+            // Whoever asked may have gone.
+            let _ = asker.send(answer.clone());
+        }
+    }
+
+    /// Another master serves: we finish what we have begun, and leave.
+    fn hand_over(&mut self, pid: i32) {
+        info!("the master of process {pid} has taken over");
+        // Only the process that the manager knows may name another.
+        self.notify(&[("MAINPID", &pid.to_string())]);
+        if let Some(admin) = &mut self.admin {
+            admin.let_go();
+        }
+        self.upgrade = Upgrade::Done;
+        self.drain_once();
+    }
+
     fn leaving_fronts(&self) -> impl Iterator<Item = &Front> {
         self.leaving.iter().map(|leaving| &leaving.front)
     }
@@ -417,11 +575,16 @@ impl Master {
             "stopping; running requests may take {} to finish",
             Elapsed(grace)
         );
-        self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
+        if !matches!(self.upgrade, Upgrade::Done) {
+            self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
+        }
         self.drop_reload();
         self.phase = Phase::Draining { deadline };
         for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
-            front.tell(Order::Drain);
+            front.tell(match self.upgrade {
+                Upgrade::Done => Order::Retire,
+                _ => Order::Drain,
+            });
         }
         if self.front.front().is_none() {
             self.front = FrontState::Gone;
@@ -484,7 +647,7 @@ impl Master {
             }
             Report::Serving { made } => {
                 self.opened.keep(made);
-                self.front_serves();
+                self.front_serves()?;
             }
             Report::Prepared => self.planned(pid),
             // Whoever asked has it already.
@@ -545,15 +708,16 @@ impl Master {
         }
     }
 
-    fn front_serves(&mut self) {
+    fn front_serves(&mut self) -> Result<(), Failure> {
         self.front = match std::mem::replace(&mut self.front, FrontState::Gone) {
             FrontState::Starting(front) => FrontState::Serving(front),
             other => other,
         };
         self.front_deaths.up(Instant::now());
-        self.announce_if_ready();
+        self.announce_if_ready()?;
         self.plan_serves();
         self.plan_again();
+        Ok(())
     }
 
     /// At the start that is the end. Later it is not: what the first proxy could serve a later one will again, once what is
@@ -615,6 +779,8 @@ impl Master {
                 if let Some(program) = program {
                     self.programs.insert(app.clone(), program);
                 }
+                let last = self.last_numbers.entry(app.clone()).or_default();
+                *last = number.max(*last);
                 let order = self
                     .roster
                     .ready(WorkerName { app, number }, socket, threads);
@@ -623,7 +789,7 @@ impl Master {
             keeper::Told::Release { number } => self.release(WorkerName { app, number }),
             keeper::Told::Gone { number, how } => self.gone(WorkerName { app, number }, how),
             keeper::Told::Failed { why }
-                if self.broken == BrokenApp::Ends
+                if self.setting.broken == BrokenApp::Ends
                     && matches!(self.phase, Phase::Starting { .. }) =>
             {
                 return Err(Failure::User(format!("the app cannot start: {why}")));
@@ -636,7 +802,8 @@ impl Master {
                 if let Phase::Starting { undecided } = &mut self.phase {
                     undecided.remove(&app);
                 }
-                self.announce_if_ready();
+                self.start_front_as_heir()?;
+                self.announce_if_ready()?;
             }
             keeper::Told::Staged => self.staged(&app),
             keeper::Told::StageFailed { why, traceback } => self.stage_failed(&why, &traceback),
@@ -765,14 +932,17 @@ impl Master {
     }
 
     /// Once the proxy serves and each app has been tried: now we are ready, whatever became of the apps.
-    fn announce_if_ready(&mut self) {
+    fn announce_if_ready(&mut self) -> Result<(), Failure> {
         let Phase::Starting { undecided } = &self.phase else {
-            return;
+            return Ok(());
         };
         if !undecided.is_empty() || !matches!(self.front, FrontState::Serving(_)) {
-            return;
+            return Ok(());
         }
         self.phase = Phase::Serving;
+        if self.setting.will.is_some() {
+            self.take_over()?;
+        }
         let banner = self.banner();
         banner.show();
         self.notify_addresses();
@@ -783,6 +953,7 @@ impl Master {
         ]);
         // Somebody may have been faster than we.
         self.begin_reload();
+        Ok(())
     }
 
     fn notify(&self, assignments: &[(&str, &str)]) {

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use ::proxy::control::{Certificate, Order, Users};
+use ::proxy::{
+    control::{Certificate, Order, Users},
+    tls::TicketKey,
+};
 use anyhow::Context;
 use appserver::{
     assignment::BUILD_ID,
@@ -17,13 +20,14 @@ use appserver::{
 use config::{
     Loaded,
     error::Problem,
-    site::{App, Interpreter, Located, Site},
+    site::{App, HostPattern, Interpreter, Located, Site},
 };
 
 use super::{
     credentials,
     listen::{self, Given, Listening},
     logs::Logs,
+    upgrade::{Estate, Heir},
 };
 use crate::{failure::Failure, identity::Identities, module::EMBEDDED};
 
@@ -59,6 +63,36 @@ impl Opened {
         let module = Arc::new(module()?);
         let listening = listen::open_all(&loaded.site.server, given);
         Self::gather(loaded, identities, listening, module, run_directory)
+    }
+
+    /// Opens it as the heir of another master: what that one listens on is listened on without a moment between.
+    pub(crate) fn open_as_heir(
+        loaded: Loaded,
+        identities: Identities,
+        heir: &Heir,
+    ) -> Result<Self, Failure> {
+        let module = Arc::new(module()?);
+        let listening = listen::open_others(&loaded.site.server, &heir.listening);
+        let folder = &heir.estate.run_directory;
+        let mut opened = Self::gather(loaded, identities, listening, module, folder)?;
+        let Self {
+            loaded,
+            credentials,
+            ..
+        } = &mut opened;
+        let Estate {
+            certificates,
+            tickets,
+            ..
+        } = heir.estate.clone();
+        credentials.take_over(&loaded.site, certificates, tickets);
+        Ok(opened)
+    }
+
+    /// What another master should not have to make again: certificates that visitors trust, and keys of their sessions.
+    pub(crate) fn inheritance(&self) -> (Vec<(Vec<HostPattern>, Certificate)>, Vec<TicketKey>) {
+        let made = self.credentials.made(&self.loaded.site);
+        (made, self.credentials.credentials().tickets.clone())
     }
 
     /// Opens what another configuration needs, beside what is open for this one.

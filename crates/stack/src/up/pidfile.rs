@@ -22,6 +22,11 @@ impl PidFile {
                 path.display()
             )));
         }
+        Self::replace(path)
+    }
+
+    /// Writes it, whoever it names.
+    pub(crate) fn replace(path: PathBuf) -> Result<Self, Failure> {
         // Beside it and renamed, so that nobody reads half of it.
         let fresh = path.with_extension("pid.new");
         let written = fs::write(&fresh, format!("{}\n", std::process::id()))

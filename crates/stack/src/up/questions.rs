@@ -55,6 +55,7 @@ impl Master {
                 return;
             }
             Question::Reload(scope) => return self.want_reload(scope, Some(answer)),
+            Question::Upgrade => return self.upgrade(Some(answer)),
             Question::Trace { app } => {
                 let orders = self.orders(app.as_deref());
                 match app.filter(|_| orders.is_empty()) {

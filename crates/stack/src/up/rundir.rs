@@ -45,6 +45,16 @@ pub(crate) struct RunDirectory {
     origin: Origin,
     /// Held as long as we live.
     lock: File,
+    holder: Holder,
+}
+
+/// Whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// Ours, so we clean it.
+    We,
+    /// Another master's, whom we are to follow and have not yet.
+    Another,
 }
 
 /// Who made the directory.
@@ -67,6 +77,32 @@ impl RunDirectory {
             })?;
         }
         Ok(taken)
+    }
+
+    /// Goes on in the one that another master has left us.
+    pub(crate) fn adopt(path: PathBuf, made: bool, lock: File) -> Self {
+        let origin = if made { Origin::Made } else { Origin::Given };
+        Self {
+            path,
+            origin,
+            lock,
+            holder: Holder::Another,
+        }
+    }
+
+    /// It is ours from here on.
+    pub(crate) fn claim(&mut self) {
+        self.holder = Holder::We;
+    }
+
+    /// Whether we made it, and therefore remove it.
+    pub(crate) fn is_made(&self) -> bool {
+        self.origin == Origin::Made
+    }
+
+    /// What keeps others out, and goes on doing so in whoever has it.
+    pub(crate) fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// Lets the proxy through to the sockets.
@@ -95,7 +131,12 @@ impl RunDirectory {
     fn take(path: PathBuf, origin: Origin) -> Result<Self, Failure> {
         let lock = lock(&path)?;
         remove_sockets(&path).with_context(|| format!("cannot clean {}", path.display()))?;
-        Ok(Self { path, origin, lock })
+        Ok(Self {
+            path,
+            origin,
+            lock,
+            holder: Holder::We,
+        })
     }
 }
 
@@ -163,6 +204,9 @@ fn ours_in(parent: &Path) -> Vec<PathBuf> {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
+        if self.holder == Holder::Another {
+            return;
+        }
         let emptied =
             remove_sockets(&self.path).and_then(|()| fs::remove_file(self.path.join(LOCK)));
         let removed = match self.origin {
