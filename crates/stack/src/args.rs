@@ -125,7 +125,7 @@ Examples:
   stack reload --app web        new workers of one app
   stack reload --config-only    new workers only where the configuration asks for different ones")]
     Reload(Reload),
-    /// Let the program that is installed by now take over from the running one, without losing a request.
+    /// Start the binary that is installed now in our place, without losing a request.
     #[command(after_help = "\
 A new master is started as the running one was, takes over its sockets once its apps are ready, and the old one finishes
 what it has begun. If anything fails the old one serves on, the reason is printed, and the exit code is 1.
