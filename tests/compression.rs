@@ -3,7 +3,7 @@
 
 use crate::{
     encodings::decoded,
-    harness::{Answer, Client, Site, Stack, h2::H2},
+    harness::{Answer, Client, Site, Stack, h2::H2, read_some},
 };
 
 const APP: &str = r#"
@@ -247,7 +247,7 @@ fn begun(coding: &str, body: &[u8]) -> String {
     };
     let mut piece = [0; 64];
     // The end of what has come is an error, since it is not that of the content.
-    while let Ok(read @ 1..) = reader.read(&mut piece) {
+    while let Ok(read @ 1..) = read_some(&mut reader, &mut piece) {
         text.extend_from_slice(&piece[..read]);
     }
     String::from_utf8(text).expect("text")

@@ -1,9 +1,9 @@
 //! Every limit ends what it is for, with the status and the cause that are documented, and nothing else. Limits that have files of
 //! their own are tried there: heads and bodies in `http1`, buffers in `slow_clients`, the queue in `overload`.
 
-use std::{io::Read, net::TcpStream};
+use std::net::TcpStream;
 
-use crate::harness::{Client, Site, Stack};
+use crate::harness::{Client, Site, Stack, read_some};
 
 const APP: &str = r#"
 def app(environ, start_response):
@@ -31,7 +31,7 @@ fn a_handshake_that_is_not_finished_is_closed() {
     let mut tcp = TcpStream::connect(stack.https()).expect("it listens");
     tcp.set_read_timeout(Some(crate::harness::PATIENCE))
         .expect("valid");
-    assert_eq!(tcp.read(&mut [0; 10]).unwrap_or(0), 0);
+    assert_eq!(read_some(&mut tcp, &mut [0; 10]).unwrap_or(0), 0);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! How it stops: what runs is finished within the grace, nothing is left behind, and a second Ctrl-C means now.
 
-use std::{fs, io::Read, net::TcpStream, path::PathBuf, time::Instant};
+use std::{fs, net::TcpStream, path::PathBuf, time::Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, PATIENCE, Site, Stack, h2::H2, is_alive, kill};
+use crate::harness::{Client, PATIENCE, Site, Stack, h2::H2, is_alive, kill, read_some};
 
 /// `/wait` touches `inside` and returns when there is `go`; `/big` is more than sockets and buffers hold.
 const APP: &str = r#"
@@ -116,7 +116,7 @@ fn is_unanswered(address: std::net::SocketAddr) -> bool {
     stream
         .set_read_timeout(Some(std::time::Duration::from_millis(100)))
         .expect("a valid time");
-    !matches!(stream.read(&mut [0]), Ok(1..))
+    !matches!(read_some(&mut stream, &mut [0]), Ok(1..))
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use crate::harness::{
     Client, Site, Stack,
     origin::{Origin, Then},
+    read_some,
 };
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -571,7 +572,7 @@ fn upgrading(head: &'static str) -> Origin {
         stream.write_all(head.as_bytes()).expect("connected");
         stream.write_all(b"hello").expect("connected");
         let mut piece = [0; 64 * 1024];
-        while let Ok(read @ 1..) = stream.read(&mut piece) {
+        while let Ok(read @ 1..) = read_some(stream, &mut piece) {
             piece[..read].make_ascii_uppercase();
             if stream.write_all(&piece[..read]).is_err() {
                 break;

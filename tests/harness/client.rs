@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, read_some};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -350,7 +350,7 @@ impl Client {
     /// Reads more; false at the end, a reset included.
     fn more(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
-        match self.stream.read(&mut piece) {
+        match read_some(&mut self.stream, &mut piece) {
             Ok(length) => {
                 self.buffer.extend_from_slice(&piece[..length]);
                 length > 0

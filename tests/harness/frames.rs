@@ -9,7 +9,7 @@ use std::{
 use message::hpack::Decoder;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
-use super::{PATIENCE, client::tls_config};
+use super::{PATIENCE, client::tls_config, read_some};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -216,7 +216,7 @@ impl Frames {
 
     fn more(&mut self) -> Option<()> {
         let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece) {
+        match read_some(&mut self.stream, &mut piece) {
             Ok(0) => None,
             Ok(length) => {
                 self.buffer.extend_from_slice(&piece[..length]);

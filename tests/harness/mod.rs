@@ -29,6 +29,19 @@ pub use client::{Answer, Client};
 /// Nothing that a test waits for takes this long unless it never comes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Reads what there is, through signals: a read with a time limit is never restarted by the kernel (signal(7)).
+pub fn read_some(
+    stream: &mut (impl std::io::Read + ?Sized),
+    piece: &mut [u8],
+) -> std::io::Result<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            end => return end,
+        }
+    }
+}
+
 /// The command under test.
 pub fn stack_command() -> Command {
     stack_command_through(&[])

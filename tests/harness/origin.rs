@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, read_some};
 
 /// What a connection of it runs over.
 pub trait Stream: Read + Write + Send {
@@ -173,7 +173,7 @@ fn read(stream: &mut dyn Stream, connection: usize) -> Option<Seen> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        match stream.read(&mut byte) {
+        match read_some(stream, &mut byte) {
             Ok(1..) => head.push(byte[0]),
             _ => return None,
         }

@@ -20,7 +20,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, read_some};
 
 /// A certificate and its key, as PEM text.
 #[derive(Clone, Debug)]
@@ -248,7 +248,7 @@ impl Connected {
         let mut text = String::new();
         let mut piece = [0; 4096];
         loop {
-            let length = stream.read(&mut piece)?;
+            let length = read_some(&mut stream, &mut piece)?;
             text.push_str(&String::from_utf8_lossy(&piece[..length]));
             let Some((head, body)) = text.split_once("\r\n\r\n") else {
                 if length == 0 {

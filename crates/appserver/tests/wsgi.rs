@@ -6,7 +6,7 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::OwnedFd,
         unix::{
@@ -31,6 +31,16 @@ use tokio::runtime::Runtime;
 
 /// No wait of a test takes this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads what there is, through signals: a read with a time limit is never restarted by the kernel (signal(7)).
+fn read_some(stream: &mut (impl Read + ?Sized), piece: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            end => return end,
+        }
+    }
+}
 
 /// What the app is given of the client in these tests.
 const HANDOFF: &str = "_stack: 192.0.2.7 40000 https example.org 8443 id-1\r\n";
@@ -71,7 +81,7 @@ impl Output {
         let this = Arc::clone(self);
         thread::spawn(move || {
             let mut block = [0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut block) {
+            while let Ok(count @ 1..) = read_some(&mut from, &mut block) {
                 this.text
                     .lock()
                     .unwrap()
@@ -189,7 +199,7 @@ impl Worker {
                 let line: Vec<u8> = self.said.drain(..=feed).collect();
                 return serde_json::from_slice(&line).unwrap();
             }
-            match self.control.read(&mut block) {
+            match read_some(&mut self.control, &mut block) {
                 Ok(count @ 1..) => self.said.extend_from_slice(&block[..count]),
                 end => panic!("no report ({end:?}):\n{}", self.output.text.lock().unwrap()),
             }
@@ -320,7 +330,7 @@ impl Proxy {
 
     fn fill(&mut self) -> bool {
         let mut block = [0; 65536];
-        let count = self.stream.read(&mut block).unwrap();
+        let count = read_some(&mut self.stream, &mut block).unwrap();
         self.buffer.extend_from_slice(&block[..count]);
         count > 0
     }
