@@ -1,12 +1,7 @@
 //! A client never holds a worker: not while it sends, not while it reads, not when it is gone. What it has not taken lies in memory
 //! and then in files without names, within a budget; past that the worker waits, but never half of them.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    process::Command,
-};
+use std::{fs, io::Write, net::TcpStream, process::Command};
 
 use rustix::process::Signal;
 

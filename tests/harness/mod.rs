@@ -14,7 +14,7 @@ pub mod venv;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     net::SocketAddr,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
@@ -30,13 +30,10 @@ pub use client::{Answer, Client};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads what there is, through signals: a read with a time limit is never restarted by the kernel (signal(7)).
-pub fn read_some(
-    stream: &mut (impl std::io::Read + ?Sized),
-    piece: &mut [u8],
-) -> std::io::Result<usize> {
+pub fn read_some(stream: &mut (impl Read + ?Sized), piece: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(piece) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             end => return end,
         }
     }

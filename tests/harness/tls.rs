@@ -1,7 +1,7 @@
 //! Certificates of the test's own, and a TLS client that says what it was shown.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
 };
