@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use crate::harness::{
     Site, Stack, kill,
     load::{APP, Load},
+    origin::Origin,
 };
 
 /// The app of the load, in this version.
@@ -498,4 +499,35 @@ fn what_needs_more_rights_is_another_proxy() {
     stack.until("and its worker", || stack.workers().len() == 1);
     load.finish(stack.path()).is_perfect();
     assert!(stack.logged().contains("another one starts"));
+}
+
+/// What a reload does not change goes on: idle connections to the members of an upstream, and who of them is passed over.
+#[test]
+fn members_of_an_upstream_outlive_a_reload() {
+    let origin = Origin::saying("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let stack = Site::new(&format!(
+        "[server]\nhttp = [\"127.0.0.1:0\"]\n[upstream.api]\nmembers = [\"unix:/nowhere/api.sock\", {:?}]\n\
+         timeout = \"50s\"\nidle_timeout = \"1h\"\nretry_after = \"1h\"\n\
+         [[site]]\nroutes = [{{ path = \"/\", upstream = \"api\" }}]\n",
+        origin.url()
+    ))
+    .start();
+    let ask = || {
+        for _ in 0..4 {
+            assert_eq!(stack.get("/").text(), "hello");
+        }
+        origin.seen().last().map(|seen| seen.connection)
+    };
+    let failed = || stack.logged().matches("api.sock fails").count();
+    assert_eq!(ask(), Some(0));
+    stack.until_logged("api.sock fails");
+    edit(&stack, "timeout = \"50s\"", "timeout = \"40s\"");
+    reload(&stack);
+    assert_eq!(ask(), Some(0));
+    assert_eq!(failed(), 1);
+    // Members that are to behave otherwise are others.
+    edit(&stack, "idle_timeout = \"1h\"", "idle_timeout = \"2h\"");
+    reload(&stack);
+    assert_eq!(ask(), Some(1));
+    stack.until("it is tried anew", || failed() == 2);
 }

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     /// Whether HTTP/2 is spoken in the clear with who begins with it.
     pub(crate) h2c: bool,
     hosts: Hosts<Arc<Host>>,
+    /// All of them: what the next plan has as well goes on there.
+    upstreams: Vec<Arc<Upstream>>,
     figures: Arc<Figures>,
     /// By the numbers that hosts and routes have.
     places: Vec<Arc<Place>>,
@@ -187,6 +189,8 @@ pub(crate) struct Given<'a> {
     pub(crate) limiters: &'a Limiters,
     /// What all requests and responses may hold.
     pub(crate) budget: &'a Arc<Budget>,
+    /// What is being served.
+    pub(crate) before: Option<&'a Plan>,
     /// Where records go.
     pub(crate) log: Arc<Log>,
     /// Where requests are counted.
@@ -217,7 +221,7 @@ impl Plan {
             store: Store::new(site.limits.file_memory),
             buffers: Arc::new(buffers),
             pool: &pool,
-            upstreams: upstreams(site),
+            upstreams: upstreams(site, given.before),
             places: Places::new(given.figures),
         };
         for (index, virtual_host) in site.hosts.iter().enumerate() {
@@ -245,6 +249,7 @@ impl Plan {
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
             hosts,
+            upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),
             places: maker.places.made.into_inner(),
         })
@@ -334,10 +339,14 @@ fn app_of(action: &site::Action) -> Option<&str> {
     }
 }
 
-fn upstreams(site: &Site) -> HashMap<&str, Arc<Upstream>> {
-    let all = site.upstreams.iter();
-    all.map(|upstream| (upstream.name.as_str(), Upstream::new(upstream)))
-        .collect()
+fn upstreams<'s>(site: &'s Site, before: Option<&Plan>) -> HashMap<&'s str, Arc<Upstream>> {
+    let known = before.map_or(&[][..], |before| &before.upstreams);
+    let made = |upstream: &'s site::Upstream| {
+        let name = upstream.name.as_str();
+        let before = known.iter().find(|known| known.name() == name);
+        (name, Upstream::new(upstream, before.map(Arc::as_ref)))
+    };
+    site.upstreams.iter().map(made).collect()
 }
 
 impl Maker<'_> {

@@ -274,15 +274,12 @@ impl Kept {
     }
 
     /// The access log that is open, if the configuration wants the same one.
-    fn same_log(&self, order: &Order, server: &Server) -> Option<Arc<Log>> {
-        let Order::Serve { site, .. } = order else {
-            return None;
-        };
+    fn same_log(&self, site: &Site, before: &Plan) -> Option<Arc<Log>> {
         let serving = lock(&self.serving);
         let now = &serving.as_ref()?.server;
         let same =
             now.access_log.is_same(&site.server.access_log) && now.redact == site.server.redact;
-        same.then(|| Arc::clone(&server.plan().log))
+        same.then(|| Arc::clone(&before.log))
     }
 
     /// Serves what was offered from here on.
@@ -344,8 +341,8 @@ impl Kept {
             Order::Figures => self.report(Report::Figures(Box::new(self.snapshot(server)))),
             Order::Renew { credentials } => self.renew(server, &credentials),
             order @ Order::Serve { .. } => {
-                let log = self.same_log(&order, server);
-                let report = match Offer::open(self, order, descriptors, log)? {
+                let before = server.plan();
+                let report = match Offer::open(self, order, descriptors, Some(&before))? {
                     Ok(offer) => {
                         *lock(&self.offer) = Some(offer);
                         Report::Prepared
@@ -385,12 +382,12 @@ struct Offer {
 }
 
 impl Offer {
-    /// Makes it ready, or says why it cannot be served. `log` is the access log to go on with; without one it is opened.
+    /// Makes it ready, or says why it cannot be served. What is the same as in `before`, which is being served, goes on.
     fn open(
         kept: &Kept,
         order: Order,
         descriptors: Vec<OwnedFd>,
-        log: Option<Arc<Log>>,
+        before: Option<&Plan>,
     ) -> Result<Result<Self, String>, Error> {
         let Order::Serve {
             site,
@@ -416,7 +413,7 @@ impl Offer {
             true => Some(descriptors.next().ok_or(Error::Protocol)?),
             false => None,
         };
-        let log = match log {
+        let log = match before.and_then(|before| kept.same_log(&site, before)) {
             Some(log) => log,
             None => Arc::new(open_log(&site, file).map_err(Error::Channel)?),
         };
@@ -427,6 +424,7 @@ impl Offer {
             self_signed: &kept.self_signed,
             limiters: &kept.limiters,
             budget: &kept.budget,
+            before,
             log,
             figures: &kept.figures,
         };

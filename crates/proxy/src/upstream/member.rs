@@ -31,13 +31,8 @@ use crate::{
 /// A server.
 #[derive(Debug)]
 pub(super) struct Member {
-    label: Arc<str>,
+    settings: Settings,
     address: Address,
-    connect_timeout: Duration,
-    silence: Duration,
-    idle_timeout: Duration,
-    idle_most: usize,
-    rest: Duration,
     /// What times are counted from.
     began: Instant,
     /// Until when it is passed over, in milliseconds from `began`; 0 if it is not.
@@ -46,6 +41,18 @@ pub(super) struct Member {
     failures: AtomicU32,
     active: AtomicUsize,
     idle: Mutex<Idle>,
+}
+
+/// What the configuration says of a member. Members that have the same are the same, in whichever configuration.
+#[derive(Debug, PartialEq, Eq)]
+struct Settings {
+    /// The address as it is written.
+    label: Arc<str>,
+    connect_timeout: Duration,
+    silence: Duration,
+    idle_timeout: Duration,
+    idle_most: usize,
+    rest: Duration,
 }
 
 #[derive(Debug)]
@@ -94,19 +101,26 @@ const FAILURES: u32 = 3;
 impl Member {
     pub(super) fn new(member: &site::Member, upstream: &site::Upstream) -> Self {
         Self {
-            label: member.to_string().into(),
+            settings: Settings {
+                label: member.to_string().into(),
+                connect_timeout: upstream.connect_timeout,
+                silence: upstream.read_timeout,
+                idle_timeout: upstream.idle_timeout,
+                idle_most: usize::try_from(upstream.idle_connections).unwrap_or(usize::MAX),
+                rest: upstream.retry_after,
+            },
             address: Address::new(member),
-            connect_timeout: upstream.connect_timeout,
-            silence: upstream.read_timeout,
-            idle_timeout: upstream.idle_timeout,
-            idle_most: usize::try_from(upstream.idle_connections).unwrap_or(usize::MAX),
-            rest: upstream.retry_after,
             began: Instant::now(),
             rests_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             idle: Mutex::default(),
         }
+    }
+
+    /// Whether the configuration says the same of both.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.settings == other.settings
     }
 
     /// How many requests it has.
@@ -140,16 +154,16 @@ impl Member {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             if self.rests_until.swap(0, Ordering::Relaxed) != 0 {
-                tracing::info!("{} answers again", self.label);
+                tracing::info!("{} answers again", self.settings.label);
             }
         }
     }
 
     fn rest(&self) {
-        let rest = u64::try_from(self.rest.as_millis()).unwrap_or(u64::MAX);
+        let rest = u64::try_from(self.settings.rest.as_millis()).unwrap_or(u64::MAX);
         let until = self.now().saturating_add(rest).max(1);
         if self.rests_until.swap(until, Ordering::Relaxed) == 0 {
-            tracing::warn!("{} fails; others are asked first", self.label);
+            tracing::warn!("{} fails; others are asked first", self.settings.label);
         }
     }
 
@@ -170,7 +184,7 @@ impl Member {
     /// Keeps a connection for the next request.
     fn keep(self: &Arc<Self>, connection: Connection) {
         let mut idle = self.lock();
-        if idle.connections.len() >= self.idle_most {
+        if idle.connections.len() >= self.settings.idle_most {
             return;
         }
         let looks = LOOKS;
@@ -188,7 +202,7 @@ impl Member {
 /// Closes connections that nobody has needed for long enough, without a look at the clock for each that is used.
 async fn sweep(member: Arc<Member>) {
     loop {
-        sleep(member.idle_timeout / LOOKS).await;
+        sleep(member.settings.idle_timeout / LOOKS).await;
         let mut idle = member.lock();
         let grown_old = |resting: &mut Resting| {
             resting.looks = resting.looks.saturating_sub(1);
@@ -307,10 +321,10 @@ impl Lease {
         if self.connection.is_some() {
             return Ok(true);
         }
-        let connected = timeout(self.member.connect_timeout, self.member.address.connect()).await;
+        let patience = self.member.settings.connect_timeout;
+        let connected = timeout(patience, self.member.address.connect()).await;
         let socket = connected.unwrap_or_else(|_| {
-            let waited = self.member.connect_timeout;
-            let late = format!("no connection in {waited:?}");
+            let late = format!("no connection in {patience:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, late))
         })?;
         self.connection = Some(Connection {
@@ -328,7 +342,7 @@ impl Lease {
 
     /// What the member is called in logs.
     pub(super) fn label(&self) -> Arc<str> {
-        Arc::clone(&self.member.label)
+        Arc::clone(&self.member.settings.label)
     }
 
     /// The member has answered, and keeps the connection or does not.
@@ -356,7 +370,7 @@ impl Origin for Lease {
     }
 
     fn silence(&self) -> Option<Duration> {
-        Some(self.member.silence)
+        Some(self.member.settings.silence)
     }
 
     fn late(&self, waited: Duration) -> Failure {

@@ -85,28 +85,61 @@ pub(crate) struct Upstream {
     members: Vec<Arc<Member>>,
     /// Where the next search for a member begins, so that those that have equally few take turns.
     turn: AtomicUsize,
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    places: Arc<Places>,
     /// Until the response head.
     timeout: Duration,
 }
 
+/// Places for requests (`connections`), and those that wait for one.
+#[derive(Debug)]
+struct Places {
+    most: usize,
+    free: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            free: Arc::new(Semaphore::new(most)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+}
+
 impl Upstream {
-    /// As the configuration has it. Nothing is connected before it is needed.
-    pub(crate) fn new(upstream: &site::Upstream) -> Arc<Self> {
-        let places = usize::try_from(upstream.connections).unwrap_or(usize::MAX);
-        let members = upstream.members.iter();
+    /// As the configuration has it. Nothing is connected before it is needed. What is the same as `before`, in the configuration
+    /// that is being served, goes on: a member with its idle connections and what is known of its health, and the places, so that
+    /// requests of both configurations together are no more than `connections`.
+    pub(crate) fn new(upstream: &site::Upstream, before: Option<&Self>) -> Arc<Self> {
+        let most = usize::try_from(upstream.connections).unwrap_or(usize::MAX);
+        let most = most.min(Semaphore::MAX_PERMITS);
+        let member = |member: &site::Member| {
+            let made = Member::new(member, upstream);
+            let known = before.map_or(&[][..], |before| &before.members);
+            let same = known.iter().find(|known| known.is_same(&made));
+            same.map_or_else(|| Arc::new(made), Arc::clone)
+        };
+        let places = before.map(|before| &before.places);
+        let places = places.filter(|places| places.most == most);
         Arc::new(Self {
             name: upstream.name.as_str().into(),
             label: format!("upstream {}", upstream.name).into(),
-            members: members
-                .map(|member| Arc::new(Member::new(&member.value, upstream)))
+            members: upstream
+                .members
+                .iter()
+                .map(|it| member(&it.value))
                 .collect(),
             turn: AtomicUsize::new(0),
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-            waiting: AtomicUsize::new(0),
+            places: places.map_or_else(|| Arc::new(Places::new(most)), Arc::clone),
             timeout: upstream.timeout,
         })
+    }
+
+    /// The name in the configuration.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A place among `connections`, at once or in order of arrival.
@@ -115,7 +148,7 @@ impl Upstream {
         route: &UpstreamRoute,
         journal: &mut Journal,
     ) -> Result<OwnedSemaphorePermit, Failure> {
-        let places = Arc::clone(&self.places);
+        let places = Arc::clone(&self.places.free);
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             return Ok(place);
         }
@@ -123,10 +156,11 @@ impl Upstream {
             upstream: Arc::clone(&self.name),
             waited,
         };
-        if self.waiting.load(Ordering::Relaxed) >= route.queue_length {
+        let waiting = &self.places.waiting;
+        if waiting.load(Ordering::Relaxed) >= route.queue_length {
             return Err(full(Duration::ZERO));
         }
-        let _waits = Waits::new(&self.waiting);
+        let _waits = Waits::new(waiting);
         journal.queue();
         let place = tokio::time::timeout(route.queue_timeout, places.acquire_owned()).await;
         journal.dequeue();
