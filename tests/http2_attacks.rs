@@ -123,6 +123,37 @@ fn ping_flood() {
     });
 }
 
+/// What some honest clients need more of is the operator's to say, and so is less.
+#[test]
+fn allowances_are_what_the_configuration_says() {
+    let more = stack("h2_pings = 1000000");
+    let mut client = Frames::tls(more.https());
+    for _ in 0..1000 {
+        client.send(PING, 0, 0, &[7; 8]);
+        client.next_of(&[PING]).expect("it is answered");
+    }
+    let less = stack("h2_resets = 3");
+    attack(&less, "rapid-reset", b"", 10, |number| {
+        let stream = 2 * number + 1;
+        [ask(stream), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    });
+    less.until_logged("rapid-reset: more than 3 in 10 s (limits.h2_resets)");
+    attack(
+        &stack("h2_empty_data = 0"),
+        "empty-data",
+        &post(1),
+        1,
+        |_| frame(DATA, 0, 1, b""),
+    );
+    attack(
+        &stack("h2_window_updates = 10"),
+        "window-flood",
+        b"",
+        20,
+        |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+    );
+}
+
 /// CVE-2019-9515.
 #[test]
 fn settings_flood() {

@@ -99,6 +99,15 @@ pub(crate) const QUEUE_TARGET: Figure<Duration> = Figure {
 };
 // The least that RFC 9113 §6.5.2 recommends.
 pub(crate) const H2_STREAMS: Figure<u64> = figure("h2_streams", 100, 1, 10_000);
+// A page that is left cancels what it was loading, which is 100 streams at most; twice in ten seconds is much.
+pub(crate) const H2_RESETS: Figure<u64> = figure("h2_resets", 200, 0, 1_000_000_000);
+// Browsers send one in half a minute, if any. gRPC's clients may ask at each message how far away we are.
+pub(crate) const H2_PINGS: Figure<u64> = figure("h2_pings", 100, 0, 1_000_000_000);
+// Nobody has a use for them but to end a stream, which is not counted. Small messages are counted by 32.
+pub(crate) const H2_EMPTY_DATA: Figure<u64> = figure("h2_empty_data", 200, 0, 1_000_000_000);
+// Clients open a window by halves; the worst honest ones by each frame that they have read, which the content pays for.
+pub(crate) const H2_WINDOW_UPDATES: Figure<u64> =
+    figure("h2_window_updates", 2000, 0, 1_000_000_000);
 // Some 200 MiB if all of them are at work with TLS.
 pub(crate) const CONNECTIONS: Figure<u64> = figure("connections", 16_384, 1, 1_000_000);
 // 0, no limit: a company or a mobile network may stand behind one address.
@@ -292,6 +301,10 @@ impl Default for Limits {
             queue_per_client: QUEUE_PER_CLIENT.default,
             queue_target: QUEUE_TARGET.default,
             h2_streams: H2_STREAMS.default,
+            h2_resets: H2_RESETS.default,
+            h2_pings: H2_PINGS.default,
+            h2_empty_data: H2_EMPTY_DATA.default,
+            h2_window_updates: H2_WINDOW_UPDATES.default,
             connections: CONNECTIONS.default,
             connections_per_client: CONNECTIONS_PER_CLIENT.default,
             limit_clients: LIMIT_CLIENTS.default,

@@ -285,6 +285,14 @@ pub struct Limits {
     pub queue_target: Duration,
     /// Most streams at once of an HTTP/2 connection.
     pub h2_streams: u64,
+    /// Most streams that an HTTP/2 client may cancel in ten seconds (GOAWAY, `ENHANCE_YOUR_CALM`).
+    pub h2_resets: u64,
+    /// Most PING frames of an HTTP/2 client in ten seconds (the same).
+    pub h2_pings: u64,
+    /// Most DATA frames of an HTTP/2 client in ten seconds that hold nothing and end nothing (the same).
+    pub h2_empty_data: u64,
+    /// Most WINDOW_UPDATE frames of an HTTP/2 client in ten seconds, besides one for each KiB that it was sent (the same).
+    pub h2_window_updates: u64,
     /// Most connections at once; further ones wait in the backlog.
     pub connections: u64,
     /// Most connections of one client at once (close); 0: any number.

@@ -31,10 +31,15 @@ use crate::{
 /// How much of a file is made sure of in the page cache before the kernel sends it.
 const FILE_WINDOW: u64 = 1024 * 1024;
 
+/// Nearly every response's head, so that it is put together without growing.
+const HEAD: usize = 512;
+
 /// Content up to this size is copied behind its head, so that both leave in one plain write.
 const COPIED: usize = 16 * 1024;
 
 /// Serves a connection to its end. `begun` has been read of it.
+///
+/// What a request needs is allocated with it: a connection rests for most of its life, and would hold room for the largest.
 pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: BytesMut) {
     let born = Instant::now();
     let mut idle = server.plan().limits.head_timeout;
@@ -42,11 +47,11 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
     wire.buffer = begun;
     let mut served = 0;
     let end = loop {
-        let plan = server.plan();
-        let limits = &plan.limits;
-        let next = wire
-            .next_head(&plan.head_limits, idle, limits.head_timeout)
-            .await;
+        let (head, patience) = {
+            let plan = server.plan();
+            (plan.head_limits, plan.limits.head_timeout)
+        };
+        let next = wire.next_head(&head, idle, patience).await;
         // What is served when it comes, and not when the last one had been answered: that may be a minute ago.
         let plan = server.plan();
         let limits = &plan.limits;
@@ -57,19 +62,20 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
         let end = match next {
             Next::Closed => End::Clean,
             Next::Head(head) => {
-                Turn {
+                let turn = Turn {
                     plan: &plan,
                     peer: &peer,
                     wire: &mut wire,
                     last,
-                }
-                .take(head)
-                .await
+                };
+                Box::pin(turn.take(head)).await
             }
-            Next::Refused(refusal) => refuse(&mut wire, &plan, &peer, refusal.into()).await,
+            Next::Refused(refusal) => {
+                Box::pin(refuse(&mut wire, &plan, &peer, refusal.into())).await
+            }
             Next::Late => {
                 let late = Failure::HeadTimeout(limits.head_timeout);
-                refuse(&mut wire, &plan, &peer, late).await
+                Box::pin(refuse(&mut wire, &plan, &peer, late)).await
             }
         };
         if end != End::KeepAlive {
@@ -292,7 +298,7 @@ impl<S: Stream> Upload for Incoming<'_, S> {
                     if std::mem::take(&mut self.waits) {
                         self.wire.go_on().await.map_err(Failure::from)?;
                     }
-                    if !matches!(self.wire.fill().await, Ok(1..)) {
+                    if !self.wire.fill().await {
                         return Err(Failure::ClientLeft);
                     }
                 }
@@ -473,6 +479,7 @@ impl<S: Stream> Sending<'_, S> {
         use std::io::Write;
         let out = &mut self.wire.out;
         out.clear();
+        out.reserve(HEAD);
         let (status, reason) = (response.status, status::reason(response.status));
         write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a Vec takes every write");
         response.fields.write_to(out);

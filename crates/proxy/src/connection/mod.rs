@@ -6,7 +6,7 @@ mod handshake;
 mod preface;
 mod wire;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
 pub(crate) use h2::attacks as http2_attacks;
 
@@ -20,6 +20,14 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{control::Listener, door::Permit, request::Peer, server::Server};
+
+/// What is read at once: what one TLS record holds.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where connections read to. They keep what has come of a request and no room for more: one at rest holds nothing.
+    static INPUT: RefCell<Box<[u8; READ]>> = RefCell::new(Box::new([0; READ]));
+}
 
 /// What was accepted.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     ops::Range,
     pin::Pin,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,15 +17,12 @@ use message::{
 };
 use rustix::net::SendFlags;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncWriteExt, Interest, ReadBuf},
     time::Instant,
 };
 
-use super::Stream;
+use super::{INPUT, Stream};
 use crate::{failure::Failure, server::Stopping, timer::Timer};
-
-/// What is read at once: nearly every request whole.
-const READ: usize = 8 * 1024;
 
 /// How much a client may send ahead while its request is being answered (pipelining); past it we stop reading.
 const AHEAD: usize = 16 * 1024;
@@ -132,7 +129,7 @@ impl<S: Stream> Wire<S> {
                 match finder.find(&self.buffer, limits) {
                     Ok(Some(length)) => {
                         self.fresh = false;
-                        return Next::Head(self.buffer.split_to(length).freeze());
+                        return Next::Head(self.take(length));
                     }
                     Ok(None) => {}
                     Err(refusal) => return Next::Refused(refusal),
@@ -154,27 +151,34 @@ impl<S: Stream> Wire<S> {
         }
     }
 
+    /// The beginning of the buffer. Nearly always it is all that was read, and then nothing is left allocated.
+    fn take(&mut self, length: usize) -> Bytes {
+        if length == self.buffer.len() {
+            return std::mem::take(&mut self.buffer).freeze();
+        }
+        self.buffer.split_to(length).freeze()
+    }
+
     async fn read_until(&mut self, deadline: &mut Deadline, stoppable: bool) -> Read {
         if stoppable && self.stopped {
             return Read::Stopped;
         }
-        self.buffer.reserve(READ);
         let Self {
             stream,
             buffer,
+            out,
             timer,
             stop,
             stopped,
             ..
         } = self;
-        let mut read = std::pin::pin!(stream.read_buf(buffer));
         poll_fn(|cx| {
-            if let Poll::Ready(read) = read.as_mut().poll(cx) {
-                return Poll::Ready(if matches!(read, Ok(1..)) {
-                    Read::More
-                } else {
-                    Read::Ended
-                });
+            if let Poll::Ready(more) = poll_piece(stream, buffer, cx) {
+                return Poll::Ready(if more { Read::More } else { Read::Ended });
+            }
+            if stoppable {
+                // A connection at rest holds no memory for what it may send.
+                *out = Vec::new();
             }
             if stoppable && Pin::new(&mut *stop).poll(cx).is_ready() {
                 *stopped = true;
@@ -185,10 +189,10 @@ impl<S: Stream> Wire<S> {
         .await
     }
 
-    /// Reads more content; 0 is the end. Whoever awaits this bounds it.
-    pub(super) async fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(READ);
-        self.stream.read_buf(&mut self.buffer).await
+    /// Reads more content; `false` is the end. Whoever awaits this bounds it.
+    pub(super) async fn fill(&mut self) -> bool {
+        let Self { stream, buffer, .. } = self;
+        poll_fn(|cx| poll_piece(stream, buffer, cx)).await
     }
 
     /// Tells a client that waits to send its content.
@@ -201,7 +205,7 @@ impl<S: Stream> Wire<S> {
     /// Resolves when the client has gone away; what it sends meanwhile is kept for later.
     pub(super) async fn left(&mut self) {
         while self.buffer.len() < AHEAD {
-            if !matches!(self.fill().await, Ok(1..)) {
+            if !self.fill().await {
                 return;
             }
         }
@@ -339,6 +343,26 @@ impl<S: Stream> Wire<S> {
             }
         }
     }
+}
+
+/// Reads what there is and adds it to `buffer`, which has no room for more than that; `false` is the end.
+fn poll_piece(stream: &mut impl Stream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<bool> {
+    INPUT.with_borrow_mut(|input| {
+        let mut input = ReadBuf::new(&mut input[..]);
+        let Poll::Ready(read) = Pin::new(stream).poll_read(cx, &mut input) else {
+            return Poll::Pending;
+        };
+        let piece = input.filled();
+        if read.is_err() || piece.is_empty() {
+            return Poll::Ready(false);
+        }
+        if buffer.is_empty() {
+            *buffer = BytesMut::from(piece);
+        } else {
+            buffer.extend_from_slice(piece);
+        }
+        Poll::Ready(true)
+    })
 }
 
 /// A client that waits for 100 (Continue) takes it; the bound is for one that has gone.

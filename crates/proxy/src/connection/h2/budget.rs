@@ -3,7 +3,8 @@
 //!
 //! Every kind has an allowance over [`SPAN`]; an honest client uses a fraction of it. One that uses it up is told so
 //! (`ENHANCE_YOUR_CALM`), closed, counted and named in the log. The clock is read only when an allowance is used up, so
-//! that the usual frame costs one addition.
+//! that the usual frame costs one addition. What some honest client may have a use for is a key of `[limits]`; the rest is
+//! decided here, since whoever needed more of it would be broken.
 
 use std::{
     fmt,
@@ -13,6 +14,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use config::site::Limits;
 
 /// The time over which allowances hold.
 const SPAN: Duration = Duration::from_secs(10);
@@ -68,32 +71,57 @@ impl Attack {
     }
 
     /// How many in [`SPAN`] are borne. Browsers stay below a tenth of each.
-    pub(super) fn allowance(self) -> u32 {
+    fn allowance(self, limits: &Limits) -> u64 {
         match self {
-            // A page that is left cancels what it was loading, which is 100 streams at most; twice in ten seconds is much.
-            Self::RapidReset => 200,
+            Self::RapidReset => limits.h2_resets,
             // No honest client makes errors; a bug of one should not cost all that it loads.
             Self::MadeYouReset => 100,
-            Self::PingFlood => 100,
+            Self::PingFlood => limits.h2_pings,
+            // Clients send one when they connect, and hardly ever another.
             Self::SettingsFlood => 50,
-            // Counted for each block: 16 frames of 16 KiB hold more than any head that is accepted.
-            Self::ContinuationFlood => 16,
-            Self::EmptyData => 200,
+            Self::ContinuationFlood => CONTINUATIONS.into(),
+            Self::EmptyData => limits.h2_empty_data,
             // Besides one for each KiB that was sent: clients that tell each frame they read have many times as many.
-            Self::WindowFlood => 2000,
+            Self::WindowFlood => limits.h2_window_updates,
+            // Some browsers send a dozen priorities with each page.
             Self::UselessFrames => 1000,
+        }
+    }
+
+    /// The key that sets the allowance.
+    fn key(self) -> Option<&'static str> {
+        match self {
+            Self::RapidReset => Some("h2_resets"),
+            Self::PingFlood => Some("h2_pings"),
+            Self::EmptyData => Some("h2_empty_data"),
+            Self::WindowFlood => Some("h2_window_updates"),
+            Self::MadeYouReset
+            | Self::SettingsFlood
+            | Self::ContinuationFlood
+            | Self::UselessFrames => None,
         }
     }
 }
 
-impl fmt::Display for Attack {
+/// Frames of one field block: so many of 16 KiB hold more than any head that is accepted.
+pub(super) const CONTINUATIONS: u32 = 16;
+
+/// An attack, and what it went past, for the log.
+struct Described<'l>(Attack, &'l Limits);
+
+impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, most) = (self.name(), self.allowance());
-        match self {
-            Self::ContinuationFlood => {
-                write!(f, "{name}: a field block of more than {most} frames")
+        let Self(attack, limits) = self;
+        let (name, most) = (attack.name(), attack.allowance(limits));
+        match attack {
+            Attack::ContinuationFlood => {
+                write!(f, "{name}: a field block of more than {most} frames")?;
             }
-            _ => write!(f, "{name}: more than {most} in {} s", SPAN.as_secs()),
+            _ => write!(f, "{name}: more than {most} in {} s", SPAN.as_secs())?,
+        }
+        match attack.key() {
+            Some(key) => write!(f, " (limits.{key})"),
+            None => Ok(()),
         }
     }
 }
@@ -101,13 +129,16 @@ impl fmt::Display for Attack {
 /// What one connection has used of its allowances.
 #[derive(Debug)]
 pub(super) struct Budget {
+    allowed: [u32; KINDS],
     used: [u32; KINDS],
     since: Instant,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let allowed = |attack: Attack| attack.allowance(limits).try_into().unwrap_or(u32::MAX);
         Self {
+            allowed: Attack::ALL.map(allowed),
             used: [0; KINDS],
             since: Instant::now(),
         }
@@ -116,8 +147,8 @@ impl Budget {
     /// One more of these.
     pub(super) fn spend(&mut self, on: Attack) -> Result<(), Attack> {
         let used = &mut self.used[on as usize];
-        *used += 1;
-        if *used <= on.allowance() {
+        *used = used.saturating_add(1);
+        if *used <= self.allowed[on as usize] {
             return Ok(());
         }
         let now = Instant::now();
@@ -151,7 +182,7 @@ pub(crate) fn attacks() -> impl Iterator<Item = (&'static str, u64)> {
 }
 
 /// Counts it and says so in the log; a flood of them is one line a second.
-pub(super) fn report(attack: Attack, peer: &dyn fmt::Display) {
+pub(super) fn report(attack: Attack, limits: &Limits, peer: &dyn fmt::Display) {
     static LAST: Mutex<(Option<Instant>, u64)> = Mutex::new((None, 0));
     COUNTS[attack as usize].fetch_add(1, Ordering::Relaxed);
     let now = Instant::now();
@@ -168,6 +199,7 @@ pub(super) fn report(attack: Attack, peer: &dyn fmt::Display) {
             }
         }
     };
+    let attack = Described(attack, limits);
     match silent {
         0 => tracing::warn!("HTTP/2 connection of {peer} closed, {attack}"),
         others => tracing::warn!(
@@ -182,9 +214,14 @@ mod tests {
 
     #[test]
     fn an_allowance_is_used_up_and_given_anew() {
+        let limits = Limits {
+            h2_resets: 3,
+            h2_pings: 0,
+            ..Limits::default()
+        };
         for attack in Attack::ALL {
-            let mut budget = Budget::new();
-            for _ in 0..attack.allowance() {
+            let mut budget = Budget::new(&limits);
+            for _ in 0..attack.allowance(&limits) {
                 assert_eq!(budget.spend(attack), Ok(()));
             }
             assert_eq!(budget.spend(attack), Err(attack));
@@ -194,8 +231,22 @@ mod tests {
     }
 
     #[test]
+    fn the_log_names_the_key() {
+        let limits = Limits::default();
+        let said = |attack| Described(attack, &limits).to_string();
+        assert_eq!(
+            said(Attack::PingFlood),
+            "ping-flood: more than 100 in 10 s (limits.h2_pings)"
+        );
+        assert_eq!(
+            said(Attack::SettingsFlood),
+            "settings-flood: more than 50 in 10 s"
+        );
+    }
+
+    #[test]
     fn what_is_sent_pays_for_windows() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(&Limits::default());
         for _ in 0..100_000 {
             budget.sent(16 * 1024);
             assert_eq!(budget.spend(Attack::WindowFlood), Ok(()));

@@ -10,7 +10,6 @@ mod stream;
 mod tasks;
 
 use std::{
-    cell::RefCell,
     fmt,
     future::poll_fn,
     io,
@@ -29,19 +28,17 @@ use tokio::{
 pub(crate) use budget::attacks;
 
 use self::{
+    budget::Budget,
     session::{Fatal, Leaving, Session},
     stream::Handle,
     tasks::Tasks,
 };
-use super::Stream;
+use super::{INPUT, Stream};
 use crate::{
     request::Peer,
     server::{Server, Stopping},
     timer::Timer,
 };
-
-/// What is read at once: what one TLS record holds.
-const READ: usize = 16 * 1024;
 
 /// How long a client may take to say that it has seen our farewell, and for everything else about an end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -49,11 +46,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How much a client that was refused is listened to, so that it reads why: a close with unread input is a reset, which can
 /// overtake what was sent (RFC 9112 §9.6).
 const LINGER: usize = 256 * 1024;
-
-thread_local! {
-    /// Where input is read to. A connection keeps only what is the beginning of a frame, so one at rest keeps nothing.
-    static INPUT: RefCell<Box<[u8; READ]>> = RefCell::new(Box::new([0; READ]));
-}
 
 /// Serves a connection to its end. `begun` has been read of it.
 pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: Vec<u8>) {
@@ -70,7 +62,7 @@ struct Connection<S> {
     tasks: Tasks,
     peer: Arc<Peer>,
     server: Arc<Server>,
-    /// The beginning of a frame.
+    /// The beginning of a frame; what was read with it has been used.
     input: Vec<u8>,
     /// How much of `Session::out` has been written.
     written: usize,
@@ -114,9 +106,10 @@ impl<S: Stream> Connection<S> {
         let limits = plan.limits.clone();
         let streams = usize::try_from(limits.h2_streams).unwrap_or(usize::MAX);
         let now = Instant::now();
+        let session = Session::new(streams, plan.head_limits, Budget::new(&limits));
         Self {
             stream,
-            session: Arc::new(Mutex::new(Session::new(streams, plan.head_limits))),
+            session: Arc::new(Mutex::new(session)),
             tasks: Tasks::default(),
             peer: Arc::new(peer),
             input: Vec::new(),
@@ -328,7 +321,9 @@ impl<S: Stream> Connection<S> {
     async fn end(mut self, end: End) {
         if let End::Fatal(fatal) = &end {
             match fatal {
-                Fatal::Attack(attack) => budget::report(*attack, &Address(&self.peer)),
+                Fatal::Attack(attack) => {
+                    budget::report(*attack, &self.clock.limits, &Address(&self.peer));
+                }
                 Fatal::Broken(code, why) => {
                     tracing::debug!(
                         "HTTP/2 connection of {}: {code:?}, {why}",

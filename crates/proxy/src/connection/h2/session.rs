@@ -16,7 +16,7 @@ use message::{
     refusal::Refusal,
 };
 
-use super::budget::{Attack, Budget};
+use super::budget::{Attack, Budget, CONTINUATIONS};
 
 /// What a client may send of one request's content before we have read it; larger costs memory, smaller costs round trips.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -191,13 +191,13 @@ enum Found {
 
 impl Session {
     /// A connection on which nothing was read or written. `streams` at once are served.
-    pub(super) fn new(streams: usize, limits: Limits) -> Self {
+    pub(super) fn new(streams: usize, limits: Limits, budget: Budget) -> Self {
         let mut session = Self {
             most_streams: streams,
             limits,
             decoder: Decoder::default(),
             encoder: Encoder::default(),
-            budget: Budget::new(),
+            budget,
             out: Vec::new(),
             opened: VecDeque::new(),
             woken: Vec::new(),
@@ -426,9 +426,7 @@ impl Session {
             return broken("CONTINUATION of nothing");
         };
         block.frames += 1;
-        if block.frames > Attack::ContinuationFlood.allowance()
-            || block.bytes.len() + payload.len() > most
-        {
+        if block.frames > CONTINUATIONS || block.bytes.len() + payload.len() > most {
             return Err(Attack::ContinuationFlood.into());
         }
         block.bytes.extend_from_slice(payload);
