@@ -3,6 +3,8 @@
 //! A new case goes into the list of its group, a new group into [`all`]. A load that is not here yet is a type that
 //! implements [`Load`], a server that is not is a [`Peer`] in a list of `servers`.
 
+mod forward;
+mod rest;
 mod site;
 mod tls;
 mod worker;
@@ -47,20 +49,20 @@ pub(crate) struct Size {
     pub(crate) connections: usize,
 }
 
-/// What our median of a column is to be, as a multiple of a peer's.
+/// What our median of a column is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Promise {
     /// The column.
     pub(crate) column: Column,
-    /// Whose figure.
-    pub(crate) peer: &'static str,
+    /// As a multiple of whose figure; `None`: as it is.
+    pub(crate) peer: Option<&'static str>,
     /// The bound.
-    pub(crate) ratio: Ratio,
+    pub(crate) bound: Bound,
 }
 
-/// A bound of ours over theirs.
+/// A bound of our figure, or of ours over theirs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ratio {
+pub(crate) enum Bound {
     /// Less is better.
     AtMost(f64),
     /// More is better.
@@ -69,8 +71,14 @@ pub(crate) enum Ratio {
 
 /// All of them.
 pub(crate) fn all() -> Vec<&'static Case> {
-    [site::CASES, tls::CASES, worker::CASES]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        site::CASES,
+        forward::CASES,
+        tls::CASES,
+        rest::CASES,
+        worker::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

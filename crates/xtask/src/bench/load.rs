@@ -2,6 +2,7 @@
 
 pub(crate) mod tls;
 pub(crate) mod unix;
+pub(crate) mod visitors;
 pub(crate) mod wrk;
 
 use std::time::Duration;
@@ -13,6 +14,11 @@ use super::{peer::Running, report::Column};
 /// A way of asking. Anything other than the answer that was asked for is an error, which ends the run: a server that fails
 /// is fast.
 pub(crate) trait Load: Sync {
+    /// Whether a server is to be asked for a while before anything is counted.
+    fn warms_up(&self) -> bool {
+        true
+    }
+
     /// Asks for a while.
     fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome>;
 }

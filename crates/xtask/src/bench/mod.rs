@@ -78,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return slow::run(options);
     }
     let cases = chosen(options)?;
+    process::raise_descriptors()?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
     for case in cases {
@@ -186,8 +187,10 @@ fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Option
         case.load
             .run(&running, size.connections, Duration::from_secs(seconds))
     };
-    // Every worker sees some requests before anything is counted.
-    ask(1)?;
+    if case.load.warms_up() {
+        // Every worker sees some requests before anything is counted.
+        ask(1)?;
+    }
     let before = running.cpu()?;
     let outcome = ask(options.seconds)?;
     let after = running.cpu()?;

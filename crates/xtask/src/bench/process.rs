@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// CPU time, by part.
 pub(crate) struct Cpu(BTreeMap<&'static str, Duration>);
@@ -82,6 +83,16 @@ pub(crate) fn memory(members: &[Member]) -> Result<f64> {
         sum += kib.parse::<u64>()?;
     }
     Ok(sum as f64 / 1024.0)
+}
+
+/// Raises the limit of open descriptors as far as it goes, for the load and for the servers, which inherit it.
+pub(crate) fn raise_descriptors() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
 }
 
 /// How many descriptors a process has open.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use super::case::{Promise, Ratio};
+use super::case::{Bound, Promise};
 
 /// What a figure is; the head of its column.
 pub(crate) type Column = &'static str;
@@ -19,6 +19,10 @@ pub(crate) const P50: Column = "p50 ms";
 pub(crate) const P99: Column = "p99 ms";
 /// Proportional set size of all processes after the load.
 pub(crate) const MEMORY: Column = "PSS MiB";
+/// What connections at rest have added to the front's proportional set size.
+pub(crate) const RESTING: Column = "MiB at rest";
+/// The same for one of them.
+pub(crate) const EACH: Column = "KiB each";
 /// From start to the first page.
 pub(crate) const START: Column = "start ms";
 
@@ -103,16 +107,24 @@ impl Table {
 
     /// What came of a promise; `None` if the peer took no part.
     pub(crate) fn judge(&self, promise: &Promise) -> Option<String> {
-        let entry = self.rows.iter().find(|entry| entry.name == promise.peer)?;
-        let ratio = self.spread(entry, promise.column)?.ratio?;
-        let (kept, bound, limit) = match promise.ratio {
-            Ratio::AtMost(limit) => (ratio <= limit, "at most", limit),
-            Ratio::AtLeast(limit) => (ratio >= limit, "at least", limit),
+        let (figure, of) = match promise.peer {
+            Some(peer) => {
+                let entry = self.rows.iter().find(|entry| entry.name == peer)?;
+                let ratio = self.spread(entry, promise.column)?.ratio?;
+                (ratio, format!(" × {peer}"))
+            }
+            None => {
+                let ours = self.spread(self.rows.first()?, promise.column)?;
+                (ours.median, String::new())
+            }
+        };
+        let (kept, bound, limit) = match promise.bound {
+            Bound::AtMost(limit) => (figure <= limit, "at most", limit),
+            Bound::AtLeast(limit) => (figure >= limit, "at least", limit),
         };
         Some(format!(
-            "{}: {ratio:.2} × {}, promised {bound} {limit:.2}: {}",
+            "{}: {figure:.2}{of}, promised {bound} {limit:.2}: {}",
             promise.column,
-            promise.peer,
             if kept { "kept" } else { "MISSED" },
         ))
     }
@@ -193,24 +205,43 @@ mod tests {
 
     #[test]
     fn promises_are_judged() {
-        let promise = |ratio, peer| {
+        let judge = |peer, bound| {
             table().judge(&Promise {
                 column: CPU,
                 peer,
-                ratio,
+                bound,
             })
         };
-        for (ratio, verdict) in [
-            (Ratio::AtMost(0.5), "at most 0.50: kept"),
-            (Ratio::AtMost(0.4), "at most 0.40: MISSED"),
-            (Ratio::AtLeast(0.6), "at least 0.60: MISSED"),
+        for (peer, bound, verdict) in [
+            (
+                Some("other"),
+                Bound::AtMost(0.5),
+                "0.50 × other, promised at most 0.50: kept",
+            ),
+            (
+                Some("other"),
+                Bound::AtMost(0.4),
+                "0.50 × other, promised at most 0.40: MISSED",
+            ),
+            (
+                Some("other"),
+                Bound::AtLeast(0.6),
+                "0.50 × other, promised at least 0.60: MISSED",
+            ),
+            (
+                None,
+                Bound::AtMost(11.0),
+                "11.00, promised at most 11.00: kept",
+            ),
+            (
+                None,
+                Bound::AtMost(10.0),
+                "11.00, promised at most 10.00: MISSED",
+            ),
         ] {
-            let judged = promise(ratio, "other").unwrap_or_default();
-            assert_eq!(
-                judged,
-                format!("CPU µs/request: 0.50 × other, promised {verdict}")
-            );
+            let judged = judge(peer, bound).unwrap_or_default();
+            assert_eq!(judged, format!("CPU µs/request: {verdict}"));
         }
-        assert_eq!(promise(Ratio::AtMost(1.0), "absent"), None);
+        assert_eq!(judge(Some("absent"), Bound::AtMost(1.0)), None);
     }
 }

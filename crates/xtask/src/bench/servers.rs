@@ -1,6 +1,7 @@
 //! The servers, ours first: each is started as its own documentation has it for production.
 
 mod bare;
+mod forward;
 mod nginx;
 mod python;
 mod stack;
@@ -32,6 +33,13 @@ pub(crate) const SITES: &[Peer] = &[
     peer("nginx + gunicorn gthread", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_gthread)
     }),
+];
+
+/// Proxies before a server that is no part of what is measured.
+pub(crate) const FORWARDS: &[Peer] = &[
+    peer("stack", &["proxy"], forward::stack),
+    peer("nginx", &["proxy"], forward::nginx),
+    peer("HAProxy", &["proxy"], forward::haproxy),
 ];
 
 /// Files over TLS.

@@ -1,9 +1,9 @@
 //! TLS and HTTP/2 before files of one KiB, against nginx with the same certificate and group: what encryption and the
 //! protocols take, without any Python.
 
-use super::{Case, Promise, Ratio, Size};
+use super::{Bound, Case, Promise, Size};
 use crate::bench::{
-    load::{Load, Request, tls},
+    load::{Load, Request, tls, visitors},
     report::CPU,
     servers,
 };
@@ -25,8 +25,8 @@ const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) 
         limit: None,
         promises: &[Promise {
             column: CPU,
-            peer: "nginx",
-            ratio: Ratio::AtMost(1.0),
+            peer: Some("nginx"),
+            bound: Bound::AtMost(1.0),
         }],
     }
 }
@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
     case(
         "tls-handshake",
         "whole handshakes (ECDSA P-256, X25519), a request on each",
-        &tls::Handshakes(FILE),
+        &visitors::Handshakes(FILE),
     ),
     case(
         "h2-1k",

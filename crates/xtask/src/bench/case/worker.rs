@@ -2,9 +2,8 @@
 //! what Python's side of a request costs, whatever proxy stands before it.
 
 use super::{
-    Case, Promise,
-    Ratio::{self, AtLeast, AtMost},
-    Size,
+    Bound::{self, AtLeast, AtMost},
+    Case, Promise, Size,
 };
 use crate::bench::{
     limit::Limit,
@@ -20,11 +19,11 @@ const SIZE: Size = Size {
     connections: 4,
 };
 
-const fn promise(column: Column, peer: &'static str, ratio: Ratio) -> Promise {
+const fn promise(column: Column, peer: &'static str, bound: Bound) -> Promise {
     Promise {
         column,
-        peer,
-        ratio,
+        peer: Some(peer),
+        bound,
     }
 }
 

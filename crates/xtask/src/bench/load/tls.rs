@@ -1,4 +1,4 @@
-//! Loads over TLS: `wrk`, `h2load`, and `openssl s_time` for handshakes.
+//! Loads over TLS: `wrk` and `h2load`.
 
 use std::{process::Command, time::Duration};
 
@@ -32,14 +32,14 @@ pub(crate) struct H2load {
 
 impl Load for H2load {
     fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
-        let text = output(
-            Command::new("h2load")
-                .args(["-t1", "-c", &connections.to_string()])
-                .args(["-m", &self.streams.to_string()])
-                .args(["-D", &time.as_secs().to_string()])
-                .arg(format!("{}{}", server.tls_url()?, self.request.path)),
-            "nghttp2-client",
-        )?;
+        let output = Command::new("h2load")
+            .args(["-t1", "-c", &connections.to_string()])
+            .args(["-m", &self.streams.to_string()])
+            .args(["-D", &time.as_secs().to_string()])
+            .arg(format!("{}{}", server.tls_url()?, self.request.path))
+            .output()
+            .context("cannot run h2load; it is in the package nghttp2-client")?;
+        let text = String::from_utf8_lossy(&output.stdout);
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("status codes: "));
@@ -53,45 +53,9 @@ impl Load for H2load {
             good > 0 && counts[1..].iter().sum::<u64>() == 0,
             "not all were answered: {text}"
         );
-        Ok(outcome(good, time))
-    }
-}
-
-/// A connection and a handshake for each request, one after the other.
-pub(crate) struct Handshakes(pub(crate) Request);
-
-impl Load for Handshakes {
-    fn run(&self, server: &Running, _: usize, time: Duration) -> Result<Outcome> {
-        let url = server.tls_url()?;
-        let text = output(
-            Command::new("openssl")
-                .args([
-                    "s_time",
-                    "-new",
-                    "-connect",
-                    url.trim_start_matches("https://"),
-                ])
-                .args(["-time", &time.as_secs().to_string(), "-www", self.0.path]),
-            "openssl",
-        )?;
-        let line = text.lines().find(|line| line.contains(" real seconds"));
-        let made = line.and_then(|line| line.split(' ').next()?.parse().ok());
-        let made: u64 = made.with_context(|| format!("openssl said: {text}"))?;
-        ensure!(made > 0, "no handshake came about: {text}");
-        Ok(outcome(made, time))
-    }
-}
-
-fn output(command: &mut Command, package: &str) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}; it is in the package {package}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn outcome(requests: u64, time: Duration) -> Outcome {
-    Outcome {
-        requests,
-        figures: vec![(RATE, requests as f64 / time.as_secs_f64())],
+        Ok(Outcome {
+            requests: good,
+            figures: vec![(RATE, good as f64 / time.as_secs_f64())],
+        })
     }
 }

@@ -38,21 +38,25 @@ fn started(
     })
 }
 
-fn configuration(scene: &Scene<'_>, pass: &str) -> String {
-    // As root nginx gives its workers another user, who may not reach the app's socket.
-    let user = if rustix::process::geteuid().is_root() {
+/// As root nginx gives its workers another user, who may not reach the app's socket.
+pub(super) fn user() -> &'static str {
+    if rustix::process::geteuid().is_root() {
         "user root;\n"
     } else {
         ""
-    };
+    }
+}
+
+fn configuration(scene: &Scene<'_>, pass: &str) -> String {
     format!(
         "{user}daemon off;\nworker_processes auto;\npid {run}/nginx.pid;\nerror_log {run}/error.log;\n\
-         events {{ worker_connections 4096; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
+         events {{ worker_connections 16384; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
          client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;\n\
          scgi_temp_path {run}/s;\nkeepalive_requests 1000000; client_max_body_size 16m;\n\
          upstream app {{ server unix:{run}/app.sock; keepalive 64; keepalive_requests 1000000; }}\n\
          server {{ listen 127.0.0.1:{port}; location / {{ {pass} }}\n\
          location /static/ {{ root {app}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
+        user = user(),
         run = scene.folder.display(),
         port = scene.port,
         app = scene.place.app.display(),
