@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::TcpStream};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Client, Site, Stack, children, client::certificate, command_line, descriptors, is_alive, kill,
+    Client, Site, Stack, children, command_line, descriptors, is_alive, kill, tls::Offer,
 };
 
 /// Does what its path says; `/wait` touches `inside` and returns when there is `go`.
@@ -151,7 +151,7 @@ fn a_new_proxy_shows_the_same_self_signed_certificate() {
         .edit("[app.web]", "https = [\"127.0.0.1:0\"]\n[app.web]")
         .edit("hosts = [\"*\"]", "hosts = [\"*\"]\ntls = \"self-signed\"")
         .start();
-    let shown = || certificate(stack.https());
+    let shown = || Offer::nameless().certificate(stack.https());
     let before = shown();
     let proxy = stack.proxy().expect("it runs");
     kill(proxy, Signal::KILL);

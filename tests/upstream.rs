@@ -1,22 +1,20 @@
 //! Routes to other servers: what they are asked, what becomes of what they answer, and what happens when they do not.
 
 use std::{
-    io::Write,
     net::TcpListener,
     sync::{Arc, Condvar, Mutex},
 };
 
 use crate::harness::{
-    Client, Site, Stack,
+    Site, Stack,
     origin::{Origin, Then},
-    read_some,
 };
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 fn site(upstream: &str, routes: &str) -> Site {
     Site::new(&format!(
-        "[server]\nhttp = [\"127.0.0.1:0\"]\n[limits]\ntunnel_timeout = \"1h\"\n{upstream}\n[[site]]\nroutes = [{routes}]\n"
+        "[server]\nhttp = [\"127.0.0.1:0\"]\n{upstream}\n[[site]]\nroutes = [{routes}]\n"
     ))
 }
 
@@ -564,167 +562,4 @@ fn a_response_that_trickles_passes_as_it_comes() {
         gate.open();
     }
     assert_eq!(client.exactly(5), b"0\r\n\r\n");
-}
-
-/// Answers an upgrade as WebSocket servers do, says hello, and then sends back what it gets in capitals.
-fn upgrading(head: &'static str) -> Origin {
-    Origin::tcp(move |stream, _| {
-        stream.write_all(head.as_bytes()).expect("connected");
-        stream.write_all(b"hello").expect("connected");
-        let mut piece = [0; 64 * 1024];
-        while let Ok(read @ 1..) = read_some(stream, &mut piece) {
-            piece[..read].make_ascii_uppercase();
-            if stream.write_all(&piece[..read]).is_err() {
-                break;
-            }
-        }
-        Then::Closes
-    })
-}
-
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
-
-fn upgrade(client: &mut Client, offered: &str) {
-    client.send(format!(
-        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {offered}\r\nSec-WebSocket-Key: y\r\n\r\n"
-    ));
-}
-
-#[test]
-fn a_websocket_is_a_tunnel_once_the_upstream_says_so() {
-    let origin = upgrading(SWITCHING);
-    let stack = before(&[&origin], "read_timeout = \"50ms\"");
-    let mut client = stack.client();
-    upgrade(&mut client, "WebSocket");
-    // Sent before the answer: it is for the tunnel, if there will be one.
-    client.send("early ");
-    let answer = client.answer_head();
-    assert_eq!(answer.status, 101);
-    assert_eq!(answer.field("upgrade"), Some("websocket"));
-    assert_eq!(answer.field("connection"), Some("Upgrade"));
-    assert_eq!(answer.field("sec-websocket-accept"), Some("x"));
-    assert_eq!(client.exactly(11), b"helloEARLY ");
-    client.send("late");
-    assert_eq!(client.exactly(4), b"LATE");
-    // More than any buffer on the way, while nobody reads.
-    let much = vec![b'm'; 8 * 1024 * 1024];
-    let mut other = stack.client();
-    upgrade(&mut other, "websocket");
-    assert_eq!(other.answer_head().status, 101);
-    assert_eq!(other.exactly(5), b"hello");
-    let echoed = std::thread::scope(|scope| {
-        let mut sending = other.another_hand();
-        let sender = scope.spawn(move || sending.write_all(&much));
-        let echoed = other.exactly(8 * 1024 * 1024);
-        sender.join().unwrap().unwrap();
-        echoed
-    });
-    assert!(echoed.iter().all(|byte| *byte == b'M'));
-    let seen = &origin.seen()[0];
-    assert_eq!(seen.fields("Upgrade"), ["WebSocket"]);
-    assert_eq!(seen.fields("Connection"), ["Upgrade"]);
-    // The end of one side is the end of the other's input, and then of all.
-    client.end();
-    assert!(client.is_closed());
-    let log = stack.until_logged("GET /chat");
-    assert!(log.contains(" 101 "), "{log}");
-}
-
-#[test]
-fn an_upgrade_that_is_declined_is_an_ordinary_answer() {
-    let origin = Origin::saying(
-        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: other\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nno",
-    );
-    let stack = before(&[&origin], "");
-    let mut client = stack.client();
-    for _ in 0..2 {
-        upgrade(&mut client, "websocket");
-        let answer = client.answer(false);
-        assert_eq!((answer.status, answer.text().as_str()), (426, "no"));
-    }
-    assert_eq!(origin.seen()[1].connection, 0);
-}
-
-#[test]
-fn nothing_is_a_tunnel_that_was_not_asked_for() {
-    for (head, offered, status) in [
-        // Chosen is what was not offered.
-        (SWITCHING, "other", 502),
-        (
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n",
-            "websocket",
-            502,
-        ),
-        (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket, other\r\n\r\n",
-            "websocket",
-            502,
-        ),
-        // Requests of its own would pass through it, which nobody has admitted.
-        (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
-            "h2c",
-            502,
-        ),
-        (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: TLS/1.2\r\n\r\n",
-            "TLS/1.2",
-            502,
-        ),
-    ] {
-        let origin = upgrading(head);
-        let stack = before(&[&origin], "");
-        let mut client = stack.client();
-        upgrade(&mut client, offered);
-        assert_eq!(client.answer(false).status, status, "{offered}");
-    }
-    let origin = upgrading(SWITCHING);
-    let stack = before(&[&origin], "");
-    let mut client = stack.client();
-    upgrade(&mut client, "h2c, websocket, HTTP/2.0");
-    assert_eq!(client.answer_head().status, 101);
-    assert_eq!(origin.seen()[0].fields("Upgrade"), ["websocket"]);
-    for request in [
-        // An HTTP/1.0 client knows no 101, HEAD has no content to replace, and content would have to be read first.
-        "GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        "HEAD / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx",
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-    ] {
-        let before = origin.seen().len();
-        let mut client = stack.client();
-        assert_eq!(
-            client
-                .send(request)
-                .answer(request.starts_with("HEAD"))
-                .status,
-            502,
-            "{request:?}"
-        );
-        assert_eq!(
-            origin.seen()[before].fields("Upgrade").len(),
-            0,
-            "{request:?}"
-        );
-    }
-    assert_eq!(
-        stack
-            .client()
-            .send("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n")
-            .answer(false)
-            .status,
-        405
-    );
-}
-
-#[test]
-fn a_tunnel_in_which_nothing_passes_is_closed() {
-    let origin = upgrading(SWITCHING);
-    let routes = format!(r#"{{ path = "/", upstream = {:?} }}"#, origin.url());
-    let stack = site("", &routes).edit("\"1h\"", "\"50ms\"").start();
-    let mut client = stack.client();
-    upgrade(&mut client, "websocket");
-    assert_eq!(client.answer_head().status, 101);
-    assert_eq!(client.exactly(5), b"hello");
-    assert!(client.is_closed());
 }

@@ -7,14 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
 
-use super::{PATIENCE, read_some};
+use super::{PATIENCE, read_some, tls};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -109,7 +104,7 @@ impl Client {
     pub fn tls_behind(address: SocketAddr, name: &str, before: &[u8]) -> Self {
         let mut tcp = connect(address);
         tcp.write_all(before).expect("the server takes it");
-        let config = Arc::new(tls_config(&[b"http/1.1"]));
+        let config = Arc::new(tls::config(&[b"http/1.1"]));
         let name_or_address = ServerName::try_from(name.to_owned()).expect("a valid name");
         let session =
             ClientConnection::new(config, name_or_address).expect("a valid configuration");
@@ -373,82 +368,8 @@ fn patient(tcp: TcpStream) -> TcpStream {
     tcp
 }
 
-/// The certificate that is shown to a client that names no host, as DER.
-pub fn certificate(address: SocketAddr) -> Vec<u8> {
-    let name = ServerName::try_from(address.ip().to_string()).expect("an address");
-    let mut session = ClientConnection::new(Arc::new(tls_config(&[])), name).expect("valid");
-    let mut tcp = connect(address);
-    while session.is_handshaking() {
-        session.complete_io(&mut tcp).expect("a handshake");
-    }
-    let shown = session.peer_certificates().expect("servers show one");
-    shown[0].to_vec()
-}
-
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack
         .windows(needle.len())
         .position(|window| window == needle)
-}
-
-/// A client's TLS, with these protocols offered; any certificate will do.
-pub fn tls_config(protocols: &[&[u8]]) -> ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has suites for them")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    config
-}
-
-/// Trusts every certificate, but checks that the server has its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 use message::hpack::Decoder;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
-use super::{PATIENCE, client::tls_config, read_some};
+use super::{PATIENCE, read_some, tls};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -116,7 +116,7 @@ impl Frames {
     pub fn silent(address: SocketAddr) -> Self {
         let tcp = connect(address);
         let name = ServerName::try_from("localhost").expect("a valid name");
-        let config = Arc::new(tls_config(&[b"h2"]));
+        let config = Arc::new(tls::config(&[b"h2"]));
         let session = ClientConnection::new(config, name).expect("a valid configuration");
         Self::over(StreamOwned::new(session, tcp))
     }

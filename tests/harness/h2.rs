@@ -7,7 +7,7 @@ use h2::{RecvStream, client::SendRequest};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::{Answer, PATIENCE, client::tls_config};
+use super::{Answer, PATIENCE, tls};
 
 /// A connection that speaks HTTP/2, chosen by ALPN.
 pub struct H2 {
@@ -28,7 +28,7 @@ impl H2 {
             let tcp = tokio::net::TcpStream::connect(address)
                 .await
                 .expect("the stack listens");
-            let connector = TlsConnector::from(Arc::new(tls_config(&[b"h2", b"http/1.1"])));
+            let connector = TlsConnector::from(Arc::new(tls::config(&[b"h2", b"http/1.1"])));
             let stream = connector.connect(server, tcp).await.expect("a handshake");
             assert_eq!(
                 stream.get_ref().1.alpn_protocol(),
@@ -78,6 +78,27 @@ impl H2 {
         let request = request.expect("a valid request");
         let exchange = begin(self.send.clone(), request, Bytes::new());
         self.wait(exchange)
+    }
+
+    /// Opens a WebSocket (RFC 8441), sends all of this while it reads, and returns what came.
+    pub fn through_tunnel(&mut self, path: &str, bytes: Vec<u8>) -> Vec<u8> {
+        let request = http::Request::connect(format!("https://{}{path}", self.authority))
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .body(())
+            .expect("a valid request");
+        let send = self.send.clone();
+        let exchange = async {
+            let mut send = send.ready().await.expect("the connection is open");
+            let (response, mut stream) = send.send_request(request, false).expect("offered");
+            let response = response.await.expect("a response");
+            stream
+                .send_data(bytes.into(), true)
+                .expect("it can be sent");
+            finish(response).await
+        };
+        let answer = self.wait(exchange);
+        assert_eq!(answer.status, 200);
+        answer.body
     }
 
     /// Reads the rest.

@@ -259,6 +259,16 @@ impl RequestHead {
     pub fn keep_alive(&self) -> bool {
         keep_alive(self.version, &self.fields)
     }
+
+    /// The protocol of the tunnel that an HTTP/2 request asks for (RFC 8441 §4), which has the form of an upgrade in here
+    /// ([`crate::pseudo`]).
+    #[must_use]
+    pub fn tunnel(&self) -> Option<&[u8]> {
+        match self.version {
+            Version::Http2 => self.fields.get("upgrade"),
+            _ => None,
+        }
+    }
 }
 
 /// The head of a response.

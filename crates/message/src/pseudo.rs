@@ -2,11 +2,14 @@
 //! so that one set of rules judges both.
 //!
 //! What HTTP/1.1 could not carry is refused, not repaired: it is how requests are smuggled past whoever translates.
+//!
+//! A tunnel is asked for by CONNECT with `:protocol` (RFC 8441 §4), which in HTTP/1.1 is GET with `Upgrade` and `Connection`. Those two
+//! no other HTTP/2 request can have, so whoever finds `Upgrade` in one knows what it is.
 
 use bytes::Bytes;
 
 use crate::{
-    field::{Collected, check_http2},
+    field::{Collected, check_http2, is_token},
     head::{Limits, Method, RequestHead, Version},
     refusal::Refusal,
 };
@@ -22,7 +25,9 @@ pub struct Collector {
     path: Option<Bytes>,
     scheme: bool,
     authority: Option<Bytes>,
-    protocol: bool,
+    /// Whether tunnels have been offered to the client.
+    tunnels: bool,
+    protocol: Option<Bytes>,
     /// Host as a field of its own.
     host: Option<Bytes>,
     /// The crumbs that browsers make of their cookies, as one value again (RFC 9113 §8.2.3): an app would read only one.
@@ -38,12 +43,13 @@ impl Collector {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
+            tunnels: false,
             limits,
             method: None,
             path: None,
             scheme: false,
             authority: None,
-            protocol: false,
+            protocol: None,
             host: None,
             cookie: Vec::new(),
             fields: Collected::default(),
@@ -51,6 +57,12 @@ impl Collector {
             count: 0,
             refusal: None,
         }
+    }
+
+    /// Whether the client has been told that it may ask for tunnels (`SETTINGS_ENABLE_CONNECT_PROTOCOL`, RFC 8441 §3).
+    #[must_use]
+    pub fn with_tunnels(self, tunnels: bool) -> Self {
+        Self { tunnels, ..self }
     }
 
     /// The next field of the block. After the first rule that is broken nothing is kept any more.
@@ -85,7 +97,11 @@ impl Collector {
             b"scheme" if matches!(value, b"https" | b"http") => {
                 std::mem::replace(&mut self.scheme, true)
             }
-            b"protocol" => std::mem::replace(&mut self.protocol, true),
+            // RFC 8441 §4: only of a server that has said that it knows it.
+            b"protocol" if self.tunnels && is_token(value) => self
+                .protocol
+                .replace(Bytes::copy_from_slice(value))
+                .is_some(),
             _ => true,
         };
         if twice {
@@ -127,8 +143,13 @@ impl Collector {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
-        let method = self.method.take().ok_or(Refusal::PseudoField)?;
+        let mut method = self.method.take().ok_or(Refusal::PseudoField)?;
         let target = self.target(&method)?;
+        if let Some(protocol) = self.protocol.take() {
+            method = Method::Get;
+            self.fields.push(b"connection", b"upgrade");
+            self.fields.push(b"upgrade", &protocol);
+        }
         let line = method.as_str().len() + target.len() + " HTTP/1.1\r\n ".len();
         if line > self.limits.line {
             return Err(Refusal::LineTooLong);
@@ -156,13 +177,13 @@ impl Collector {
         })
     }
 
-    /// RFC 9113 §8.3.1: `:scheme` and `:path` of every request but CONNECT, which has neither (§8.5).
+    /// RFC 9113 §8.3.1: `:scheme` and `:path` of every request but CONNECT, which has neither (§8.5), unless it names a protocol
+    /// (RFC 8441 §4).
     fn target(&mut self, method: &Method) -> Result<Bytes, Refusal> {
-        // RFC 8441 §4: only of a server that has said that it knows it.
-        if self.protocol {
+        if *method != Method::Connect && self.protocol.is_some() {
             return Err(Refusal::PseudoField);
         }
-        if *method == Method::Connect {
+        if *method == Method::Connect && self.protocol.is_none() {
             return match (&self.authority, &self.path, self.scheme) {
                 (Some(authority), None, false) => Ok(authority.clone()),
                 _ => Err(Refusal::PseudoField),
@@ -173,7 +194,8 @@ impl Collector {
         // An absolute form would name a second authority.
         match &path[..] {
             // `*` is of OPTIONS alone, which whoever admits the request knows.
-            [b'/', ..] | b"*" => Ok(path),
+            b"*" if self.protocol.is_none() => Ok(path),
+            [b'/', ..] => Ok(path),
             _ => Err(Refusal::Target),
         }
     }
@@ -190,7 +212,10 @@ mod tests {
     };
 
     fn collect(lines: &str) -> Result<RequestHead, Refusal> {
-        let mut collector = Collector::new(LIMITS);
+        read(lines, Collector::new(LIMITS))
+    }
+
+    fn read(lines: &str, mut collector: Collector) -> Result<RequestHead, Refusal> {
         for line in lines.split('|').filter(|line| !line.is_empty()) {
             let (name, value) = line.split_once('=').expect("name=value");
             collector.field(name.as_bytes(), value.as_bytes());
@@ -282,5 +307,51 @@ mod tests {
         assert_eq!(head.fields.get("host"), Some(&b"a:1"[..]));
         assert_eq!(head.fields.get("cookie"), Some(&b"a=1; b=2"[..]));
         assert_eq!(head.fields.get("x"), Some(&b"2"[..]));
+    }
+
+    /// RFC 8441 §4.
+    #[test]
+    fn a_tunnel_is_asked_for_as_http1_would_have_it() {
+        let offered = |lines: &str| read(lines, Collector::new(LIMITS).with_tunnels(true));
+        let connect = ":method=CONNECT|:protocol=websocket|:scheme=https|:authority=a";
+        let head = offered(&format!("{connect}|:path=/chat?b|x=1")).expect("a head");
+        assert_eq!(
+            (head.method, &head.target[..]),
+            (Method::Get, &b"/chat?b"[..])
+        );
+        assert_eq!(head.fields.get("upgrade"), Some(&b"websocket"[..]));
+        assert_eq!(head.fields.get("connection"), Some(&b"upgrade"[..]));
+        assert_eq!(head.fields.get("host"), Some(&b"a"[..]));
+        for (lines, expected) in [
+            (connect.to_owned(), Refusal::PseudoField),
+            (format!("{connect}|:path=*"), Refusal::Target),
+            (
+                format!("{connect}|:path=/|:protocol=a"),
+                Refusal::PseudoField,
+            ),
+            (
+                format!("{connect}|:path=/|upgrade=websocket"),
+                Refusal::ConnectionField,
+            ),
+            (
+                ":method=CONNECT|:protocol=websocket|:path=/|:authority=a".to_owned(),
+                Refusal::PseudoField,
+            ),
+            (
+                ":method=CONNECT|:protocol=a b|:scheme=https|:path=/|:authority=a".to_owned(),
+                Refusal::PseudoField,
+            ),
+            (
+                ":method=GET|:protocol=websocket|:scheme=https|:path=/|:authority=a".to_owned(),
+                Refusal::PseudoField,
+            ),
+        ] {
+            assert_eq!(offered(&lines).err(), Some(expected), "{lines:?}");
+        }
+        assert_eq!(
+            collect(&format!("{connect}|:path=/")).err(),
+            Some(Refusal::PseudoField),
+            "nobody has offered it"
+        );
     }
 }

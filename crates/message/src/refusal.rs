@@ -100,6 +100,10 @@ pub enum Refusal {
     /// 101 without a request for it, or with another protocol than those offered (RFC 9110 §7.8).
     #[error("it switched to a protocol that was not offered")]
     UnaskedUpgrade,
+    /// A 101 whose `Sec-WebSocket-Accept` does not answer the key (RFC 6455 §4.1): nobody there speaks WebSocket, or a cache has
+    /// answered.
+    #[error("its Sec-WebSocket-Accept does not answer the key")]
+    WebSocketAccept,
     /// A field that HTTP/2 forbids (RFC 9113 §8.2.2).
     #[error("a connection-specific field was sent over HTTP/2")]
     ConnectionField,
@@ -159,6 +163,7 @@ impl Refusal {
             Self::AboveRoot => "above-root",
             Self::StatusLine => "bad-status-line",
             Self::UnaskedUpgrade => "unasked-upgrade",
+            Self::WebSocketAccept => "bad-websocket-accept",
             Self::ConnectionField => "connection-field",
             Self::PseudoField => "bad-pseudo-field",
             Self::ContentLengthMismatch => "content-length-mismatch",

@@ -12,6 +12,7 @@ use message::{
 
 use crate::{
     failure::Failure,
+    origin::interim::Interims,
     plan::Plan,
     request::{Client, Peer, Request, RequestId},
 };
@@ -57,6 +58,7 @@ pub(crate) fn admit<'head>(
         client,
         id,
         user: None,
+        interims: Interims::default(),
     })
 }
 

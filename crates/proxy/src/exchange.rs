@@ -121,6 +121,10 @@ async fn attempt<'plan>(
         }
     }
     let action = match &route.action {
+        // Only what is behind the files can lead to a tunnel.
+        Action::Files { otherwise, .. } if head.tunnel().is_some() => {
+            otherwise.as_deref().ok_or(Failure::NoTunnel)?
+        }
         Action::Files { folder, .. } if folder.is_internal() => return Err(Failure::NoRoute),
         Action::Files { folder, otherwise } => {
             journal.route = Route::Fixed("files");
@@ -139,6 +143,9 @@ async fn attempt<'plan>(
         }
         action => action,
     };
+    if head.tunnel().is_some() && !matches!(action, Action::Upstream(_)) {
+        return Err(Failure::NoTunnel);
+    }
     match action {
         Action::App(app) => {
             journal.route = Route::Named(app.pool.label.clone());

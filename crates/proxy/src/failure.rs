@@ -80,6 +80,9 @@ pub(crate) enum Failure {
         /// The value of `Allow`.
         allow: &'static str,
     },
+    /// A tunnel over HTTP/2 (RFC 8441) to what is none: any success would tell the client that it has its tunnel.
+    #[error("what was asked for is no WebSocket")]
+    NoTunnel,
     /// An `Expect` other than `100-continue` (RFC 9110 §10.1.1).
     #[error("the expectation is not known")]
     Expectation,
@@ -277,6 +280,7 @@ impl Failure {
             Self::NoRoute | Self::NoFile => 404,
             Self::FileUnreadable(_) => 403,
             Self::Method { .. } | Self::Connect { .. } => 405,
+            Self::NoTunnel => 501,
             Self::Expectation => 417,
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
@@ -318,6 +322,7 @@ impl Failure {
             Self::FileUnreadable(_) => "file-unreadable",
             Self::Method { .. } => "method-not-allowed",
             Self::Connect { .. } => "connect",
+            Self::NoTunnel => "no-tunnel",
             Self::Expectation => "unknown-expectation",
             Self::BodyTooLarge { .. } => "body-too-large",
             Self::BodyTimeout => "body-timeout",
@@ -416,6 +421,7 @@ impl Failure {
             413 => "What was sent is larger than this site accepts.",
             421 => "This server does not answer for the name that was asked for.",
             429 => "There were too many requests from where you are. Please wait a moment.",
+            501 => "This address does not do what was asked for.",
             500 => "The application failed while it worked on this request.",
             502 => "The application stopped in the middle of this request.",
             503 => "The application cannot take this request now. Please try again in a moment.",

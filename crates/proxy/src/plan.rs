@@ -50,6 +50,9 @@ pub(crate) struct Plan {
     pub(crate) adaptive: Vec<String>,
     /// Whether HTTP/2 is spoken in the clear with who begins with it.
     pub(crate) h2c: bool,
+    /// Whether there is anything that a WebSocket could lead to. Clients of HTTP/2 are told before they ask, and otherwise open a
+    /// connection of HTTP/1.1 for each.
+    pub(crate) has_tunnels: bool,
     hosts: Hosts<Arc<Host>>,
     /// All of them: what the next plan has as well goes on there.
     upstreams: Vec<Arc<Upstream>>,
@@ -245,6 +248,7 @@ impl Plan {
             server_header: site.server.server_header,
             tls: Tls::new(site, given.credentials, given.self_signed)?,
             h2c: site.server.h2c,
+            has_tunnels: !site.upstreams.is_empty(),
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),

@@ -13,7 +13,11 @@ use std::{
 use bytes::Bytes;
 use message::{framing::Body, head::RequestHead, target::Target};
 
-use crate::{failure::Failure, tls::Presented};
+use crate::{
+    failure::Failure,
+    origin::interim::{Interim, Interims},
+    tls::Presented,
+};
 
 /// What is known of a connection before any request came on it.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Request<'head> {
     pub(crate) id: RequestId,
     /// Who it has shown to be, where it had to.
     pub(crate) user: Option<String>,
+    /// What its origin says before it answers.
+    pub(crate) interims: Interims,
 }
 
 /// Who asks, once trusted proxies have been believed.
@@ -73,6 +79,12 @@ pub(crate) trait Upload: Send {
 
     /// Resolves when the client has gone away. Cancel-safe.
     fn left(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Sends interim responses, if the client knows such. Not cancel-safe: half of one must be followed by its rest.
+    fn inform(
+        &mut self,
+        interims: Vec<Interim>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Names one request in logs, in `X-Request-ID` and in the application's `environ`.

@@ -70,6 +70,12 @@ pub const ALL: &[Cause] = &[
         "CONNECT: there are no tunnels to other hosts here.",
     ),
     cause(
+        "no-tunnel",
+        "client",
+        501,
+        "A WebSocket over HTTP/2 was asked for where there is none.",
+    ),
+    cause(
         "unknown-expectation",
         "client",
         417,
@@ -440,6 +446,12 @@ pub const ALL: &[Cause] = &[
         "worker",
         502,
         "A response switched protocols, which the request had not asked for.",
+    ),
+    cause(
+        "bad-websocket-accept",
+        "upstream",
+        502,
+        "A response agreed to a WebSocket, but not as an answer to this request.",
     ),
 ];
 

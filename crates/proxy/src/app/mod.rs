@@ -22,6 +22,7 @@ use crate::{
     network::Network,
     origin::{
         Origin,
+        interim::attend,
         relay::{self, Written},
         spool::{self, Spooled, Spooling},
     },
@@ -113,15 +114,12 @@ pub(crate) async fn respond(
     let (body, feed) = spool::receive(upload, &app.settings.spooling, request.id).await?;
     journal.received = body.length();
     let Some(feed) = feed else {
-        return tokio::select! {
-            biased;
-            answer = run(app, request, peer, body, journal) => answer,
-            () = upload.left() => Err(Failure::ClientLeft),
-        };
+        let run = run(app, request, peer, body, journal);
+        return attend(upload, &request.interims, run).await;
     };
     let (answer, received) = {
         let run = run(app, request, peer, body, journal);
-        feed.beside(upload, run).await
+        feed.beside(upload, &request.interims, run).await
     };
     journal.received = received;
     answer

@@ -41,7 +41,7 @@ pub(super) fn write_head(
     if !authority.is_empty() {
         line(out, b"Host", authority);
     }
-    passed_on(out, &request.head.fields);
+    passed_on(out, &request.head.fields, |_| false);
     if let Some(client) = told {
         line(out, b"X-Forwarded-For", client.as_bytes());
     }

@@ -36,7 +36,9 @@ pub(super) async fn run(
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
     let deadline = begun + app.settings.timeout;
-    let (head, unsent) = match answer(slot.connection(), body, written, deadline).await {
+    let interims = &request.interims;
+    let answered = answer(slot.connection(), body, written, deadline, interims).await;
+    let (head, unsent) = match answered {
         Ok(answered) => answered,
         Err(error) => return Err(unanswered(slot, app, request, error).await),
     };
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
     use crate::{
         app::outbound::write_head,
-        origin::relay::begin,
+        origin::{interim::Interims, relay::begin},
         request::{Client, Peer, RequestId},
     };
 
@@ -169,6 +171,7 @@ mod tests {
             },
             id: RequestId::new(),
             user: None,
+            interims: Interims::default(),
         };
         let peer = Peer {
             address: None,

@@ -90,10 +90,14 @@ impl Greeted {
         stream.write_all(greeting.as_bytes()).await?;
         let mut connection = Connection::over(stream);
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let head = connection.wire.head().await.map_err(|error| match error {
-            HeadError::Ended => io::ErrorKind::UnexpectedEof.into(),
-            HeadError::Broken(rule) => invalid(&rule.to_string()),
-        })?;
+        let head = connection
+            .wire
+            .head(None)
+            .await
+            .map_err(|error| match error {
+                HeadError::Ended => io::ErrorKind::UnexpectedEof.into(),
+                HeadError::Broken(rule) => invalid(&rule.to_string()),
+            })?;
         let greeting = head.fields.get(handoff::GREETING).and_then(Greeting::parse);
         let number = greeting.ok_or_else(|| invalid("no greeting"))?.slot;
         Ok(Self { connection, number })

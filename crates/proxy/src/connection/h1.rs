@@ -21,6 +21,7 @@ use crate::{
     files::{FileContent, Segment, truncated},
     framed::Framed,
     journal::Journal,
+    origin::interim::Interim,
     plan::Plan,
     request::{Peer, Upload},
     response::{Content, FieldLines, Pieces, Response},
@@ -250,6 +251,7 @@ struct Incoming<'w, S> {
     wire: &'w mut Wire<S>,
     framing: Body,
     framed: Framed,
+    version: Version,
     /// The client waits to be told to send (RFC 9110 §10.1.1).
     waits: bool,
     complete: bool,
@@ -263,6 +265,7 @@ impl<'w, S: Stream> Incoming<'w, S> {
             wire,
             framing,
             framed: Framed::new(framing),
+            version: head.version,
             waits,
             complete: empty,
         }
@@ -296,7 +299,7 @@ impl<S: Stream> Upload for Incoming<'_, S> {
                 Piece::End => self.complete = true,
                 Piece::NeedMore => {
                     if std::mem::take(&mut self.waits) {
-                        self.wire.go_on().await.map_err(Failure::from)?;
+                        self.wire.interim(100, &FieldLines::default()).await?;
                     }
                     if !self.wire.fill().await {
                         return Err(Failure::ClientLeft);
@@ -309,6 +312,16 @@ impl<S: Stream> Upload for Incoming<'_, S> {
 
     async fn left(&mut self) {
         self.wire.left().await;
+    }
+
+    async fn inform(&mut self, interims: Vec<Interim>) -> Result<(), Failure> {
+        if self.version == Version::Http10 {
+            return Ok(());
+        }
+        for Interim { status, fields } in interims {
+            self.wire.interim(status, &fields).await?;
+        }
+        Ok(())
     }
 }
 

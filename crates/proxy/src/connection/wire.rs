@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use message::{
     head::{Finder, Limits},
     refusal::Refusal,
+    status,
 };
 use rustix::net::SendFlags;
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use super::{INPUT, Stream};
-use crate::{failure::Failure, server::Stopping, timer::Timer};
+use crate::{failure::Failure, response::FieldLines, server::Stopping, timer::Timer};
 
 /// How much a client may send ahead while its request is being answered (pipelining); past it we stop reading.
 const AHEAD: usize = 16 * 1024;
@@ -195,11 +196,13 @@ impl<S: Stream> Wire<S> {
         poll_fn(|cx| poll_piece(stream, buffer, cx)).await
     }
 
-    /// Tells a client that waits to send its content.
-    pub(super) async fn go_on(&mut self) -> Result<(), Lost> {
-        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-        self.write([go_on, b"", b""], GO_ON).await?;
-        self.flush(GO_ON).await
+    /// Sends an interim response (RFC 9110 §15.2), such as 100 to a client that waits to send its content.
+    pub(super) async fn interim(&mut self, status: u16, fields: &FieldLines) -> Result<(), Lost> {
+        let mut head = format!("HTTP/1.1 {status} {}\r\n", status::reason(status)).into_bytes();
+        fields.write_to(&mut head);
+        head.extend_from_slice(b"\r\n");
+        self.write([&head, b"", b""], INTERIM).await?;
+        self.flush(INTERIM).await
     }
 
     /// Resolves when the client has gone away; what it sends meanwhile is kept for later.
@@ -365,8 +368,8 @@ fn poll_piece(stream: &mut impl Stream, buffer: &mut BytesMut, cx: &mut Context<
     })
 }
 
-/// A client that waits for 100 (Continue) takes it; the bound is for one that has gone.
-const GO_ON: Duration = Duration::from_secs(10);
+/// A client that waits takes what tells it something; the bound is for one that has gone.
+const INTERIM: Duration = Duration::from_secs(10);
 
 /// How long a refused client is listened to before the connection is closed, and how long when it sends nothing. Many clients
 /// send all they have before they read the answer, and would find a reset instead; nginx waits as long.

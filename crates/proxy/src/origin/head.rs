@@ -10,12 +10,13 @@ use message::field::{self, Fields};
 use super::spool::Spooled;
 use crate::{request::Request, response::FieldLines};
 
-/// Writes what the client sent, but for what concerns its connection alone and what we write ourselves.
-pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields) {
+/// Writes what the client sent, but for what concerns its connection alone and what we write ourselves, such as what is `ours`
+/// for this origin.
+pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields, ours: impl Fn(&[u8]) -> bool) {
     let listed = fields.contains("connection");
     for (name, value) in fields.iter() {
         let of_this_hop = field::is_hop_by_hop(name) || listed && is_listed(fields, name);
-        if field::is_forwardable(name) && !is_ours(name) && !of_this_hop {
+        if field::is_forwardable(name) && !is_ours(name) && !of_this_hop && !ours(name) {
             line(out, name, value);
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Connection, Origin,
+    interim::Interims,
     spool::Spooled,
     wire::{HeadError, Reader, Socket, Wire, read_head},
 };
@@ -65,12 +66,14 @@ pub(crate) enum Unanswered {
     Spool(io::Error),
 }
 
-/// Writes the rest of the request and waits for the response head. What of the request had not left us by then comes back.
+/// Writes the rest of the request and waits for the response head. What of the request had not left us by then comes back; what
+/// the origin says before its answer goes to `interims`.
 pub(crate) async fn answer(
     connection: &mut Connection,
     body: Spooled,
     Written(written): Written,
     deadline: Instant,
+    interims: &Interims,
 ) -> Result<(ResponseHead, Option<Unsent>), Unanswered> {
     let Connection {
         wire, out, timer, ..
@@ -81,7 +84,7 @@ pub(crate) async fn answer(
         Spooled::Coming { rest, .. } => Some(Rest::Coming(rest)),
     };
     let answered = if written == out.len() && rest.is_none() {
-        let head = timer.bound(deadline, wire.head()).await;
+        let head = timer.bound(deadline, wire.head(Some(interims))).await;
         head.map(|head| head.map(|head| (head, None)).map_err(Unanswered::Head))
     } else {
         let unsent = Unsent {
@@ -91,11 +94,11 @@ pub(crate) async fn answer(
         match unsent.rest {
             Some(Rest::Coming(_)) => {
                 let patience = deadline - Instant::now();
-                Ok(send_and_read(wire, unsent, Some(patience)).await)
+                Ok(send_and_read(wire, unsent, Some(patience), interims).await)
             }
             _ => {
                 timer
-                    .bound(deadline, send_and_read(wire, unsent, None))
+                    .bound(deadline, send_and_read(wire, unsent, None, interims))
                     .await
             }
         }
@@ -113,12 +116,14 @@ async fn send_and_read(
     wire: &mut Wire,
     mut unsent: Unsent,
     patience: Option<Duration>,
+    interims: &Interims,
 ) -> Result<(ResponseHead, Option<Unsent>), Unanswered> {
     let socket = &wire.socket;
     let mut head = std::pin::pin!(read_head(
         Reader::Half(socket),
         &mut wire.buffer,
-        &mut wire.inbox
+        &mut wire.inbox,
+        Some(interims),
     ));
     let head = tokio::select! {
         biased;

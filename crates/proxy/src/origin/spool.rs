@@ -19,6 +19,7 @@ use config::site::Limits;
 use message::framing::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::interim::{Interims, attend};
 use crate::{
     buffer::{
         Holding, Store,
@@ -152,6 +153,7 @@ impl Feed<'_> {
     pub(crate) async fn beside<T>(
         mut self,
         upload: &mut impl Upload,
+        interims: &Interims,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> (Result<T, Failure>, u64) {
         let received = Arc::clone(&self.received);
@@ -174,11 +176,7 @@ impl Feed<'_> {
         let done = match early {
             Ok(Some(done)) => Ok(done),
             Err(failure) => Err(failure),
-            Ok(None) => tokio::select! {
-                biased;
-                done = work => done,
-                () = upload.left() => Err(Failure::ClientLeft),
-            },
+            Ok(None) => attend(upload, interims, work).await,
         };
         (done, received.load(Ordering::Relaxed))
     }
@@ -360,6 +358,7 @@ mod tests {
     use std::{collections::VecDeque, future::pending};
 
     use super::*;
+    use crate::origin::interim::Interim;
 
     struct Pieces {
         framing: Body,
@@ -385,6 +384,10 @@ mod tests {
 
         async fn left(&mut self) {
             pending().await
+        }
+
+        async fn inform(&mut self, _: Vec<Interim>) -> Result<(), Failure> {
+            Ok(())
         }
     }
 
@@ -489,7 +492,7 @@ mod tests {
             // An origin that is not done takes what comes after its answer, one that is takes nothing.
             Ok((seen, (answers_after > 1).then_some(rest)))
         };
-        let (done, received) = feed.beside(&mut upload, work).await;
+        let (done, received) = feed.beside(&mut upload, &Interims::default(), work).await;
         match done {
             Ok((seen, _)) => format!("{seen} seen, {received} came"),
             Err(failure) => format!("{} after {received}", failure.cause()),
@@ -500,12 +503,8 @@ mod tests {
     async fn what_is_not_buffered_is_passed_on_as_it_comes() {
         let five = |count| pieces(Body::Length(50), 2, count, b"12345");
         assert_eq!(streamed(five(10), 50).await, "50 seen, 50 came");
-        // It is done; whether the client hears of that before its next piece is the scheduler's to say.
-        let done = streamed(five(10), 1).await;
-        assert!(
-            matches!(done.as_str(), "5 seen, 5 came" | "5 seen, 10 came"),
-            "{done}"
-        );
+        // It is done, and says so in the same turn: the client's next piece is not waited for.
+        assert_eq!(streamed(five(10), 1).await, "5 seen, 5 came");
         // An answer in the middle waits for the end, up to what the pipe holds, and no longer than for a client that rests.
         assert_eq!(streamed(five(10), 45).await, "45 seen, 50 came");
         assert_eq!(streamed(five(10), 20).await, "20 seen, 35 came");

@@ -23,6 +23,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::interim::Interims;
+
 /// The head of a response: as large as any framework's cookies and policies need, far below what hurts.
 pub(super) const HEAD_LIMITS: Limits = Limits {
     line: 8 * 1024,
@@ -178,10 +180,13 @@ impl Wire {
         }
     }
 
-    /// Reads one final response head; interim ones (RFC 9110 §15.2) are not the answer.
-    pub(crate) async fn head(&mut self) -> Result<ResponseHead, HeadError> {
+    /// Reads one final response head; interim ones (RFC 9110 §15.2) are not the answer, and go to who wants them.
+    pub(crate) async fn head(
+        &mut self,
+        interims: Option<&Interims>,
+    ) -> Result<ResponseHead, HeadError> {
         let reader = Reader::Whole(&mut self.socket);
-        read_head(reader, &mut self.buffer, &mut self.inbox).await
+        read_head(reader, &mut self.buffer, &mut self.inbox, interims).await
     }
 
     /// Reads more; 0 is the end.
@@ -232,6 +237,7 @@ pub(super) async fn read_head(
     mut reader: Reader<'_>,
     buffer: &mut BytesMut,
     inbox: &mut Option<Inbox>,
+    interims: Option<&Interims>,
 ) -> Result<ResponseHead, HeadError> {
     if let Some(inbox) = inbox {
         inbox.descriptor = None;
@@ -243,6 +249,9 @@ pub(super) async fn read_head(
             // Switching protocols (RFC 9110 §15.2.2) is final: nothing of HTTP follows.
             if head.status >= 200 || head.status == 101 {
                 return Ok(head);
+            }
+            if let Some(interims) = interims {
+                interims.push(&head);
             }
             continue;
         }

@@ -9,6 +9,7 @@ mod outbound;
 mod run;
 mod tunnel;
 mod upgrade;
+mod websocket;
 
 use std::{
     sync::{
@@ -27,6 +28,7 @@ use crate::{
     journal::Journal,
     origin::{
         Origin,
+        interim::attend,
         relay::{self, Written},
         spool::{self, Spooled, Spooling},
     },
@@ -209,18 +211,18 @@ pub(crate) async fn respond(
     journal: &mut Journal,
 ) -> Result<Response, Failure> {
     let upgrade = Upgrade::wanted(request, upload.framing());
+    if upgrade.is_none() && request.head.tunnel().is_some() {
+        return Err(Failure::NoTunnel);
+    }
     let (body, feed) = spool::receive(upload, &route.spooling, request.id).await?;
     journal.received = body.length();
     let Some(feed) = feed else {
-        return tokio::select! {
-            biased;
-            response = run(route, request, upgrade, body, journal) => response,
-            () = upload.left() => Err(Failure::ClientLeft),
-        };
+        let run = run(route, request, upgrade, body, journal);
+        return attend(upload, &request.interims, run).await;
     };
     let (response, received) = {
         let run = run(route, request, upgrade, body, journal);
-        feed.beside(upload, run).await
+        feed.beside(upload, &request.interims, run).await
     };
     journal.received = received;
     response

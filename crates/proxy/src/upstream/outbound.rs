@@ -22,7 +22,8 @@ pub(super) fn write_head(
     out.clear();
     request_line(out, request, stripped.unwrap_or(0));
     line(out, b"Host", host(request));
-    passed_on(out, &request.head.fields);
+    let ours = |name: &[u8]| upgrade.is_some_and(|upgrade| upgrade.keeps(name));
+    passed_on(out, &request.head.fields, ours);
     forwarded(out, request, stripped);
     line(out, b"X-Request-ID", request.id.as_str().as_bytes());
     // RFC 9110 §7.6.3: a gateway says that it has passed a request on.

@@ -30,7 +30,9 @@ pub(super) async fn run(
 ) -> Result<Response, Failure> {
     let begun = Instant::now();
     let timeout = route.upstream.timeout;
-    let answered = answer(lease.connection(), body, written, begun + timeout).await;
+    let deadline = begun + timeout;
+    let interims = &request.interims;
+    let answered = answer(lease.connection(), body, written, deadline, interims).await;
     let (head, unsent) = match answered {
         Ok(answered) => answered,
         Err(Unanswered::Late) => return Err(lease.late(timeout)),
@@ -40,11 +42,18 @@ pub(super) async fn run(
     };
     journal.app_time = Some(begun.elapsed());
     lease.answered(head.keep_alive());
-    let (status, fields) = (head.status, passed_back(&head.fields));
+    let (status, mut fields) = (head.status, passed_back(&head.fields));
+    if let Some(upgrade) = &upgrade {
+        fields.retain(|name, _| !upgrade.keeps(name));
+        if upgrade.is_tunnel_or_nothing() && matches!(status, 200..300) {
+            return Err(Failure::NoTunnel);
+        }
+    }
     let content = if status == 101 {
-        let chosen = upgrade.as_ref().and_then(|upgrade| upgrade.chosen(&head));
-        let Some(protocol) = chosen else {
-            return Err(lease.broke(Refusal::UnaskedUpgrade));
+        let upgrade = upgrade.as_ref().ok_or(Refusal::UnaskedUpgrade);
+        let protocol = match upgrade.and_then(|upgrade| upgrade.chosen(&head)) {
+            Ok(protocol) => protocol,
+            Err(rule) => return Err(lease.broke(rule)),
         };
         Content::Tunnel(Box::new(Tunnel::new(lease, protocol)))
     } else {

@@ -3,23 +3,39 @@
 //! Nothing is a tunnel before the origin has said so with 101: bytes that a client sends early, in the hope of one, would
 //! otherwise reach the origin past every rule. `h2c` and `TLS` are never offered: they would carry requests of their own
 //! through the tunnel, which nobody could admit (h2c smuggling).
+//!
+//! A client of HTTP/2 asks for a tunnel in a stream (RFC 8441). Of those only WebSockets are known here: each protocol has a
+//! translation of its own into an upgrade.
 
 use message::{
     field::{self, Fields},
     framing::Body,
     head::{Method, ResponseHead, Version},
+    refusal::Refusal,
 };
 
+use super::websocket::{Key, is_of_handshake};
 use crate::{origin::head::line, request::Request};
 
-/// The protocols that a client offers to go on with, as one list.
+/// The protocols that a client offers to go on with.
 #[derive(Debug)]
-pub(super) struct Upgrade(Vec<u8>);
+pub(super) struct Upgrade {
+    /// As one list.
+    offered: Vec<u8>,
+    /// For a client of HTTP/2, whose handshake is ours.
+    key: Option<Key>,
+}
 
 impl Upgrade {
     /// What the client wants, if that is something that may be.
     pub(super) fn wanted(request: &Request<'_>, framing: Body) -> Option<Self> {
         let (head, fields) = (request.head, &request.head.fields);
+        if let Some(protocol) = head.tunnel() {
+            return protocol.eq_ignore_ascii_case(b"websocket").then(|| Self {
+                offered: protocol.to_vec(),
+                key: Some(Key::new()),
+            });
+        }
         let empty = matches!(framing, Body::None | Body::Length(0));
         if head.version != Version::Http11 || head.method == Method::Head || !empty {
             return None;
@@ -34,21 +50,42 @@ impl Upgrade {
         let said = !offered.is_empty()
             && field::connection_options(fields)
                 .any(|option| option.eq_ignore_ascii_case(b"upgrade"));
-        said.then_some(Self(offered))
+        said.then_some(Self { offered, key: None })
     }
 
-    /// Writes the two fields that ask for it.
+    /// Whether a field of the client's or the origin's is not for the other, since that handshake is ours.
+    pub(super) fn keeps(&self, name: &[u8]) -> bool {
+        self.key.is_some() && is_of_handshake(name)
+    }
+
+    /// Whether a response that means success to its client can be none but a tunnel.
+    pub(super) fn is_tunnel_or_nothing(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Writes the fields that ask for it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         line(out, b"Connection", b"Upgrade");
-        line(out, b"Upgrade", &self.0);
+        line(out, b"Upgrade", &self.offered);
+        if let Some(key) = &self.key {
+            line(out, b"Sec-WebSocket-Key", key.as_bytes());
+        }
     }
 
     /// Which of the offered protocols a 101 chose.
-    pub(super) fn chosen<'head>(&self, head: &'head ResponseHead) -> Option<&'head [u8]> {
-        let chosen = head.fields.get("upgrade")?;
-        field::list(&self.0)
-            .any(|offered| offered.eq_ignore_ascii_case(chosen))
-            .then_some(chosen)
+    ///
+    /// # Errors
+    /// When it is none of them, or no answer to our handshake.
+    pub(super) fn chosen<'head>(&self, head: &'head ResponseHead) -> Result<&'head [u8], Refusal> {
+        let chosen = head.fields.get("upgrade").unwrap_or_default();
+        if !field::list(&self.offered).any(|offered| offered.eq_ignore_ascii_case(chosen)) {
+            return Err(Refusal::UnaskedUpgrade);
+        }
+        let accept = head.fields.get("sec-websocket-accept");
+        match &self.key {
+            Some(key) if !key.is_answered_by(accept) => Err(Refusal::WebSocketAccept),
+            _ => Ok(chosen),
+        }
     }
 }
 

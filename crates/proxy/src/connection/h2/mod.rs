@@ -5,6 +5,7 @@
 //! had to say at once, so that a burst of requests costs one read and one write.
 
 mod budget;
+mod duct;
 mod session;
 mod stream;
 mod tasks;
@@ -106,7 +107,8 @@ impl<S: Stream> Connection<S> {
         let limits = plan.limits.clone();
         let streams = usize::try_from(limits.h2_streams).unwrap_or(usize::MAX);
         let now = Instant::now();
-        let session = Session::new(streams, plan.head_limits, Budget::new(&limits));
+        let budget = Budget::new(&limits);
+        let session = Session::new(streams, plan.head_limits, budget, plan.has_tunnels);
         Self {
             stream,
             session: Arc::new(Mutex::new(session)),

@@ -7,18 +7,23 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use message::{frame::Code, framing::Body, head::RequestHead};
 use tokio::time::timeout;
 
-use super::session::{Gone, Opened, Session, Taken};
+use super::{
+    duct::Duct,
+    session::{Gone, Opened, Session, Taken},
+};
 use crate::{
     exchange,
     failure::Failure,
     journal::Journal,
+    origin::interim::Interim,
     plan::Plan,
     request::{Peer, Upload},
-    response::{Content, Pieces, Response},
+    response::{Content, FieldLines, Pieces, Response},
+    upstream::{Passed, Tunnel},
 };
 
 /// A stream of a session. All of a connection's streams and the connection itself are one task, so nobody ever waits for the
@@ -30,7 +35,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    fn session(&self) -> MutexGuard<'_, Session> {
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().expect("no holder of this lock panics")
     }
 
@@ -65,6 +70,11 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
         }
         Err(refusal) => (None, exchange::refuse(&plan, refusal.into(), &mut journal)),
     };
+    if let Content::Tunnel(tunnel) = response.content {
+        let passed = run_tunnel(tunnel, &response.fields, &handle, &plan).await;
+        journal.received = passed.up;
+        return journal.record(&plan, &peer, head.as_ref(), TUNNELLED, passed.down);
+    }
     let status = response.status;
     let mut sent = 0;
     if !journal.client_left() {
@@ -89,6 +99,32 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
 /// What the log says of a client that left, as nginx has it.
 const LEFT: u16 = 499;
 const MALFORMED: u16 = 400;
+
+/// What 101 is in HTTP/2 (RFC 8441 §4).
+const TUNNELLED: u16 = 200;
+
+/// From the answer that opens a tunnel to its end.
+async fn run_tunnel(
+    tunnel: Box<Tunnel>,
+    fields: &FieldLines,
+    handle: &Handle,
+    plan: &Plan,
+) -> Passed {
+    let opened = handle
+        .session()
+        .send_head(handle.place, TUNNELLED, fields.iter(), false);
+    if opened.is_err() {
+        return Passed::default();
+    }
+    let idle = plan.limits.tunnel_timeout;
+    let passed = tunnel.run(&mut Duct(handle), BytesMut::new(), idle).await;
+    let mut session = handle.session();
+    if session.is_open(handle.place) {
+        // RFC 8441 §5: what a reset is to a connection.
+        session.send_reset(handle.place, Code::Cancel);
+    }
+    passed
+}
 
 /// A request's content on its stream.
 struct Incoming<'s> {
@@ -121,7 +157,7 @@ impl Upload for Incoming<'_> {
                 .send_head(place, 100, std::iter::empty(), false)
                 .map_err(left)?;
         }
-        poll_fn(|_| match self.handle.session().take(place) {
+        poll_fn(|_| match self.handle.session().take(place, usize::MAX) {
             Taken::Content(content) => Poll::Ready(Ok(Some(content))),
             Taken::End => Poll::Ready(Ok(None)),
             Taken::Nothing => Poll::Pending,
@@ -133,6 +169,15 @@ impl Upload for Incoming<'_> {
 
     async fn left(&mut self) {
         self.handle.gone().await;
+    }
+
+    async fn inform(&mut self, interims: Vec<Interim>) -> Result<(), Failure> {
+        let mut session = self.handle.session();
+        interims.iter().try_for_each(|Interim { status, fields }| {
+            session
+                .send_head(self.handle.place, *status, fields.iter(), false)
+                .map_err(left)
+        })
     }
 }
 
@@ -158,7 +203,7 @@ impl Sending<'_> {
             return Ok(());
         }
         match response.content {
-            // Nobody is offered a tunnel over HTTP/2.
+            // A tunnel is not sent, but run.
             Content::None | Content::Head(_) | Content::Tunnel(_) => Ok(()),
             Content::Bytes(bytes) => self.content(bytes, true).await,
             Content::File(mut file) => {
