@@ -2,12 +2,10 @@
 //!
 //! A worker's standard output and error are pipes that the master reads, because lines of several processes that share
 //! one descriptor would mix, and because what a process printed before it was killed lies in the pipe and is not lost. A
-//! line is written as it comes, in one write; nothing is held back beyond the end of its line.
+//! line goes to the log as it comes; nothing is held back beyond the end of its line. When the log's reader stalls, lines
+//! are dropped there and counted: neither the master nor a worker that prints ever waits for it.
 
-use std::{
-    io::{self, Write},
-    os::fd::OwnedFd,
-};
+use std::{collections::VecDeque, io, os::fd::OwnedFd};
 
 use anstyle::Style;
 use telemetry::text::visible;
@@ -16,10 +14,19 @@ use tokio::net::unix::pipe;
 /// A line longer than this is written in parts: a worker that never ends its line must not fill the master's memory.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Where lines go: the master's standard error.
+/// Where lines go: the master's log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     tag: Style,
+}
+
+/// When a line was printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Its worker lives.
+    InLife,
+    /// Its worker has died, and this may say of what.
+    BeforeItsEnd,
 }
 
 impl Terminal {
@@ -31,11 +38,6 @@ impl Terminal {
             Style::new()
         };
         Self { tag }
-    }
-
-    fn write(self, name: &str, line: &[u8]) {
-        // When nobody can read what we say there is nobody to tell so.
-        let _ = io::stderr().lock().write_all(&self.format(name, line));
     }
 
     /// Tabs stay; other controls could act on the terminal, and an app prints what visitors sent.
@@ -56,11 +58,57 @@ impl Terminal {
     }
 }
 
+/// What is said in a worker's name.
+#[derive(Debug)]
+struct Voice {
+    name: String,
+    terminal: Terminal,
+    /// The last lines that found no room: when their worker dies they are said after all.
+    unsaid: VecDeque<Vec<u8>>,
+    unsaid_bytes: usize,
+}
+
+/// Most bytes of them; a long traceback.
+const UNSAID_MAX: usize = 16 * 1024;
+
+impl Voice {
+    fn say(&mut self, line: &[u8], when: When) {
+        let text = self.terminal.format(&self.name, line);
+        match when {
+            When::BeforeItsEnd => telemetry::log::pass_on_last(&text),
+            When::InLife if telemetry::log::pass_on(&text) => self.forget(),
+            When::InLife => self.remember(text),
+        }
+    }
+
+    fn remember(&mut self, text: Vec<u8>) {
+        self.unsaid_bytes += text.len();
+        self.unsaid.push_back(text);
+        while self.unsaid_bytes > UNSAID_MAX
+            && let Some(first) = self.unsaid.pop_front()
+        {
+            self.unsaid_bytes -= first.len();
+        }
+    }
+
+    /// There is room again, so who reads is past them.
+    fn forget(&mut self) {
+        self.unsaid.clear();
+        self.unsaid_bytes = 0;
+    }
+
+    fn say_unsaid(&mut self) {
+        for text in std::mem::take(&mut self.unsaid) {
+            telemetry::log::pass_on_last(&text);
+        }
+        self.unsaid_bytes = 0;
+    }
+}
+
 /// The two pipes of one worker.
 #[derive(Debug)]
 pub(crate) struct Output {
-    name: String,
-    terminal: Terminal,
+    voice: Voice,
     stdout: Option<Stream>,
     stderr: Option<Stream>,
 }
@@ -73,8 +121,12 @@ impl Output {
         stderr: Option<OwnedFd>,
     ) -> io::Result<Self> {
         Ok(Self {
-            name,
-            terminal,
+            voice: Voice {
+                name,
+                terminal,
+                unsaid: VecDeque::new(),
+                unsaid_bytes: 0,
+            },
             stdout: stdout.map(Stream::new).transpose()?,
             stderr: stderr.map(Stream::new).transpose()?,
         })
@@ -83,10 +135,11 @@ impl Output {
     /// Writes lines until both pipes have ended. Cancel-safe.
     pub(crate) async fn copy(&mut self) {
         while self.stdout.is_some() || self.stderr.is_some() {
-            tokio::select! {
-                () = readable(&self.stdout) => self.take(Which::Stdout, pipe::Receiver::try_read),
-                () = readable(&self.stderr) => self.take(Which::Stderr, pipe::Receiver::try_read),
-            }
+            let which = tokio::select! {
+                () = readable(&self.stdout) => Which::Stdout,
+                () = readable(&self.stderr) => Which::Stderr,
+            };
+            self.take(which, When::InLife, pipe::Receiver::try_read);
         }
     }
 
@@ -98,11 +151,15 @@ impl Output {
     /// Writes what lies in the pipes now: of a process that has ended, everything it ever printed. What somebody else who
     /// holds a pipe may print later is not waited for.
     pub(crate) fn drain(&mut self) {
+        let when = When::BeforeItsEnd;
+        self.voice.say_unsaid();
         for which in [Which::Stdout, Which::Stderr] {
-            self.take(which, |pipe, buffer| Ok(rustix::io::read(pipe, buffer)?));
-            let (name, terminal) = (&self.name, self.terminal);
+            self.take(which, when, |pipe, buffer| {
+                Ok(rustix::io::read(pipe, buffer)?)
+            });
+            let voice = &mut self.voice;
             if let Some(stream) = which.of(&mut self.stdout, &mut self.stderr) {
-                stream.lines.end(&mut |line| terminal.write(name, line));
+                stream.lines.end(&mut |line| voice.say(line, when));
             }
         }
     }
@@ -110,12 +167,13 @@ impl Output {
     fn take(
         &mut self,
         which: Which,
+        when: When,
         read: impl Fn(&pipe::Receiver, &mut [u8]) -> io::Result<usize>,
     ) {
-        let (name, terminal) = (&self.name, self.terminal);
+        let voice = &mut self.voice;
         let slot = which.of(&mut self.stdout, &mut self.stderr);
         let Some(stream) = slot else { return };
-        if !stream.take(read, |line| terminal.write(name, line)) {
+        if !stream.take(read, |line| voice.say(line, when)) {
             *slot = None;
         }
     }
@@ -218,6 +276,24 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_found_no_room_the_end_is_kept() {
+        let mut voice = Voice {
+            name: "web·1".to_owned(),
+            terminal: Terminal { tag: Style::new() },
+            unsaid: VecDeque::new(),
+            unsaid_bytes: 0,
+        };
+        for number in 0..100 {
+            voice.remember(format!("{number:01000}").into_bytes());
+        }
+        assert_eq!(voice.unsaid.len(), UNSAID_MAX / 1000);
+        assert_eq!(voice.unsaid_bytes, voice.unsaid.len() * 1000);
+        assert!(voice.unsaid.back().unwrap().ends_with(b"99"));
+        voice.forget();
+        assert_eq!((voice.unsaid.len(), voice.unsaid_bytes), (0, 0));
+    }
 
     fn cut(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut lines = Lines::default();

@@ -60,8 +60,10 @@ fn main() -> ExitCode {
         Command::Man { of, dir } => pages::man(of.as_deref(), dir.as_deref()),
         Command::Proxy => proxy::run(),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
-    }
+    };
+    telemetry::log::flush();
+    code
 }

@@ -8,4 +8,5 @@ pub mod causes;
 mod clock;
 pub mod log;
 pub mod metrics;
+mod outlet;
 pub mod text;

@@ -1,8 +1,8 @@
 //! The log: what happens besides exchanges, on stderr.
 //!
 //! On a terminal a line is short and coloured; under journald it has a priority and no time, which journald knows
-//! better; elsewhere it begins with an RFC 3339 time. Each event is one write, so that lines of the master, the proxy
-//! and the workers, which share stderr, never mix. Text of others (a traceback, a name a client sent) cannot act on
+//! better; elsewhere it begins with an RFC 3339 time. A line is never torn between two writes, so that lines of the master,
+//! the proxy and the workers, which share stderr, never mix; and nobody waits for its reader (`outlet`). Text of others (a traceback, a name a client sent) cannot act on
 //! the terminal, and cannot forge a line: what follows a line break is indented. Or each line is a JSON object, for who
 //! collects them. A place in the code that says the same over and over is cut short (`repeats`).
 //!
@@ -15,26 +15,31 @@ use std::{
     io::{self, IsTerminal},
     os::fd::{AsFd, OwnedFd},
     sync::OnceLock,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anstyle::{AnsiColor, Style};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     subscriber::SetGlobalDefaultError,
 };
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{FilterExt as _, ParseError},
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
     reload,
 };
 
 use self::repeats::Repeats;
-use crate::{access::json, clock, text::visible};
+use crate::{
+    access::json,
+    clock,
+    outlet::{self, Outlet, Rank},
+    text::visible,
+};
 
 /// The environment variable that says what is logged: `debug`, or `warn,proxy=debug`.
 pub const FILTER_VARIABLE: &str = "STACK_LOG";
@@ -149,7 +154,7 @@ pub fn init(settings: Settings) -> Result<(), InitError> {
     let (filter, handle) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
-        .with_writer(io::stderr)
+        .with_writer(Out)
         .with_filter(filter.and(repeats.clone()));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
     let _ = FILTER.set(Filter { handle, repeats });
@@ -157,8 +162,95 @@ pub fn init(settings: Settings) -> Result<(), InitError> {
     Ok(())
 }
 
+/// Hands everything that is said from here on to a thread that writes it: a reader of standard error that stalls costs
+/// lines, which are counted and said, and nobody's time. Before that each line is written by who says it, so that a process
+/// can confine itself before it has a second thread.
+///
+/// # Errors
+/// The thread cannot be started, or descriptors are short.
+pub fn never_wait() -> io::Result<()> {
+    let to = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
+    let settings = outlet::Settings {
+        name: "log",
+        linger: Duration::ZERO,
+        piece: rustix::pipe::PIPE_BUF,
+    };
+    // Whoever calls it twice has one already.
+    let _ = OUTLET.set(Outlet::new(to, settings)?);
+    Ok(())
+}
+
+/// Writes out what was said before this call; gives up on a reader that does not read for two seconds.
+pub fn flush() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.flush();
+    }
+}
+
+/// How many lines were lost so far because the reader of standard error stalled or failed.
+#[must_use]
+pub fn dropped() -> u64 {
+    OUTLET.get().map_or(0, Outlet::dropped)
+}
+
+/// Writes a line of another process, with its end and as it is to be read. Says whether there was room for it.
+pub fn pass_on(line: &[u8]) -> bool {
+    put(line, Rank::Usual)
+}
+
+/// The same for the last lines of one that has died, which have room of their own: they may say of what.
+pub fn pass_on_last(line: &[u8]) {
+    put(line, Rank::Last);
+}
+
+fn put(line: &[u8], rank: Rank) -> bool {
+    use io::Write as _;
+    match OUTLET.get() {
+        Some(outlet) => outlet.append(line, rank),
+        // When nobody can read it, there is nobody to tell so.
+        None => io::stderr().lock().write_all(line).is_ok(),
+    }
+}
+
+/// Where events go: each is one line, or several that belong together, in one piece.
+#[derive(Clone, Copy, Debug)]
+struct Out;
+
+/// The way of one event.
+#[derive(Clone, Copy, Debug)]
+struct Line(Rank);
+
+impl MakeWriter<'_> for Out {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line(Rank::Usual)
+    }
+
+    /// An error is what the other lines are read for.
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line {
+        Line(match *metadata.level() {
+            Level::ERROR => Rank::Last,
+            _ => Rank::Usual,
+        })
+    }
+}
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        put(bytes, self.0);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 static FILTER: OnceLock<Filter> = OnceLock::new();
 static LOOK: OnceLock<Look> = OnceLock::new();
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
 /// What decides what is said.
 #[derive(Debug)]
 struct Filter {
@@ -229,14 +321,16 @@ pub fn redirect(file: impl AsFd) -> io::Result<()> {
     if BEFORE.get().is_none() {
         let _ = BEFORE.set(rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?);
     }
+    if let Some(outlet) = OUTLET.get() {
+        outlet.reopen(rustix::io::fcntl_dupfd_cloexec(&file, 3)?.into());
+    }
     Ok(rustix::stdio::dup2_stderr(file)?)
 }
 
 /// Says something to the person who started us, wherever the log goes.
 pub fn tell(text: &str) {
-    use io::Write as _;
-    // When nobody can read it, there is nobody to tell so.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    put(text.as_bytes(), Rank::Last);
+    flush();
     if let Some(before) = BEFORE.get() {
         let _ = rustix::io::write(before, text.as_bytes());
     }
@@ -485,8 +579,6 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use std::{fs::File, sync::Arc, sync::Mutex};
-
-    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
 

@@ -101,7 +101,8 @@ families! {
     WORKERS: Gauge "stack_workers" ["app"];
     /// Workers that became ready.
     WORKER_STARTS: Counter "stack_worker_starts" ["app"];
-    /// Workers that ended, by how: exit code or signal.
+    /// Workers that had served and ended, by why: reload, max_requests, max_rss, max_age, stuck, asked, fewer or stop for those
+    /// that left as they were told; overdue for those that had to be killed; else how they died: exit code, signal or out of memory.
     WORKER_EXITS: Counter "stack_worker_exits" ["app", "reason"];
     /// Whether the app could not start, 1, or not, 0.
     APP_FAILED: Gauge "stack_app_failed" ["app"];
@@ -123,6 +124,8 @@ families! {
     BUFFERED_LIMIT: Gauge "stack_buffered_limit_bytes" ["where"];
     /// Lines of the access log that were dropped because its reader stalled.
     LOG_DROPPED: Counter "stack_access_log_dropped" [];
+    /// Lines of the log, and of what workers print, that were dropped because the reader of standard error stalled; by who said them.
+    STDERR_DROPPED: Counter "stack_log_dropped" ["process"];
     /// Times that another proxy had to be started because one had died.
     PROXY_DEATHS: Counter "stack_proxy_deaths" [];
     /// Reloads, by result: done or refused.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
-    io::{self, IsTerminal, Write as _},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -48,8 +48,7 @@ impl Banner<'_> {
         let stderr = io::stderr();
         if stderr.is_terminal() {
             let text = self.table(telemetry::log::colour(&stderr));
-            // When the terminal is gone nobody reads it.
-            let _ = stderr.lock().write_all(text.as_bytes());
+            telemetry::log::pass_on(text.as_bytes());
         } else {
             tracing::info!("{}", self.status());
         }

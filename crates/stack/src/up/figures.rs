@@ -80,6 +80,11 @@ impl Figures {
             all.merge(last);
         }
         all.count(&metrics::BUILD, [version::SHORT], 1);
+        all.count(
+            &metrics::STDERR_DROPPED,
+            ["master"],
+            telemetry::log::dropped(),
+        );
         let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
         all.add(
             &metrics::STARTED,

@@ -1,23 +1,16 @@
-//! The sink of access records: a bounded buffer in memory, and a thread of its own that writes it out.
-//!
-//! Whoever served an exchange appends a line and goes on; only the thread ever waits for the disk, the pipe or the
-//! terminal. When the reader stalls until the buffer is full, further lines are dropped and counted, and the log says
-//! how many as soon as the reader takes again. It refuses to block, to grow, and to lose a line silently.
+//! The sink of access records: each becomes a line of an [`Outlet`], so that whoever served an exchange waits for nobody.
 
 use std::{
     borrow::Cow,
     cell::RefCell,
     fs::File,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
-
 use super::{Fields, Format, Record, Redaction};
+use crate::outlet::{Outlet, Rank, Settings};
 
 /// Where access records go. Share it by reference or in an `Arc`; the last one dropped writes out what is left.
 #[derive(Debug)]
@@ -31,9 +24,7 @@ pub struct Log {
 struct Sink {
     format: Format,
     terminal: bool,
-    shared: Arc<Shared>,
-    /// Taken by `Drop`.
-    writer: Option<JoinHandle<()>>,
+    outlet: Outlet,
 }
 
 thread_local! {
@@ -49,24 +40,16 @@ impl Log {
     pub fn new(to: impl Into<OwnedFd>, format: Format) -> io::Result<Self> {
         let to = File::from(to.into());
         let terminal = to.is_terminal();
-        let shared = Arc::new(Shared::default());
-        let writer = Writer {
-            linger: linger(&to),
-            to,
-            shared: Arc::clone(&shared),
-            torn: false,
-            failing: false,
-            lost: 0,
+        let settings = Settings {
+            name: "access log",
+            linger: linger(terminal),
+            piece: usize::MAX,
         };
-        let writer = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer.run())?;
         Ok(Self {
             sink: Some(Sink {
                 format,
                 terminal,
-                shared,
-                writer: Some(writer),
+                outlet: Outlet::new(to, settings)?,
             }),
             redaction: Redaction::default(),
         })
@@ -96,9 +79,7 @@ impl Log {
     /// Goes on in another file, after what was recorded before this call. What the writer is writing it writes to the end.
     pub fn reopen(&self, to: impl Into<OwnedFd>) {
         if let Some(sink) = &self.sink {
-            sink.shared.lock().successor = Some(File::from(to.into()));
-            // The writer may be waiting for lines, and whoever moved the old file away may be waiting for it to be let go.
-            sink.shared.filled.notify_one();
+            sink.outlet.reopen(File::from(to.into()));
         }
     }
 
@@ -132,23 +113,19 @@ impl Log {
         LINE.with_borrow_mut(|line| {
             line.clear();
             sink.format.write(&record, line);
-            sink.shared.append(line);
+            sink.outlet.append(line, Rank::Usual);
         });
     }
 
     /// How many lines were lost so far because the reader stalled or failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.sink
-            .as_ref()
-            .map_or(0, |sink| sink.shared.lock().dropped_ever)
+        self.sink.as_ref().map_or(0, |sink| sink.outlet.dropped())
     }
 
     /// Writes out what was recorded before this call. Gives up after two seconds and says so with `false`.
     pub fn flush(&self) -> bool {
-        self.sink
-            .as_ref()
-            .is_none_or(|sink| sink.shared.flush(|state| state.hurry = true))
+        self.sink.as_ref().is_none_or(|sink| sink.outlet.flush())
     }
 }
 
@@ -169,262 +146,17 @@ impl Fields for Shown<'_> {
     }
 }
 
-impl Drop for Sink {
-    fn drop(&mut self) {
-        let all_written = self.shared.flush(|state| state.closed = true);
-        let Some(writer) = self.writer.take() else {
-            return;
-        };
-        if !all_written {
-            // The thread sits in a write that may never return; it ends with the process.
-            tracing::warn!("the access log's reader does not take the last lines; they are lost");
-        } else if writer.join().is_err() {
-            tracing::error!("the access log's writer panicked");
-        }
-    }
-}
-
 /// How long the writer waits for more lines after the first: a person at a terminal wants them now, a file does not.
-fn linger(to: &File) -> Duration {
-    Duration::from_millis(if to.is_terminal() { 20 } else { 100 })
-}
-
-/// What recorders and the writer share.
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// The writer waits here for lines.
-    filled: Condvar,
-    /// Flushers wait here for the writer.
-    written: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    waiting: Vec<u8>,
-    /// Lines dropped since the writer last looked.
-    dropped: u64,
-    dropped_ever: u64,
-    /// Bytes ever appended, and bytes that the writer is done with.
-    appended: u64,
-    done: u64,
-    /// Somebody waits for the writer.
-    hurry: bool,
-    /// No line will follow.
-    closed: bool,
-    /// The file to go on in.
-    successor: Option<File>,
-}
-
-impl Shared {
-    /// Some thousand lines; with the batch that is being written, twice this is held.
-    const CAPACITY: usize = 1 << 20;
-    /// Waiting for more lines stops here: a batch this large is worth its write.
-    const PLENTY: usize = 128 << 10;
-    /// How long a flush waits for a reader that does not read.
-    const PATIENCE: Duration = Duration::from_secs(2);
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock can leave the state half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn append(&self, line: &[u8]) {
-        let mut state = self.lock();
-        let before = state.waiting.len();
-        let after = before + line.len();
-        if after > Self::CAPACITY {
-            state.dropped += 1;
-            state.dropped_ever += 1;
-            return;
-        }
-        state.waiting.extend_from_slice(line);
-        state.appended += line.len() as u64;
-        drop(state);
-        // One wake for a batch: at its first line, and when it need not wait for more.
-        if before == 0 || (before < Self::PLENTY && after >= Self::PLENTY) {
-            self.filled.notify_one();
-        }
-    }
-
-    fn flush(&self, ask: impl FnOnce(&mut State)) -> bool {
-        let mut state = self.lock();
-        ask(&mut state);
-        let goal = state.appended;
-        self.filled.notify_one();
-        let waited = self
-            .written
-            .wait_timeout_while(state, Self::PATIENCE, |state| state.done < goal);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.done >= goal
-    }
-
-    /// Waits for lines and swaps them with the empty `batch`, or for another file; `None` when all is written and none will
-    /// follow.
-    fn take(&self, batch: &mut Vec<u8>, linger: Duration) -> Option<Taken> {
-        let empty = |state: &mut State| {
-            state.waiting.is_empty() && !state.closed && state.successor.is_none()
-        };
-        let state = self
-            .filled
-            .wait_while(self.lock(), empty)
-            .unwrap_or_else(PoisonError::into_inner);
-        let few = |state: &mut State| {
-            !state.hurry
-                && !state.closed
-                && state.successor.is_none()
-                && state.waiting.len() < Self::PLENTY
-        };
-        let (mut state, _) = self
-            .filled
-            .wait_timeout_while(state, linger, few)
-            .unwrap_or_else(PoisonError::into_inner);
-        let successor = state.successor.take();
-        if state.waiting.is_empty() && successor.is_none() {
-            return None;
-        }
-        std::mem::swap(&mut state.waiting, batch);
-        state.hurry = false;
-        Some(Taken {
-            dropped: std::mem::take(&mut state.dropped),
-            successor,
-        })
-    }
-
-    fn done(&self, bytes: usize, lost: u64) {
-        let mut state = self.lock();
-        state.done += bytes as u64;
-        state.dropped_ever += lost;
-        drop(state);
-        self.written.notify_all();
-    }
-}
-
-/// What the writer finds besides lines.
-struct Taken {
-    /// How many lines were dropped behind them.
-    dropped: u64,
-    /// Where to go on after them.
-    successor: Option<File>,
-}
-
-/// The thread that waits for the reader, so that nobody else has to.
-struct Writer {
-    to: File,
-    linger: Duration,
-    shared: Arc<Shared>,
-    /// A failed write ended within a line, which must not swallow the next one.
-    torn: bool,
-    /// The last write failed, and that has been said.
-    failing: bool,
-    /// Lines lost and not yet spoken of.
-    lost: u64,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut batch = Vec::new();
-        while let Some(taken) = self.shared.take(&mut batch, self.linger) {
-            self.lost += taken.dropped;
-            let lost = self.write(&batch);
-            if let Some(successor) = taken.successor {
-                self.to = successor;
-                self.torn = false;
-            }
-            self.shared.done(batch.len(), lost);
-            batch.clear();
-            // What a stalled reader made grow is given back; the two buffers of ordinary days are kept.
-            batch.shrink_to(4 * Shared::PLENTY);
-        }
-    }
-
-    /// Writes the batch and speaks of trouble once; returns how many lines of the batch were lost.
-    fn write(&mut self, batch: &[u8]) -> u64 {
-        match self.attempt(batch) {
-            Ok(()) => {
-                self.failing = false;
-                self.say_lost();
-                0
-            }
-            Err(Broken { rest, error }) => {
-                let lines = rest.iter().filter(|&&byte| byte == b'\n').count() as u64;
-                self.lost += lines;
-                if !self.failing {
-                    tracing::warn!(
-                        "the access log cannot be written, its lines are dropped: {error}"
-                    );
-                }
-                self.failing = true;
-                lines
-            }
-        }
-    }
-
-    fn say_lost(&mut self) {
-        match std::mem::take(&mut self.lost) {
-            0 => {}
-            1 => tracing::warn!("access log: 1 line dropped while its reader did not take more"),
-            lines => tracing::warn!(
-                "access log: {lines} lines dropped while its reader did not take more"
-            ),
-        }
-    }
-
-    fn attempt<'b>(&mut self, batch: &'b [u8]) -> Result<(), Broken<'b>> {
-        if self.torn {
-            self.push(b"\n").map_err(|broken| Broken {
-                rest: batch,
-                ..broken
-            })?;
-            self.torn = false;
-        }
-        self.push(batch).inspect_err(|broken| {
-            let taken = &batch[..batch.len() - broken.rest.len()];
-            self.torn = taken.last().is_some_and(|&byte| byte != b'\n');
-        })
-    }
-
-    /// One write for all, as long as the kernel takes all.
-    fn push<'b>(&self, mut rest: &'b [u8]) -> Result<(), Broken<'b>> {
-        while !rest.is_empty() {
-            match (&self.to).write(rest) {
-                Ok(0) => {
-                    return Err(Broken {
-                        rest,
-                        error: io::ErrorKind::WriteZero.into(),
-                    });
-                }
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait().map_err(|error| Broken { rest, error })?;
-                }
-                Err(error) => return Err(Broken { rest, error }),
-            }
-        }
-        Ok(())
-    }
-
-    /// A terminal that another program made non-blocking.
-    fn wait(&self) -> io::Result<()> {
-        match poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// A write that failed, and what it left.
-struct Broken<'b> {
-    rest: &'b [u8],
-    error: io::Error,
+fn linger(terminal: bool) -> Duration {
+    Duration::from_millis(if terminal { 20 } else { 100 })
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         io::{BufRead, BufReader, Read},
-        sync::OnceLock,
+        sync::{Arc, Mutex, MutexGuard, OnceLock},
+        thread,
         time::Instant,
     };
 
@@ -435,6 +167,7 @@ mod tests {
         super::tests::{example, written},
         *,
     };
+    use crate::outlet::PATIENCE;
 
     /// What the log said, by anyone in this process: the writer's thread has no subscriber of its own.
     fn heard() -> String {
@@ -576,7 +309,7 @@ mod tests {
         let start = Instant::now();
         assert!(!log.flush());
         drop(log);
-        assert!(start.elapsed() < Shared::PATIENCE * 3);
+        assert!(start.elapsed() < PATIENCE * 3);
         drop(read);
     }
 
@@ -606,24 +339,6 @@ mod tests {
         let reader = thread::spawn(|| lines(read));
         drop(log);
         assert_eq!(reader.join().unwrap().len(), 3000);
-    }
-
-    #[test]
-    fn a_torn_line_does_not_swallow_the_next() {
-        let (read, write) = pipe(PipeFlags::empty());
-        let shared = Arc::new(Shared::default());
-        let mut writer = Writer {
-            to: write.into(),
-            linger: Duration::ZERO,
-            shared,
-            torn: true,
-            failing: true,
-            lost: 0,
-        };
-        assert_eq!(writer.write(b"next\n"), 0);
-        assert!(!writer.torn && !writer.failing);
-        drop(writer);
-        assert_eq!(lines(read), ["", "next"]);
     }
 
     #[test]
