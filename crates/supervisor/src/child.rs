@@ -6,6 +6,7 @@
 //! grandchild may hold open. This module does not decide whether a child is started again.
 
 use std::{
+    collections::BTreeSet,
     ffi::{CString, OsStr},
     fmt, io,
     os::{
@@ -14,6 +15,7 @@ use std::{
     },
     path::PathBuf,
     process,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -293,8 +295,10 @@ impl Command {
             // Descriptors are short. A child whose end nobody would learn is not left behind; it is ours until waited for.
             let _ = child.kill().and_then(|()| child.wait());
         })?;
+        let entry = Entry::of(pid);
         Ok(Child {
             pid,
+            _entry: entry,
             pidfd,
             group: self.group,
             exit: None,
@@ -478,6 +482,7 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
+    _entry: Entry,
     pidfd: AsyncFd<OwnedFd>,
     group: Group,
     exit: Option<Exit>,
@@ -550,6 +555,37 @@ impl Drop for Child {
             // Nothing survives that signal, so this wait is short; without it a zombie would stay.
             let _ = rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED);
         }
+    }
+}
+
+/// Those whose end somebody waits for: see [`crate::orphans`].
+static KNOWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// The process ids of all children that were started here, and not dropped.
+pub(crate) fn known() -> BTreeSet<i32> {
+    lock_known().clone()
+}
+
+fn lock_known() -> MutexGuard<'static, BTreeSet<i32>> {
+    // A set of numbers is whole whatever happens to its holder.
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The place of a child among [`KNOWN`].
+#[derive(Debug)]
+struct Entry(i32);
+
+impl Entry {
+    fn of(pid: Pid) -> Self {
+        let pid = pid.as_raw_nonzero().get();
+        lock_known().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        lock_known().remove(&self.0);
     }
 }
 

@@ -15,6 +15,8 @@ pub mod child;
 pub mod fds;
 pub mod notify;
 pub mod oom;
+pub mod orphans;
 pub mod scoreboard;
 pub mod signal;
+pub mod title;
 pub mod user;
