@@ -207,7 +207,8 @@ fn nothing_outlives_the_master() {
 fn what_an_app_starts_ends_with_its_worker() {
     let stack = Site::with_app(APP).start();
     let daemon: u32 = stack.get("/daemon").text().parse().expect("a process id");
-    assert!(command_line(daemon).contains("sleep"));
+    // `Popen` returns when the old memory is let go of, which is a moment before the kernel shows the new command line.
+    stack.until("it runs", || command_line(daemon).contains("sleep"));
     kill(only_worker(&stack), Signal::KILL);
     stack.until("it is gone", || !is_alive(daemon));
 }
@@ -337,6 +338,108 @@ fn two_hundred_workers_later_nothing_has_leaked() {
         .into_iter()
         .filter(|pid| !is_alive(*pid));
     assert_eq!(zombies.count(), 0);
+}
+
+/// What `ps` shows, and `top`.
+#[test]
+fn everybody_says_who_they_are() {
+    let stack = Site::with_app(APP)
+        .edit("threads = 2", "threads = 2\nmax_requests = 10")
+        .start();
+    let shown = |pid| command_line(pid).trim().to_owned();
+    let name = |pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.expect("it runs").trim().to_owned()
+    };
+    let file = stack.path().join("site.toml");
+    let master = format!("stack: master {}", file.display());
+    assert_eq!(shown(stack.pid()), master);
+    let (proxy, worker) = (stack.proxy().expect("it runs"), only_worker(&stack));
+    assert_eq!(shown(proxy), "stack: proxy");
+    assert_eq!(shown(worker), "stack: worker web·1");
+    let names = [stack.pid(), proxy, worker].map(name);
+    assert_eq!(names, ["stack: master", "stack: proxy", "stack: web·1"]);
+    // A worker that is worn out and still has a request inside.
+    let mut client = busy(&stack);
+    for _ in 0..12 {
+        stack.get("/");
+    }
+    stack.until("the old one drains", || {
+        shown(worker) == "stack: worker web·1 (draining)"
+    });
+    stack.signal(Signal::TERM);
+    stack.until("so do we", || {
+        shown(stack.pid()) == format!("{master} (draining)")
+            && shown(proxy) == "stack: proxy (draining)"
+    });
+    fs::write(stack.path().join("go"), "").expect("the folder is ours");
+    assert_eq!(client.answer(false).status, 200);
+    assert!(stack.wait().success());
+}
+
+/// Whether we may make a container of our own: a namespace of processes.
+fn may_unshare() -> bool {
+    let tried = std::process::Command::new("unshare")
+        .args(CONTAINER)
+        .arg("true")
+        .output();
+    let may = tried.is_ok_and(|output| output.status.success());
+    if !may {
+        eprintln!("!!! NOT TESTED: this user may not make a namespace of processes");
+    }
+    may
+}
+
+const CONTAINER: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Whom an app has started by a double fork becomes a child of the first process, and that is us.
+#[test]
+fn in_a_container_nobody_stays_a_zombie() {
+    const DAEMONS: &str = r#"
+import os, signal
+
+def app(environ, start_response):
+    # One that ends before us, and one that ends after its parent: both are left to the first process.
+    for _ in range(20):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                open("orphans", "a").write("x")
+                os._exit(0)
+            os._exit(0)
+        os.wait()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getppid()).encode()]
+"#;
+    if !may_unshare() {
+        return;
+    }
+    let mut launcher = vec!["unshare"];
+    launcher.extend(CONTAINER);
+    let stack = Site::with_app(DAEMONS).through(&launcher).start();
+    let inside = children(stack.pid());
+    let [master] = inside[..] else {
+        panic!("one child of unshare: {inside:?}");
+    };
+    assert_eq!(
+        stack.get("/").text(),
+        "1",
+        "the master is the first process"
+    );
+    let orphans = stack.path().join("orphans");
+    stack.until("all have run", || {
+        fs::read(&orphans).is_ok_and(|text| text.len() == 20)
+    });
+    stack.until("only the proxy and the worker are left", || {
+        children(master).len() == 2
+    });
+    // Those whom we wait for are not taken from under us.
+    let worker = children(master)
+        .into_iter()
+        .find(|pid| command_line(*pid).starts_with("stack: worker"));
+    kill(worker.expect("it is one of the two"), Signal::KILL);
+    stack.until_logged("died: killed by SIGKILL");
+    stack.until("another one", || stack.get("/").status == 200);
 }
 
 /// Small pages keep us small; what the app's Python does with its memory is not ours to say.

@@ -89,6 +89,36 @@ fn what_was_done_is_counted() {
 }
 
 /// Prometheus' own check, where it is installed, and what it would look for, anyway.
+/// Why a worker is gone tells a deploy from a crash.
+#[test]
+fn reloads_and_ends_of_workers_have_reasons() {
+    let stack = site()
+        .edit("workers = 1", "workers = 1\nmax_requests = 10")
+        .start();
+    assert_eq!(stack.site().run("reload").0, Some(0));
+    until(&stack, "stack_reloads_total{result=\"done\"} 1");
+    until(
+        &stack,
+        "stack_worker_exits_total{app=\"web\",reason=\"reload\"} 1",
+    );
+    std::fs::write(stack.path().join("app.py"), "import nonsense").expect("the folder is ours");
+    assert_eq!(stack.site().run("reload").0, Some(1));
+    until(&stack, "stack_reloads_total{result=\"refused\"} 1");
+    std::fs::write(stack.path().join("app.py"), APP).expect("the folder is ours");
+    for _ in 0..12 {
+        assert_eq!(stack.get("/").status, 200);
+    }
+    until(
+        &stack,
+        "stack_worker_exits_total{app=\"web\",reason=\"max_requests\"} 1",
+    );
+    kill(stack.workers()[0], rustix::process::Signal::KILL);
+    until(
+        &stack,
+        "stack_worker_exits_total{app=\"web\",reason=\"killed by SIGKILL\"} 1",
+    );
+}
+
 #[test]
 fn every_name_is_documented_and_the_text_is_well_formed() {
     let stack = site().start();

@@ -1,8 +1,17 @@
 //! Logs: own formats, secrets, files that are moved aside, JSON, and a reader that everybody has.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    thread,
+};
 
-use crate::harness::{Site, kill};
+use crate::harness::{Client, PATIENCE, Site, kill};
 
 const APP: &str = "\
 import sys
@@ -86,6 +95,33 @@ fn a_file_that_was_moved_is_opened_anew() {
     );
 }
 
+/// What is to come has opened the files already when they are moved aside, and used to go on in those.
+#[test]
+fn files_that_are_moved_during_a_reload_are_opened_anew_as_well() {
+    let stack = logging("{ file = \"a.log\", format = \"combined\" }").start();
+    stack.site().edit("\"combined\"", "\"$path\"");
+    let slow = format!(
+        "import os, time\nopen('importing', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n{APP}"
+    );
+    fs::write(stack.path().join("app.py"), slow).expect("the folder is ours");
+    let path = |name: &str| stack.path().join(name);
+    thread::scope(|scope| {
+        let command = scope.spawn(|| stack.site().run("reload"));
+        stack.until("new code is imported", || path("importing").exists());
+        fs::rename(path("a.log"), path("moved")).expect("the folder is ours");
+        kill(stack.pid(), rustix::process::Signal::USR1);
+        stack.until_logged("the logs are opened anew");
+        fs::write(path("go"), "").expect("the folder is ours");
+        let (code, said) = command.join().expect("it ends");
+        assert_eq!(code, Some(0), "{said}");
+    });
+    stack.get("/after");
+    stack.until("a line in the new file", || {
+        read(&path("a.log")).contains("/after")
+    });
+    assert!(!read(&path("moved")).contains("/after"));
+}
+
 #[test]
 fn a_file_is_moved_aside_at_its_size_and_no_line_is_lost() {
     let stack =
@@ -137,6 +173,87 @@ fn the_log_can_be_objects() {
             .any(|object| object["message"] == "said\tby the app"),
         "{log}"
     );
+}
+
+/// A collector that hangs, a terminal with Ctrl-S: lines are lost then, and counted, and nobody waits. The lines that used to
+/// wait were those of the master, which starts and stops everybody.
+#[test]
+fn a_reader_of_the_log_that_stalls_stops_nobody() {
+    const LOUD: &str = r#"
+import os, sys
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/loud":
+        for number in range(4096):
+            print("x" * 1000, file=sys.stderr)
+    elif path == "/die":
+        print("these are my last words", file=sys.stderr)
+        os._exit(3)
+    elif path == "/raise":
+        raise RuntimeError("no")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"#;
+    let site = Site::with_app(LOUD)
+        .edit("[app.web]", "admin = \"unix:admin.sock\"\n[app.web]")
+        // Opened for both, a pipe with a name needs no reader to be written to.
+        .through(&["sh", "-c", "exec \"$@\" 2<>pipe", "sh"]);
+    let pipe = site.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("every Linux has it").success());
+    let stack = site.start();
+    let dropped = || {
+        let socket = UnixStream::connect(stack.path().join("admin.sock")).expect("it listens");
+        let text = Client::unix(socket)
+            .request("GET", "/metrics", &[("Accept", "text/plain")], b"")
+            .text();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("stack_log_dropped_total{process=\"master\"} "));
+        line.expect("it is counted")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let mut answered = 0;
+    while dropped() == 0 {
+        assert_eq!(stack.get("/loud").status, 200, "a worker never waits");
+        answered += 1;
+    }
+    // The proxy's own lines: more than what is left of the pipe.
+    for _ in 0..20 {
+        assert_eq!(stack.get("/raise").status, 500);
+    }
+    assert_eq!(stack.get("/die").status, 502);
+    stack.until("another worker", || stack.get("/").status == 200);
+    let (said, heard) = mpsc::channel();
+    thread::spawn(move || {
+        let pipe = fs::File::open(pipe).expect("it is there");
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if said.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let missing = [
+        "web·1 | these are my last words",
+        " died: exit code 3, ",
+        "ERROR master: ",
+        " lines dropped while its reader did not take more",
+    ];
+    let mut missing = BTreeSet::from(missing);
+    let mut whole = 0;
+    while !missing.is_empty() {
+        let line = heard
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("never said: {missing:?}"));
+        missing.retain(|words| !line.contains(words));
+        if line.contains("xxx") {
+            assert_eq!(line, format!("web·1 | {}", "x".repeat(1000)));
+            whole += 1;
+        }
+    }
+    assert!(whole < 4096 * answered, "some were dropped");
 }
 
 /// Under overload each request is worth a line, and no reader wants them all.

@@ -17,6 +17,7 @@ mod children;
 mod compression;
 mod config;
 mod confinement;
+mod crashes;
 mod differential;
 mod encodings;
 mod environ;

@@ -9,7 +9,10 @@ use std::{
     path::Path,
 };
 
-use crate::harness::{Site, descriptors, stack_command};
+use crate::{
+    harness::{Site, children, descriptors, is_alive, kill, stack_command},
+    upgrade::Heir,
+};
 
 const APP: &str = r#"
 import json, os
@@ -175,7 +178,7 @@ fn only_the_proxy_gets_to_a_worker() {
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .find(|fields| {
             fields.len() > 7
-                && fields[7].contains("web.1.sock")
+                && fields[7].contains("/web.1.")
                 && inodes.contains(&format!("socket:[{}]", fields[6]))
         })
         .expect("the worker listens");
@@ -243,4 +246,53 @@ fn exec_runs_a_command_as_the_app_runs() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The master of a service that is not root's has the right to take ports below 1024 from its manager
+/// (`AmbientCapabilities=`). Its heir needs it for the next port of the file; nobody else gets it.
+#[test]
+fn another_master_keeps_the_right_to_low_ports() {
+    const PLAIN: &str = r#"
+[server]
+http = ["127.0.0.1:0"]
+[app.web]
+wsgi = "app:app"
+python = "/usr/bin/python3"
+workers = 1
+[[site]]
+routes = [{ path = "/", app = "web" }]
+"#;
+    const APP: &str =
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n";
+    if !may_try() {
+        return;
+    }
+    let (uid, gid) = ids("nobody");
+    let become_nobody = format!(
+        "chmod 777 . notify.sock && exec setpriv --reuid={uid} --regid={gid} --clear-groups \
+         --inh-caps=+net_bind_service --ambient-caps=+net_bind_service \"$@\""
+    );
+    let launcher = ["sh", "-c", &become_nobody, "sh"];
+    let stack = Site::new(PLAIN)
+        .file("app.py", APP)
+        .through(&launcher)
+        .start();
+    // CAP_NET_BIND_SERVICE is the tenth.
+    let right = "0000000000000400";
+    let has_it = |pid: u32| process(pid, "CapEff") == right && process(pid, "CapAmb") == right;
+    assert!(has_it(stack.pid()));
+    kill(stack.pid(), rustix::process::Signal::USR2);
+    stack.until_ended();
+    let heir = Heir::of(&stack);
+    assert_ne!(heir.0, stack.pid());
+    assert!(has_it(heir.0));
+    let children = children(heir.0);
+    assert_eq!(children.len(), 2, "a proxy and a worker");
+    for child in children {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(process(child, set), "0000000000000000", "{set}");
+        }
+    }
+    kill(heir.0, rustix::process::Signal::TERM);
+    stack.until_output("it stops", || !is_alive(heir.0));
 }

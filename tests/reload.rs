@@ -4,10 +4,15 @@ use std::{fs, os::unix::fs::symlink, thread};
 
 use rustix::process::Signal;
 
-use crate::harness::{
-    Site, Stack, kill,
-    load::{APP, Load},
-    origin::Origin,
+use crate::{
+    harness::{
+        Site, Stack,
+        h2::H2,
+        kill,
+        load::{APP, Load},
+        origin::Origin,
+    },
+    tunnels::{SWITCHING, upgrade, upgrading},
 };
 
 /// The app of the load, in this version.
@@ -167,6 +172,43 @@ fn a_change_of_configuration_touches_no_worker_and_no_connection() {
         "there",
         "and still the same connection"
     );
+}
+
+/// New code moves requests over, not connections: what lives long is told last, which is when we stop.
+#[test]
+fn a_reload_cuts_neither_a_tunnel_nor_http2() {
+    let origin = upgrading(SWITCHING);
+    let route = "routes = [{ path = \"/\", app = \"web\" }";
+    let tunnel = format!(
+        "tls = \"self-signed\"\n{route}, {{ path = \"/chat\", upstream = {:?} }}",
+        origin.url()
+    );
+    let stack = Site::with_app(APP)
+        .edit("[app.web]", "https = [\"127.0.0.1:0\"]\n[app.web]")
+        .edit(route, &tunnel)
+        .start();
+    let mut websocket = stack.tls_client("localhost");
+    upgrade(&mut websocket, "websocket");
+    assert_eq!(websocket.answer_head().status, 101);
+    assert_eq!(websocket.exactly(5), b"hello");
+    let mut h2 = H2::connect(stack.https(), "localhost");
+    for number in 2..=4 {
+        let text = h2.get("/").text();
+        assert!(text.starts_with(&format!("{} ", number - 1)), "{text}");
+        write(&stack, "app.py", version(number));
+        match number {
+            2 => reload(&stack),
+            3 => {
+                edit(&stack, "workers = 1", "workers = 2");
+                reload(&stack);
+            }
+            _ => reload_with(&stack, &["--app", "web"]),
+        }
+        websocket.send("still");
+        assert_eq!(websocket.exactly(5), b"STILL");
+    }
+    let text = h2.get("/").text();
+    assert!(text.starts_with("4 "), "{text}");
 }
 
 #[test]

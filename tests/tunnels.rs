@@ -41,7 +41,7 @@ fn before(origin: &Origin) -> Stack {
 }
 
 /// Answers an upgrade as WebSocket servers do, says hello, and then sends back what it gets in capitals.
-fn upgrading(head: &'static str) -> Origin {
+pub fn upgrading(head: &'static str) -> Origin {
     answering(move |_| head.to_owned())
 }
 
@@ -60,9 +60,9 @@ fn answering(head: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Origin {
     })
 }
 
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+pub const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
-fn upgrade(client: &mut Client, offered: &str) {
+pub fn upgrade(client: &mut Client, offered: &str) {
     client.send(format!(
         "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {offered}\r\nSec-WebSocket-Key: y\r\n\r\n"
     ));

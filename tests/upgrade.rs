@@ -10,10 +10,10 @@ use crate::harness::{
 };
 
 /// The master that serves now, which is no child of the test: it is ended with this.
-struct Heir(u32);
+pub struct Heir(pub u32);
 
 impl Heir {
-    fn of(stack: &Stack) -> Self {
+    pub fn of(stack: &Stack) -> Self {
         let told = stack.told("MAINPID=").expect("told at the start");
         Self(told.parse().expect("a process id"))
     }
@@ -38,6 +38,9 @@ fn an_upgrade_under_load_is_noticed_by_nobody() {
     let second = Heir::of(&stack);
     assert_ne!(second.0, first);
     assert!(said.contains(&second.0.to_string()), "{said}");
+    // systemd believes only the process that it knows (`NotifyAccess=main`).
+    let names = format!("MAINPID={}", second.0);
+    assert!(stack.told_by(&names).contains(&first), "by the first one");
     // And once more, by signal, from the one that took over.
     kill(second.0, Signal::USR2);
     stack.until_output("the second heir", || Heir::named(&stack) != second.0);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::{
@@ -43,14 +43,38 @@ pub struct Load {
 #[derive(Default)]
 struct Story {
     answered: Vec<String>,
-    failed: Vec<(String, String)>,
+    failed: Vec<Failed>,
+}
+
+/// A request that was not answered as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Its id in the app's file.
+    pub id: String,
+    /// What came instead.
+    pub why: Why,
+}
+
+/// What came instead of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Another status than 200.
+    Status {
+        status: u16,
+        /// Its id in the logs.
+        request_id: String,
+        content: String,
+    },
+    /// No connection could be made.
+    Connect(String),
+    /// The connection broke.
+    Broke(String),
 }
 
 /// What came of a load.
 pub struct Outcome {
     pub answered: usize,
-    /// Id and what happened.
-    pub failed: Vec<(String, String)>,
+    pub failed: Vec<Failed>,
     /// Answered, but not in the app's file.
     pub lost: Vec<String>,
     /// In the file more than once.
@@ -140,9 +164,9 @@ fn run(address: SocketAddr, client: usize, stop: &AtomicBool, answered: &AtomicU
                 answered.fetch_add(1, Ordering::Relaxed);
                 story.answered.push(id);
             }
-            Err(error) => {
+            Err(why) => {
                 connection = None;
-                story.failed.push((id, error));
+                story.failed.push(Failed { id, why });
             }
         }
     }
@@ -154,17 +178,46 @@ fn ask(
     connection: &mut Option<BufReader<TcpStream>>,
     id: &str,
     post: bool,
-) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
+) -> Result<(), Why> {
     let stream = match connection {
         Some(stream) => stream,
         None => {
-            let stream = TcpStream::connect(address).map_err(text)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
-            stream.set_nodelay(true).map_err(text)?;
+            let stream = connect(address).map_err(|error| Why::Connect(error.to_string()))?;
             connection.insert(BufReader::new(stream))
         }
     };
+    let answer = exchange(stream, id, post).map_err(|error| Why::Broke(error.to_string()))?;
+    if answer.closes {
+        *connection = None;
+    }
+    match answer.status {
+        200 => Ok(()),
+        status => Err(Why::Status {
+            status,
+            request_id: answer.request_id,
+            content: answer.content,
+        }),
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// What came back.
+#[derive(Default)]
+struct Answer {
+    status: u16,
+    request_id: String,
+    /// Whether the connection ends with it.
+    closes: bool,
+    content: String,
+}
+
+fn exchange(stream: &mut BufReader<TcpStream>, id: &str, post: bool) -> io::Result<Answer> {
     let (method, body) = if post {
         ("POST", "x=1234")
     } else {
@@ -175,44 +228,35 @@ fn ask(
         length => format!("Content-Length: {length}\r\n"),
     };
     let request = format!("{method} /id?{id} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n{body}");
-    stream
-        .get_mut()
-        .write_all(request.as_bytes())
-        .map_err(text)?;
-    let (status, length, closes) = head(stream).map_err(text)?;
+    stream.get_mut().write_all(request.as_bytes())?;
+    let (mut answer, length) = head(stream)?;
     let mut content = vec![0; length];
-    stream.read_exact(&mut content).map_err(text)?;
-    if closes {
-        *connection = None;
-    }
-    match status {
-        200 => Ok(()),
-        status => Err(format!("{status}: {}", String::from_utf8_lossy(&content))),
-    }
+    stream.read_exact(&mut content)?;
+    answer.content = String::from_utf8_lossy(&content).into_owned();
+    Ok(answer)
 }
 
-/// Status, length of the content, and whether the connection ends with it.
-fn head(stream: &mut impl BufRead) -> std::io::Result<(u16, usize, bool)> {
-    let (mut status, mut length, mut closes) = (0, 0, false);
+/// The head of an answer, and the length of its content.
+fn head(stream: &mut impl BufRead) -> io::Result<(Answer, usize)> {
+    let (mut answer, mut length) = (Answer::default(), 0);
     for number in 0.. {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let line = line.trim_end().to_lowercase();
         if number == 0 {
-            status = line
-                .split(' ')
-                .nth(1)
-                .and_then(|code| code.parse().ok())
-                .unwrap_or(0);
+            let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+            answer.status = status.unwrap_or(0);
         } else if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse().unwrap_or(0);
+        } else if let Some(id) = line.strip_prefix("x-request-id: ") {
+            answer.request_id = id.to_owned();
         } else if line == "connection: close" {
-            closes = true;
+            answer.closes = true;
         } else if line.is_empty() {
             break;
         }
     }
-    Ok((status, length, closes))
+    Ok((answer, length))
 }

@@ -19,7 +19,7 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -224,6 +224,7 @@ impl Site {
         notify
             .set_read_timeout(Some(Duration::from_millis(50)))
             .expect("a valid time");
+        rustix::net::sockopt::set_socket_passcred(&notify, true).expect("every Linux can");
         let mut command = stack_command_through(&self.launcher);
         command
             .args(&self.command)
@@ -272,7 +273,7 @@ pub struct Stack {
     child: Mutex<Child>,
     output: Output,
     notify: UnixDatagram,
-    told: Mutex<String>,
+    told: Mutex<Vec<(u32, String)>>,
 }
 
 impl Stack {
@@ -298,22 +299,33 @@ impl Stack {
 
     /// What it told about itself: the rest of the notification's line that begins so.
     pub fn told(&self, start: &str) -> Option<String> {
-        let mut told = self.told.lock().expect("no test panics with it");
-        let mut datagram = [0; 8192];
-        while let Ok(length) = self.notify.recv(&mut datagram) {
-            told.push_str(&String::from_utf8_lossy(&datagram[..length]));
-            told.push('\n');
-        }
-        let found = told.lines().rev().find_map(|line| line.strip_prefix(start));
+        let told = self.notices();
+        let found = told
+            .iter()
+            .rev()
+            .find_map(|(_, line)| line.strip_prefix(start));
         found.map(str::to_owned)
     }
 
     /// How often it has told this line.
     pub fn told_times(&self, line: &str) -> usize {
-        // Whatever has arrived meanwhile is taken in.
-        let _ = self.told("");
-        let told = self.told.lock().expect("no test panics with it");
-        told.lines().filter(|told| *told == line).count()
+        self.told_by(line).len()
+    }
+
+    /// The processes that have told this line.
+    pub fn told_by(&self, line: &str) -> Vec<u32> {
+        let told = self.notices();
+        let same = told.iter().filter(|(_, told)| told == line);
+        same.map(|(pid, _)| *pid).collect()
+    }
+
+    /// All that was told, whatever has arrived meanwhile taken in: the sender, and a line.
+    fn notices(&self) -> MutexGuard<'_, Vec<(u32, String)>> {
+        let mut told = self.told.lock().expect("no test panics with it");
+        while let Some((pid, text)) = receive(&self.notify) {
+            told.extend(text.lines().map(|line| (pid, line.to_owned())));
+        }
+        told
     }
 
     fn address(&self, what: &str) -> SocketAddr {
@@ -406,22 +418,23 @@ impl Stack {
         self.output.text()
     }
 
-    /// The children of the master whose command line contains the text.
-    pub fn children(&self, text: &str) -> Vec<u32> {
+    /// The children of the master with such a command line.
+    pub fn children(&self, is: impl Fn(&str) -> bool) -> Vec<u32> {
         children(self.pid())
             .into_iter()
-            .filter(|pid| command_line(*pid).contains(text))
+            .filter(|pid| is(&command_line(*pid)))
             .collect()
     }
 
-    /// The worker processes.
+    /// The worker processes, before they have given themselves a title and after.
     pub fn workers(&self) -> Vec<u32> {
-        self.children("stack-bootstrap")
+        self.children(|line| line.contains("stack-bootstrap") || line.starts_with("stack: worker "))
     }
 
     /// The proxy process.
     pub fn proxy(&self) -> Option<u32> {
-        self.children(" proxy").first().copied()
+        let proxies = self.children(|line| line.starts_with("stack: proxy"));
+        proxies.first().copied()
     }
 
     /// Sends a signal to the master.
@@ -463,6 +476,30 @@ impl Drop for Stack {
             println!("--- the stack's output\n{}---", self.output.text());
         }
     }
+}
+
+/// The next notification, and the process that has sent it, as the kernel says (unix(7), SCM_CREDENTIALS).
+fn receive(notify: &UnixDatagram) -> Option<(u32, String)> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut datagram = [0; 8192];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut pieces = [io::IoSliceMut::new(&mut datagram)];
+        match recvmsg(notify, &mut pieces, &mut beside, RecvFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            received => break received.ok()?,
+        }
+    };
+    let sender = beside.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid),
+        _ => None,
+    });
+    let pid = sender
+        .expect("the kernel was asked to say it")
+        .as_raw_nonzero();
+    let text = String::from_utf8_lossy(&datagram[..received.bytes]).into_owned();
+    Some((pid.get().unsigned_abs(), text))
 }
 
 /// Sends a signal.

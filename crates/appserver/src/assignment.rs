@@ -82,6 +82,8 @@ pub struct Stack {
 /// From the master to the worker. The end of the stream means the same as `Drain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
+    /// No new request will come; go on with those that run.
+    Retire,
     /// Accept nothing more; leave when the last connection has ended.
     Drain,
     /// Say where the busy slots are.

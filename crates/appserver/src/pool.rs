@@ -171,6 +171,19 @@ pub enum Wear {
     Stuck,
 }
 
+/// Why a worker that served is not to serve any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It is worn.
+    Worn(Wear),
+    /// Fewer workers are to be there.
+    Fewer,
+    /// The app, or all of us, stops.
+    Stop,
+    /// It did not leave when it was asked to, and was killed.
+    Overdue,
+}
+
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -257,6 +270,8 @@ pub enum News {
     Left {
         /// Which.
         number: u32,
+        /// Why it had been asked.
+        parting: Parting,
         /// How.
         exit: Exit,
     },
@@ -366,15 +381,15 @@ enum Purpose {
 struct Outgoing {
     number: u32,
     farewell: Farewell,
-    /// Whether it had served.
-    served: bool,
+    /// Why it leaves; `None` of one that had not served.
+    parting: Option<Parting>,
 }
 
 /// How it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Farewell {
     /// The proxy lets go of it.
-    Releasing { deadline: Instant, stuck: bool },
+    Releasing { deadline: Instant },
     /// It was asked to leave.
     Leaving { deadline: Instant },
     /// It could not start, and its process still ends.
@@ -620,7 +635,7 @@ impl Pool {
         let starts = |seat: &Seat| matches!(seat.state, State::Starting { .. });
         self.seats.iter().any(starts)
             || self.is_replacing()
-            || self.outgoing.iter().any(|one| !one.served)
+            || self.outgoing.iter().any(|one| one.parting.is_none())
     }
 
     fn is_replacing(&self) -> bool {
@@ -699,31 +714,31 @@ impl Pool {
         let Some(seat) = self.seat(old) else {
             // The old one's death would have given its seat to the new one, and a smaller pool would have let it go.
             debug_assert!(false, "a recruit for nobody's seat");
-            self.kill(number, false, actions);
+            self.kill(number, None, actions);
             return;
         };
-        let stuck = seat.state.wear() == Some(Wear::Stuck);
+        let parting = Parting::Worn(seat.state.wear().unwrap_or(Wear::Asked));
         seat.take(number, now, due);
         actions.push(Action::Announce(News::Ready { number, after }));
-        self.release(now, old, stuck, actions);
+        self.release(now, old, parting, actions);
         self.check_renewal(actions);
     }
 
-    fn release(&mut self, now: Instant, number: u32, stuck: bool, actions: &mut Vec<Action>) {
+    fn release(&mut self, now: Instant, number: u32, parting: Parting, actions: &mut Vec<Action>) {
         let deadline = now + self.settings.grace;
         self.outgoing.push(Outgoing {
             number,
-            farewell: Farewell::Releasing { deadline, stuck },
-            served: true,
+            farewell: Farewell::Releasing { deadline },
+            parting: Some(parting),
         });
         actions.push(Action::Release { number });
     }
 
-    fn kill(&mut self, number: u32, served: bool, actions: &mut Vec<Action>) {
+    fn kill(&mut self, number: u32, parting: Option<Parting>, actions: &mut Vec<Action>) {
         self.outgoing.push(Outgoing {
             number,
             farewell: Farewell::Killed,
-            served,
+            parting,
         });
         actions.push(Action::Kill { number });
     }
@@ -732,8 +747,8 @@ impl Pool {
         let Some(one) = self.outgoing.iter_mut().find(|one| one.number == number) else {
             return;
         };
-        if let Farewell::Releasing { deadline, stuck } = one.farewell {
-            let deadline = if stuck {
+        if let Farewell::Releasing { deadline } = one.farewell {
+            let deadline = if one.parting == Some(Parting::Worn(Wear::Stuck)) {
                 // What still runs in it nobody waits for any more, and it may never end.
                 deadline.min(now + LAST_WORDS)
             } else {
@@ -782,7 +797,7 @@ impl Pool {
         let doomed = Outgoing {
             number,
             farewell: Farewell::Doomed { deadline },
-            served: false,
+            parting: None,
         };
         if let Some(seat) = self.seat(number) {
             if matches!(seat.state, State::Starting { .. }) {
@@ -826,8 +841,12 @@ impl Pool {
 
     fn exited(&mut self, now: Instant, number: u32, exit: Exit, actions: &mut Vec<Action>) {
         if let Some(at) = self.outgoing.iter().position(|one| one.number == number) {
-            if self.outgoing.swap_remove(at).served {
-                actions.push(Action::Announce(News::Left { number, exit }));
+            if let Some(parting) = self.outgoing.swap_remove(at).parting {
+                actions.push(Action::Announce(News::Left {
+                    number,
+                    parting,
+                    exit,
+                }));
             }
             return;
         }
@@ -934,7 +953,7 @@ impl Seat {
 impl Farewell {
     fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Releasing { deadline, .. }
+            Self::Releasing { deadline }
             | Self::Leaving { deadline }
             | Self::Doomed { deadline } => Some(deadline),
             Self::Killed => None,
@@ -1011,7 +1030,7 @@ impl Pool {
             return;
         }
         let state = self.seats.remove(at).state;
-        self.retire(now, state, actions);
+        self.retire(now, state, Parting::Fewer, actions);
         self.resized(actions);
         self.check_renewal(actions);
     }
@@ -1022,17 +1041,19 @@ impl Pool {
     }
 
     /// Lets go of whoever has left a seat, and of who was to take it.
-    fn retire(&mut self, now: Instant, state: State, actions: &mut Vec<Action>) {
+    fn retire(&mut self, now: Instant, state: State, parting: Parting, actions: &mut Vec<Action>) {
         match state {
             State::Vacant { .. } => {}
-            State::Starting { number, .. } => self.kill(number, false, actions),
+            State::Starting { number, .. } => self.kill(number, None, actions),
             State::Ready { number, wear, .. } => {
                 let heir = |recruit: &Recruit| matches!(recruit.purpose, Purpose::Replace { old, .. } if old == number);
                 if let Some(at) = self.recruits.iter().position(heir) {
                     let heir = self.recruits.remove(at).number;
-                    self.kill(heir, false, actions);
+                    self.kill(heir, None, actions);
                 }
-                self.release(now, number, wear == Some(Wear::Stuck), actions);
+                // Whose request hangs is not waited for, whatever else it leaves for.
+                let stuck = wear.filter(|wear| *wear == Wear::Stuck);
+                self.release(now, number, stuck.map_or(parting, Parting::Worn), actions);
             }
         }
     }
@@ -1121,7 +1142,7 @@ impl Pool {
     fn abandon(&mut self, actions: &mut Vec<Action>) {
         self.stage = None;
         for recruit in self.take_staged() {
-            self.kill(recruit.number, false, actions);
+            self.kill(recruit.number, None, actions);
         }
     }
 
@@ -1144,7 +1165,7 @@ impl Pool {
         let replacements: Vec<u32> = self.recruits.iter().filter_map(Recruit::replaces).collect();
         for number in replacements {
             self.take_recruit(number);
-            self.kill(number, false, actions);
+            self.kill(number, None, actions);
         }
         let recruits = self.take_staged();
         let arrived = recruits.iter().any(Recruit::is_ready);
@@ -1163,7 +1184,7 @@ impl Pool {
         // Requests that run in the old ones were promised the old grace; the longer of the two harms nobody.
         self.settings.grace = self.settings.grace.max(old_grace);
         for seat in old.split_off(kept.min(old.len())) {
-            self.retire(now, seat.state, actions);
+            self.retire(now, seat.state, Parting::Worn(Wear::Superseded), actions);
         }
         self.settings.grace = stage.settings.grace;
         for mut seat in old {
@@ -1196,7 +1217,7 @@ impl Pool {
             State::Starting { number, .. } => {
                 let number = *number;
                 *seat = Seat::vacant(now);
-                self.kill(number, false, actions);
+                self.kill(number, None, actions);
             }
             State::Vacant { .. } => *seat = Seat::vacant(now),
         }
@@ -1244,7 +1265,7 @@ impl Pool {
         self.phase = Phase::Stopping;
         self.abandon(actions);
         for seat in std::mem::take(&mut self.seats) {
-            self.retire(now, seat.state, actions);
+            self.retire(now, seat.state, Parting::Stop, actions);
         }
     }
 
@@ -1252,18 +1273,18 @@ impl Pool {
         self.phase = Phase::Stopping;
         // They serve nobody, and Python that imports hears nothing.
         for recruit in std::mem::take(&mut self.recruits) {
-            self.kill(recruit.number, false, actions);
+            self.kill(recruit.number, None, actions);
         }
         self.stage = None;
         for seat in std::mem::take(&mut self.seats) {
             match seat.state {
                 State::Vacant { .. } => {}
-                State::Starting { number, .. } => self.kill(number, false, actions),
+                State::Starting { number, .. } => self.kill(number, None, actions),
                 State::Ready { number, .. } => {
                     self.outgoing.push(Outgoing {
                         number,
                         farewell: Farewell::Leaving { deadline },
-                        served: true,
+                        parting: Some(Parting::Stop),
                     });
                     actions.push(Action::Drain { number });
                 }
@@ -1273,7 +1294,7 @@ impl Pool {
             let number = one.number;
             match one.farewell {
                 // What runs in them has its time already.
-                Farewell::Releasing { deadline: own, .. } => {
+                Farewell::Releasing { deadline: own } => {
                     let deadline = own.min(deadline);
                     one.farewell = Farewell::Leaving { deadline };
                     actions.push(Action::Drain { number });
@@ -1299,11 +1320,12 @@ impl Pool {
             actions.push(Action::Kill { number: one.number });
         }
         for recruit in std::mem::take(&mut self.recruits) {
-            self.kill(recruit.number, false, actions);
+            self.kill(recruit.number, None, actions);
         }
         for seat in std::mem::take(&mut self.seats) {
             if let Some(number) = seat.state.number() {
-                self.kill(number, seat.is_ready(), actions);
+                let parting = seat.is_ready().then_some(Parting::Stop);
+                self.kill(number, parting, actions);
             }
         }
     }
@@ -1327,13 +1349,14 @@ impl Pool {
         for one in &mut self.outgoing {
             let number = one.number;
             match one.farewell {
-                Farewell::Releasing { deadline, .. } if deadline <= now => {
+                Farewell::Releasing { deadline } if deadline <= now => {
                     let deadline = now + LAST_MOMENT;
                     one.farewell = Farewell::Leaving { deadline };
                     actions.push(Action::Drain { number });
                 }
                 Farewell::Leaving { deadline } if deadline <= now => {
                     one.farewell = Farewell::Killed;
+                    one.parting = one.parting.map(|_| Parting::Overdue);
                     actions.push(Action::Announce(News::Overdue { number }));
                     actions.push(Action::Kill { number });
                 }

@@ -200,6 +200,8 @@ pub struct Worker {
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// No request will come any more; those that run have their time.
+    Retire,
     /// Finish what runs, then leave.
     Drain,
     /// Be gone.
@@ -325,6 +327,7 @@ impl Worker {
 
     fn obey(&self, order: Order) {
         let done = match order {
+            Order::Retire => self.conversation.say(assignment::Order::Retire),
             Order::Drain => self.conversation.say(assignment::Order::Drain),
             Order::Kill => self.child.signal(Signal::KILL),
             Order::Trace => self.conversation.say(assignment::Order::Trace),

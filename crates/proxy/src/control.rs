@@ -41,7 +41,8 @@ pub enum Order {
         /// How many connections it can own at once.
         threads: u16,
     },
-    /// A worker is to leave: close its connections as they become idle, then answer [`Report::Released`].
+    /// A worker is to leave: give it no further request once another has a free slot, which [`Report::Relieved`] tells; close
+    /// its connections as they become idle, then answer [`Report::Released`].
     ReleaseWorker {
         /// Which worker.
         worker: WorkerName,
@@ -62,11 +63,11 @@ pub enum Order {
     },
     /// Say that you live: [`Report::Alive`].
     Ping,
-    /// Go on in another file for access records, the descriptor that comes along, where `access_log` is true; and with
-    /// standard error, the descriptor after it, where `log` is true.
+    /// Go on in another file: with the access records of every plan that are written to this path, in the first descriptor
+    /// that comes along; and with standard error, in the next, where `log` is true.
     ReopenLogs {
-        /// Whether there is one for access records.
-        access_log: bool,
+        /// The path, where there is a descriptor for access records.
+        access_log: Option<PathBuf>,
         /// Whether there is one for standard error.
         log: bool,
     },
@@ -113,6 +114,11 @@ pub enum Report {
     },
     /// What was counted so far.
     Figures(Box<Snapshot>),
+    /// This worker, which is to leave, gets no further request.
+    Relieved {
+        /// Which worker.
+        worker: WorkerName,
+    },
     /// No connection to this worker is left.
     Released {
         /// Which worker.

@@ -6,10 +6,11 @@ use std::{
     io::{self, IsTerminal},
     num::NonZero,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     thread,
@@ -86,11 +87,12 @@ pub enum Error {
     Refused(String),
 }
 
-/// Runs the proxy until the master tells it to drain, or is gone. Blocks.
+/// Runs the proxy until the master tells it to drain, or is gone. Blocks. `drains` is called once it has been told, on this
+/// thread.
 ///
 /// # Errors
 /// When it cannot begin to serve, or has lost its master.
-pub fn run(control: OwnedFd) -> Result<(), Error> {
+pub fn run(control: OwnedFd, drains: impl FnOnce()) -> Result<(), Error> {
     let descriptors = door::raise_descriptors();
     // Before confinement: what control groups allow is read from files.
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -98,6 +100,7 @@ pub fn run(control: OwnedFd) -> Result<(), Error> {
     if let Order::Serve { site, .. } = &first.0 {
         confine(site);
     }
+    telemetry::log::never_wait().map_err(Error::Runtime)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads)
@@ -106,7 +109,7 @@ pub fn run(control: OwnedFd) -> Result<(), Error> {
         .map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
         let (sender, receiver) = Channel::new(control).map_err(Error::Channel)?.split();
-        obey(sender, receiver, first, descriptors).await
+        obey(sender, receiver, first, descriptors, drains).await
     });
     // Connections that outlived the grace end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -223,6 +226,10 @@ struct Kept {
     budget: Arc<Budget>,
     limiters: Limiters,
     figures: Arc<Figures>,
+    /// Access logs that are open, by the path of their file.
+    logs: Mutex<Vec<(PathBuf, Weak<Log>)>>,
+    /// Lines that access logs of earlier configurations have lost.
+    dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
     /// What accepts.
     accepting: Mutex<HashMap<Listener, AbortHandle>>,
@@ -260,7 +267,13 @@ impl Kept {
             snapshot.count(&metrics::BUFFERED, [name], account.used());
             snapshot.count(&metrics::BUFFERED_LIMIT, [name], account.most());
         }
-        snapshot.count(&metrics::LOG_DROPPED, [], server.plan().log.dropped());
+        let dropped = self.dropped.load(Ordering::Relaxed) + server.plan().log.dropped();
+        snapshot.count(&metrics::LOG_DROPPED, [], dropped);
+        snapshot.count(
+            &metrics::STDERR_DROPPED,
+            ["proxy"],
+            telemetry::log::dropped(),
+        );
         snapshot
     }
 
@@ -271,6 +284,39 @@ impl Kept {
         {
             tracing::error!("the certificates stay as they are: {error}");
         }
+    }
+
+    /// Remembers an access log, to go on in another file when that is moved aside. A plan that another has followed lives as
+    /// long as what it has begun.
+    fn remember(&self, site: &Site, log: &Arc<Log>) {
+        let mut logs = lock(&self.logs);
+        logs.retain(|(_, log)| log.strong_count() > 0);
+        if let LogTarget::File(path) = &site.server.access_log.to {
+            logs.push((path.value.clone(), Arc::downgrade(log)));
+        }
+    }
+
+    /// Goes on in the files that the master has opened in the place of those that were moved aside.
+    fn reopen_logs(
+        &self,
+        access_log: Option<&Path>,
+        log: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Error> {
+        let mut descriptors = descriptors.into_iter();
+        if let Some(path) = access_log {
+            let file = descriptors.next().ok_or(Error::Protocol)?;
+            for (to, log) in lock(&self.logs).iter() {
+                if let Some(log) = log.upgrade().filter(|_| to == path) {
+                    log.reopen(file.try_clone().map_err(Error::Channel)?);
+                }
+            }
+        }
+        if log {
+            let file = descriptors.next().ok_or(Error::Protocol)?;
+            telemetry::log::redirect(file).map_err(Error::Channel)?;
+        }
+        Ok(())
     }
 
     /// The access log that is open, if the configuration wants the same one.
@@ -294,7 +340,11 @@ impl Kept {
         server
             .door
             .resize(door::connections(&site, self.descriptors));
-        server.plan.store(Arc::new(plan));
+        let before = server.plan.swap(Arc::new(plan));
+        if !Arc::ptr_eq(&before.log, &server.plan().log) {
+            self.dropped
+                .fetch_add(before.log.dropped(), Ordering::Relaxed);
+        }
         self.accept(server, listening);
         let wanted = |app: &str| site.app(app).is_some();
         lock(&self.pools).retain(|app, pool| wanted(app) || !pool.is_empty());
@@ -328,7 +378,7 @@ impl Kept {
     ) -> Result<Then, Error> {
         match order {
             Order::ReopenLogs { access_log, log } => {
-                reopen_logs(server, access_log, log, descriptors)?;
+                self.reopen_logs(access_log.as_deref(), log, descriptors)?;
             }
             Order::LogFilter { filter } => {
                 if let Err(error) = telemetry::log::set_filter(&filter) {
@@ -415,7 +465,11 @@ impl Offer {
         };
         let log = match before.and_then(|before| kept.same_log(&site, before)) {
             Some(log) => log,
-            None => Arc::new(open_log(&site, file).map_err(Error::Channel)?),
+            None => {
+                let log = Arc::new(open_log(&site, file).map_err(Error::Channel)?);
+                kept.remember(&site, &log);
+                log
+            }
         };
         let given = Given {
             listeners: &listeners,
@@ -445,6 +499,7 @@ async fn obey(
     mut orders: Receiver,
     first: (Order, Vec<OwnedFd>),
     descriptors: u64,
+    drains: impl FnOnce(),
 ) -> Result<(), Error> {
     let (reports, outbox) = mpsc::channel(REPORTS);
     tokio::spawn(tell(sender, outbox));
@@ -456,6 +511,8 @@ async fn obey(
         budget: Arc::default(),
         limiters: Limiters::default(),
         figures: Arc::default(),
+        logs: Mutex::default(),
+        dropped: AtomicU64::new(0),
         reports,
         accepting: Mutex::default(),
         serving: Mutex::default(),
@@ -471,6 +528,7 @@ async fn obey(
             () = load_is_due(&server) => report_loads(&kept, &server).await,
         }
     };
+    drains();
     // What still runs or waits needs to hear of workers: of one that died inside it, of another that comes in its place.
     let listen = async {
         loop {
@@ -582,25 +640,6 @@ fn open_log(site: &Site, file: Option<OwnedFd>) -> io::Result<Log> {
         (_, None) => Log::new(rustix::io::dup(stdout)?, format)?,
     };
     Ok(log.redacted(Redaction::new(&site.server.redact)))
-}
-
-/// Goes on in the files that the master has opened in the place of those that were moved aside.
-fn reopen_logs(
-    server: &Server,
-    access_log: bool,
-    log: bool,
-    descriptors: Vec<OwnedFd>,
-) -> Result<(), Error> {
-    let mut descriptors = descriptors.into_iter();
-    if access_log {
-        let file = descriptors.next().ok_or(Error::Protocol)?;
-        server.plan().log.reopen(file);
-    }
-    if log {
-        let file = descriptors.next().ok_or(Error::Protocol)?;
-        telemetry::log::redirect(file).map_err(Error::Channel)?;
-    }
-    Ok(())
 }
 
 /// Stops accepting and waits for what runs, within the grace.

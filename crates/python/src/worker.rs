@@ -28,7 +28,7 @@ use rustix::{
     net::{Shutdown, shutdown},
     pipe::{PipeFlags, pipe_with},
 };
-use supervisor::scoreboard;
+use supervisor::{scoreboard, title::Title};
 
 use crate::{
     load::{self, Loaded},
@@ -47,6 +47,7 @@ pub(crate) struct Worker {
     voice: RawFd,
     /// A byte for each signal (`signal.set_wakeup_fd`).
     wake: (OwnedFd, OwnedFd),
+    title: Title,
 }
 
 #[pymethods]
@@ -77,12 +78,16 @@ impl Worker {
             assignment,
         };
         let wake = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(io::Error::from)?;
-        Ok(Self {
+        let worker = Self {
             shared: Arc::new(shared),
             control,
             voice: voice_number,
             wake,
-        })
+            // Python has its own copy of the arguments.
+            title: Title::find(),
+        };
+        worker.show("worker", " (starting)");
+        Ok(worker)
     }
 
     /// The whole life; the exit code.
@@ -101,7 +106,9 @@ impl Worker {
         freeze(py)?;
         let slots = worker.start(py, &loaded.app)?;
         worker.say(&Report::Ready)?;
+        worker.show("worker", "");
         worker.wait(py)?;
+        worker.show("worker", " (draining)");
         worker.stop();
         for slot in slots {
             join(py, &slot);
@@ -144,11 +151,21 @@ impl Worker {
         {
             replace(&null, descriptor)?;
         }
+        self.show("child of", "");
         Ok(())
     }
 }
 
 impl Worker {
+    /// For `ps`: `stack: worker web·3 (draining)`. In `top` it is `stack: web·3`.
+    fn show(&self, what: &str, how: &str) {
+        let Assignment { app, number, .. } = &self.shared.assignment;
+        let title = format!("stack: {what} {app}·{number}");
+        let full = format!("{title}{how}");
+        self.title
+            .set(&format!("stack: {app}·{number}"), &[&full, &title]);
+    }
+
     fn say(&self, report: &Report) -> io::Result<()> {
         let voice = self.shared.voice.lock();
         report::send(&mut voice.unwrap_or_else(PoisonError::into_inner), report)
@@ -245,6 +262,7 @@ impl Worker {
         while let Some(feed) = memchr::memchr(b'\n', said) {
             let line: Vec<u8> = said.drain(..=feed).collect();
             match serde_json::from_slice(&line) {
+                Ok(Order::Retire) => self.show("worker", " (draining)"),
                 Ok(Order::Drain) => return Ok(true),
                 Ok(Order::Trace) => self.trace(py)?,
                 Err(error) => report::log(

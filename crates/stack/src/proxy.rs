@@ -2,11 +2,13 @@
 
 use std::os::fd::RawFd;
 
-use anyhow::Context;
-use supervisor::fds;
+use supervisor::{fds, title::Title};
 use telemetry::log::{DEFAULT_FILTER, Format, Process, Settings};
 
 use crate::failure::Failure;
+
+/// What the process is called in `ps` and `top`.
+pub(crate) const TITLE: &str = "stack: proxy";
 
 /// Where the proxy finds its end of the channel to the master.
 pub(crate) const CONTROL_FD: RawFd = 3;
@@ -18,14 +20,17 @@ pub(crate) fn run() -> Result<(), Failure> {
         Failure::User("`stack proxy` is what `stack up` starts; start that instead".to_owned())
     })?;
     crate::small_pages();
-    // It was started as /proc/self/exe, which would make it `exe` in `ps` and `top`.
-    rustix::thread::set_name(c"stack proxy").context("cannot name this process")?;
+    // It was started as /proc/self/exe, which would make it `exe` in `top`.
+    let title = Title::find();
+    title.set(TITLE, &[TITLE]);
     telemetry::log::init(Settings {
         process: Process::Proxy,
         // The master says, in the environment.
         filter: DEFAULT_FILTER.to_owned(),
         format: Format::from_env(),
     })?;
-    ::proxy::run(control)?;
+    ::proxy::run(control, || {
+        title.set(TITLE, &[&format!("{TITLE} (draining)"), TITLE]);
+    })?;
     Ok(())
 }

@@ -29,6 +29,7 @@ use config::{
     site::{ErrorLogFormat, Site},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use supervisor::title::Title;
 use telemetry::log::{Format, Process, Settings};
 
 use crate::{
@@ -92,6 +93,8 @@ pub(crate) fn run(source: &Source, options: Options) -> Result<(), Failure> {
 fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Failure> {
     let started = Instant::now();
     let beginning = Beginning::now().context("cannot find out where this program is")?;
+    // The arguments have been read, and are remembered.
+    let title = Title::find();
     crate::small_pages();
     let loaded = source.load()?;
     let log = &loaded.site.server.log;
@@ -103,6 +106,7 @@ fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Fa
             ErrorLogFormat::Json => Format::Json,
         },
     })?;
+    telemetry::log::never_wait().context("cannot start the log's thread")?;
     raise_open_files()?;
     let identities = match Identities::of(&loaded.site) {
         Ok(identities) => identities,
@@ -133,6 +137,7 @@ fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Fa
             source,
             beginning,
             setting,
+            title,
         };
         Master::start(opened, beginnings)?.run().await
     })
@@ -183,6 +188,7 @@ struct Beginnings {
     source: Source,
     beginning: Beginning,
     setting: Setting,
+    title: Title,
 }
 
 /// Where it shows that we serve.

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::traces::{Purpose, Traces};
-use super::{Action, Event, Load, Make, News, Pool, Settings, Wear};
+use super::{Action, Event, Load, Make, News, Parting, Pool, Settings, Wear};
 use crate::worker::{self, Said, Template, Worker};
 
 /// How often memory is looked at, where `max_rss` says that it matters.
@@ -102,6 +102,8 @@ pub enum Told {
         number: u32,
         /// For people: `killed by SIGSEGV`.
         how: String,
+        /// Why it is gone, for figures: one of few words, or how it died.
+        reason: String,
     },
     /// No worker is ready and one has just failed to start.
     Failed {
@@ -532,7 +534,10 @@ impl Keeper {
     fn act(&mut self, action: Action) {
         match action {
             Action::Start { number, make } => self.start(number, make),
-            Action::Release { number } => self.tell(Told::Release { number }),
+            Action::Release { number } => {
+                self.order(number, worker::Order::Retire);
+                self.tell(Told::Release { number });
+            }
             Action::Drain { number } => self.order(number, worker::Order::Drain),
             Action::Dump { number } => {
                 if let Some(worker) = self.workers.get(&number) {
@@ -587,7 +592,8 @@ impl Keeper {
     }
 
     fn announce(&mut self, news: News) {
-        self.log(&news);
+        let cause = self.cause(&news);
+        self.log(&news, &cause);
         match news {
             News::Ready { number, .. } => {
                 self.kills.forget();
@@ -595,9 +601,13 @@ impl Keeper {
                     self.tell(told);
                 }
             }
-            News::Died { number, exit, .. } | News::Left { number, exit } => {
+            News::Died { number, exit, .. } | News::Left { number, exit, .. } => {
                 let how = exit.to_string();
-                self.tell(Told::Gone { number, how });
+                self.tell(Told::Gone {
+                    number,
+                    how,
+                    reason: cause,
+                });
             }
             News::AppFailed { why } => self.tell(Told::Failed { why }),
             News::Decided => self.tell(Told::Decided),
@@ -655,8 +665,16 @@ impl Keeper {
         }
     }
 
-    /// How a worker died, and of what.
-    fn cause(&mut self, exit: Exit) -> String {
+    /// Why a worker is gone: in a word where it has left as it was told, else how it died, and of what. Of other news, nothing.
+    fn cause(&mut self, news: &News) -> String {
+        let exit = match news {
+            News::Died { exit, .. } => *exit,
+            News::Left { parting, exit, .. } => match orderly(*parting, *exit) {
+                Some(word) => return word.to_owned(),
+                None => *exit,
+            },
+            _ => return String::new(),
+        };
         let killed = matches!(exit, Exit::Signal { number: 9, .. });
         if killed && self.kills.explain() {
             return format!("{exit} by the kernel: out of memory");
@@ -667,7 +685,7 @@ impl Keeper {
 
 /// What is said of the pool.
 impl Keeper {
-    fn log(&mut self, news: &News) {
+    fn log(&self, news: &News, cause: &str) {
         match news {
             News::Ready { number, after } => {
                 info!("{} is ready after {}", self.who(*number), Elapsed(*after));
@@ -680,11 +698,10 @@ impl Keeper {
             } => self.log_failure(*number, why, traceback.as_deref(), *again),
             News::Died {
                 number,
-                exit,
                 lived,
                 again,
+                ..
             } => {
-                let cause = self.cause(*exit);
                 let next = if again.is_zero() {
                     "another starts already".to_owned()
                 } else {
@@ -698,7 +715,18 @@ impl Keeper {
                 );
             }
             News::Replacing { number, why } => self.log_replacing(*number, *why),
-            News::Left { number, exit } => info!("{} has left: {exit}", self.who(*number)),
+            News::Left {
+                number,
+                parting,
+                exit,
+            } => match orderly(*parting, *exit) {
+                Some(_) => info!("{} has left: {exit}", self.who(*number)),
+                None => error!(
+                    "{} died while it left: {cause}{}",
+                    self.who(*number),
+                    self.running(*number)
+                ),
+            },
             News::Overdue { number } => warn!(
                 "{} has not finished in time and is killed{}",
                 self.who(*number),
@@ -755,6 +783,26 @@ impl Keeper {
             }
             Wear::Stuck => warn!("{who} is replaced: a request is stuck in it"),
         }
+    }
+}
+
+/// Why a worker has left, for figures; `None` where it died of something else on its way.
+fn orderly(parting: Parting, exit: Exit) -> Option<&'static str> {
+    match (parting, exit) {
+        // It was killed, or was too late even for that.
+        (Parting::Overdue, _) => Some("overdue"),
+        (Parting::Stop, Exit::Signal { number: 9, .. }) => Some("stop"),
+        (_, Exit::Signal { .. } | Exit::Code(1..)) => None,
+        (Parting::Fewer, _) => Some("fewer"),
+        (Parting::Stop, _) => Some("stop"),
+        (Parting::Worn(wear), _) => Some(match wear {
+            Wear::Superseded => "reload",
+            Wear::Asked => "asked",
+            Wear::Age => "max_age",
+            Wear::Requests => "max_requests",
+            Wear::Memory { .. } => "max_rss",
+            Wear::Stuck => "stuck",
+        }),
     }
 }
 

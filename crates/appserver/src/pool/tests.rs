@@ -135,9 +135,12 @@ fn replacing(number: u32, why: Wear) -> Action {
     told(News::Replacing { number, why })
 }
 
-fn left(number: u32) -> Action {
-    let exit = Exit::Code(0);
-    told(News::Left { number, exit })
+fn left(number: u32, parting: Parting) -> Action {
+    told(News::Left {
+        number,
+        parting,
+        exit: Exit::Code(0),
+    })
 }
 
 fn told(news: News) -> Action {
@@ -352,6 +355,7 @@ fn stopping_drains_who_serves_kills_who_starts_and_starts_nobody() {
     );
     let left = News::Left {
         number: 1,
+        parting: Parting::Stop,
         exit: Exit::Code(0),
     };
     assert_eq!(
@@ -369,7 +373,12 @@ fn stopping_drains_who_serves_kills_who_starts_and_starts_nobody() {
     ];
     assert_eq!(story.after(seconds(30)), expected);
     let (number, exit) = (2, SEGV);
-    let left = [told(News::Left { number, exit })];
+    let parting = Parting::Overdue;
+    let left = [told(News::Left {
+        number,
+        parting,
+        exit,
+    })];
     assert_eq!(story.on(Event::Exited { number, exit }), left);
     assert!(story.pool.is_closed());
     assert_eq!(story.after(seconds(60)), []);
@@ -401,7 +410,11 @@ fn a_worn_worker_leaves_when_another_is_ready_and_the_next_one_when_it_has_left(
     assert_eq!(story.released(1), [drain(1)]);
     assert_eq!(
         story.exits(1),
-        [left(1), replacing(2, Wear::Requests), start(4)]
+        [
+            left(1, Parting::Worn(Wear::Requests)),
+            replacing(2, Wear::Requests),
+            start(4)
+        ]
     );
     assert_eq!(story.ready(4), [at_once(4), release(2)]);
 }
@@ -419,7 +432,11 @@ fn a_worker_that_is_stuck_waits_for_nobody_and_is_not_waited_for() {
     let expected = [told(News::Overdue { number: 2 }), killed(2)];
     assert_eq!(story.after(LAST_WORDS), expected);
     let killed = story.exits(2);
-    assert_eq!(killed, [left(2)], "the proxy is to forget it");
+    assert_eq!(
+        killed,
+        [left(2, Parting::Overdue)],
+        "the proxy is to forget it"
+    );
 }
 
 #[test]
@@ -556,7 +573,11 @@ fn rolling_replaces_one_at_a_time() {
     let first = [at_once(3), release(2)];
     assert_eq!(story.on(Event::Commit), first);
     story.released(2);
-    let second = [left(2), replacing(1, Wear::Superseded), start(4)];
+    let second = [
+        left(2, Parting::Worn(Wear::Superseded)),
+        replacing(1, Wear::Superseded),
+        start(4),
+    ];
     assert_eq!(story.exits(2), second);
     let renewed = [at_once(4), release(1), told(News::Renewed)];
     assert_eq!(story.ready(4), renewed);
@@ -595,7 +616,10 @@ fn generations_do_not_pile_up() {
         [],
         "1 and 2 still leave"
     );
-    assert_eq!(story.exits(1), [left(1), start_staged(4)]);
+    assert_eq!(
+        story.exits(1),
+        [left(1, Parting::Worn(Wear::Superseded)), start_staged(4)]
+    );
 }
 
 #[test]
@@ -672,6 +696,7 @@ enum Move {
     Load(u64, u32),
     Grow,
     Shrink,
+    Update(u16),
     Stage(u16, Strategy),
     Commit,
     Abandon,
@@ -693,6 +718,7 @@ fn moves() -> impl proptest::strategy::Strategy<Value = Move> {
         2 => (0u64..300, 0u32..9).prop_map(|(waited, busy)| Move::Load(waited, busy)),
         1 => Just(Move::Grow),
         1 => Just(Move::Shrink),
+        1 => (1u16..6).prop_map(Move::Update),
         3 => (1u16..6, strategies()).prop_map(|(workers, how)| Move::Stage(workers, how)),
         4 => Just(Move::Commit),
         1 => Just(Move::Abandon),
@@ -908,6 +934,12 @@ impl World {
                 Some(Event::Grow)
             }
             Move::Shrink => Some(Event::Shrink),
+            Move::Update(workers) => {
+                // What people have asked for beyond the file stays when the file says the same.
+                self.most = self.most.max(workers.into());
+                let settings = settings(Workers::fixed(workers));
+                Some(Event::Update { settings })
+            }
             Move::Stage(workers, strategy) => {
                 self.staged = Some((workers.into(), strategy));
                 self.ready_to_commit = false;

@@ -7,7 +7,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -58,6 +58,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Inner {
     members: Vec<Member>,
+    /// Those that were let go of, as long as somebody has been in them: how they died is for them.
+    departed: Vec<Weak<Worker>>,
     waiting: Queue<oneshot::Sender<Turn>>,
     /// What bounded it last.
     bounds: Bounds,
@@ -129,6 +131,8 @@ struct Member {
     busy: usize,
     /// How many are being made.
     opening: usize,
+    /// Whether it gets no further request, and that was told.
+    relieved: bool,
 }
 
 impl Member {
@@ -387,6 +391,7 @@ impl Pool {
             idle: Vec::new(),
             busy: 0,
             opening: 0,
+            relieved: false,
         };
         for _ in 0..threads {
             self.reopen(&mut member);
@@ -426,6 +431,11 @@ impl Pool {
         let mut connections = Vec::new();
         let mut workers = Vec::new();
         for member in &mut inner.members {
+            if member.is_releasing() && !member.relieved {
+                member.relieved = true;
+                let worker = member.worker.name.clone();
+                self.report(Report::Relieved { worker });
+            }
             if member.is_releasing() && !member.idle.is_empty() {
                 connections.append(&mut member.idle);
                 workers.push(Arc::clone(&member.worker));
@@ -454,6 +464,13 @@ impl Pool {
             let let_go = self.let_go(&mut inner);
             drop(inner);
             drop(let_go);
+            return;
+        }
+        // One that died on its way out: its last connection, which broke, has let it go before the news came.
+        for worker in inner.departed.iter().filter_map(Weak::upgrade) {
+            if worker.name == *name {
+                worker.life.send_replace(Life::Dead(how.into()));
+            }
         }
     }
 
@@ -470,7 +487,9 @@ impl Pool {
             member.worker.name == worker.name && member.is_releasing() && member.is_empty()
         });
         if let Some(at) = gone {
-            inner.members.swap_remove(at);
+            let member = inner.members.swap_remove(at);
+            inner.departed.retain(|worker| worker.strong_count() > 0);
+            inner.departed.push(Arc::downgrade(&member.worker));
             inner.refuse_if_hopeless();
             self.report(Report::Released {
                 worker: worker.name.clone(),
@@ -837,6 +856,10 @@ mod tests {
         fixture.until_idle(2).await;
         let busy = fixture.take().await.expect("idle");
         fixture.pool.release(&name);
+        let relieved = Report::Relieved {
+            worker: name.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(relieved));
         assert!(
             fixture.reports.try_recv().is_err(),
             "one request still runs"
@@ -860,6 +883,10 @@ mod tests {
         slot.free();
         assert!(fixture.reports.try_recv().is_err());
         free.add_permits(1);
+        let relieved = Report::Relieved {
+            worker: old.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(relieved));
         let released = Report::Released {
             worker: old.clone(),
         };
@@ -876,6 +903,10 @@ mod tests {
         let (new, _) = fixture.add(2, 0);
         fixture.pool.release(&old);
         fixture.pool.bury(&new, "exit code 3");
+        let relieved = Report::Relieved {
+            worker: old.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(relieved));
         let released = Report::Released { worker: old };
         assert_eq!(fixture.reports.recv().await, Some(released));
     }
@@ -918,6 +949,31 @@ mod tests {
         assert!(
             futures_poll(waiting.as_mut()).await.is_none(),
             "nobody is left"
+        );
+    }
+
+    /// Its requests used to be told that it "closed the connection", which says nothing.
+    #[tokio::test]
+    async fn who_dies_on_the_way_out_is_named_too() {
+        let mut fixture = Fixture::new();
+        let (name, _) = fixture.add(1, 2);
+        fixture.until_idle(2).await;
+        let slot = fixture.take().await.expect("idle");
+        let worker = Arc::clone(slot.worker());
+        fixture.pool.release(&name);
+        drop(slot);
+        let relieved = Report::Relieved {
+            worker: name.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(relieved));
+        let released = Report::Released {
+            worker: name.clone(),
+        };
+        assert_eq!(fixture.reports.recv().await, Some(released));
+        fixture.pool.bury(&name, "killed by SIGKILL");
+        assert_eq!(
+            worker.obituary().await.as_deref(),
+            Some("killed by SIGKILL")
         );
     }
 

@@ -27,7 +27,7 @@ use telemetry::{log, metrics::Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::proxy::CONTROL_FD;
+use crate::proxy::{CONTROL_FD, TITLE};
 
 /// What a proxy tells the master.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl Front {
         let (ours, theirs) = fds::socket_pair().context("cannot make a channel to the proxy")?;
         // The same file as this process, even when another has taken its name since.
         let mut command = Command::new("/proc/self/exe")
-            .name("stack")
+            // Until it names itself; it will find room for no more than this.
+            .name(format!("{TITLE} (starting)"))
             .arg("proxy")
             .stdin(Stdio::Null)
             .env(log::FILTER_VARIABLE, log::filter())

@@ -95,7 +95,7 @@ impl Logs {
     /// The order that gives all of them to a proxy, and the descriptors that go with it.
     pub(crate) fn hand_over(&self) -> io::Result<(Order, Vec<OwnedFd>)> {
         let order = Order::ReopenLogs {
-            access_log: self.access.is_some(),
+            access_log: self.access.as_ref().map(|access| access.path.clone()),
             log: self.log.is_some(),
         };
         let mut descriptors = Vec::new();

@@ -26,7 +26,9 @@ use supervisor::{
     backoff::Backoff,
     child::Exit,
     notify::{self, Notifier},
+    orphans::{self, Orphans},
     signal::{Request, Requests},
+    title::Title,
 };
 use telemetry::{metrics, text::Elapsed};
 use tokio::{
@@ -64,6 +66,7 @@ pub(crate) struct Master {
     pub(super) figures: Figures,
     setting: Setting,
     beginning: Beginning,
+    title: Title,
     upgrade: Upgrade,
     pub(super) phase: Phase,
     pub(super) front: FrontState,
@@ -108,6 +111,7 @@ pub(crate) struct Master {
 #[derive(Debug)]
 struct Inbox {
     requests: Requests,
+    orphans: Orphans,
     front: mpsc::UnboundedReceiver<(i32, front::Told)>,
     came: mpsc::UnboundedReceiver<Came>,
     upgrades: mpsc::UnboundedReceiver<upgrade::End>,
@@ -212,8 +216,10 @@ impl Master {
             source,
             beginning,
             setting,
+            title,
         } = beginnings;
         let requests = Requests::new().context("cannot listen for signals")?;
+        let orphans = Orphans::watch().context("cannot listen for signals")?;
         let notifier = Notifier::from_env().context("cannot reach the service manager")?;
         let (front_reports, front) = mpsc::unbounded_channel();
         let (pool_reports, pools) = mpsc::unbounded_channel();
@@ -249,6 +255,7 @@ impl Master {
             looks: looks(),
             inbox: Inbox {
                 requests,
+                orphans,
                 front,
                 came: comes,
                 upgrades,
@@ -263,8 +270,10 @@ impl Master {
             figures: Figures::default(),
             setting,
             beginning,
+            title,
             upgrade: Upgrade::No,
         };
+        master.show_title("");
         // An heir has no visitor before its apps are ready.
         if master.setting.will.is_none() {
             master.open_admin()?;
@@ -286,6 +295,7 @@ impl Master {
                 Some(end) = self.inbox.upgrades.recv() => self.upgrade_ended(end),
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
+                () = self.inbox.orphans.ended() => orphans::bury(),
                 () = self.watchdog.due() => self.show_life(),
                 () = sleep_until(self.opened.logs.next_look()) => self.rotate_logs(),
                 _ = self.looks.tick(), if self.has_tls() => self.look_at_credentials(),
@@ -298,6 +308,14 @@ impl Master {
             std::mem::forget(self);
         }
         Ok(())
+    }
+
+    /// For `ps`: what this process is, what it serves, and how.
+    fn show_title(&self, how: &str) {
+        const NAME: &str = "stack: master";
+        let full = format!("{NAME} {}{how}", self.opened.loaded.title());
+        let short = format!("{NAME}{how}");
+        self.title.set(NAME, &[&full, &short, NAME]);
     }
 
     fn is_over(&self) -> bool {
@@ -411,8 +429,7 @@ impl Master {
             (Request::Grow, _) => self.tell_pools(|| keeper::Order::Grow),
             (Request::Shrink, _) => self.tell_pools(|| keeper::Order::Shrink),
             (Request::ReopenLogs, _) => {
-                self.opened.logs.reopen();
-                self.hand_logs();
+                self.reopen_logs();
                 info!("the logs are opened anew");
             }
         }
@@ -421,17 +438,25 @@ impl Master {
     fn rotate_logs(&mut self) {
         if self.opened.logs.look(Instant::now()) {
             self.hand_logs();
+            self.reload_missed_logs();
         }
     }
 
-    /// Gives the proxy the files that are open now; one that is not there gets them when it starts.
+    /// Somebody has moved the files aside.
+    pub(super) fn reopen_logs(&mut self) {
+        self.opened.logs.reopen();
+        self.hand_logs();
+        self.reload_missed_logs();
+    }
+
+    /// Gives the proxies the files that are open now: the one that serves, and those that finish what they have begun. One
+    /// that is not there gets them when it starts.
     fn hand_logs(&self) {
-        let Some(front) = self.front.front() else {
-            return;
-        };
-        match self.opened.logs.hand_over() {
-            Ok((order, descriptors)) => front.hand(order, descriptors),
-            Err(error) => warn!("cannot give the logs to the proxy: {error}"),
+        for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
+            match self.opened.logs.hand_over() {
+                Ok((order, descriptors)) => front.hand(order, descriptors),
+                Err(error) => warn!("cannot give the logs to the proxy: {error}"),
+            }
         }
     }
 
@@ -579,6 +604,7 @@ impl Master {
             self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
         }
         self.drop_reload();
+        self.show_title(" (draining)");
         self.phase = Phase::Draining { deadline };
         for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
             front.tell(match self.upgrade {
@@ -655,6 +681,7 @@ impl Master {
             Report::Alive => self.notify(&[("WATCHDOG", "1")]),
             Report::Refused { why } if is_coming => self.not_switched(&why),
             Report::Refused { why } => self.front_refuses(&why)?,
+            Report::Relieved { worker } => self.relieved(&worker),
             Report::Released { worker } => {
                 if self.roster.released(&worker) {
                     self.released(worker);
@@ -787,7 +814,11 @@ impl Master {
                 self.tell_front(order);
             }
             keeper::Told::Release { number } => self.release(WorkerName { app, number }),
-            keeper::Told::Gone { number, how } => self.gone(WorkerName { app, number }, how),
+            keeper::Told::Gone {
+                number,
+                how,
+                reason,
+            } => self.gone(WorkerName { app, number }, how, &reason),
             keeper::Told::Failed { why }
                 if self.setting.broken == BrokenApp::Ends
                     && matches!(self.phase, Phase::Starting { .. }) =>
@@ -817,9 +848,10 @@ impl Master {
         Ok(())
     }
 
-    fn gone(&mut self, worker: WorkerName, how: String) {
-        let labels = [worker.app.as_str(), how.as_str()];
+    fn gone(&mut self, worker: WorkerName, how: String, reason: &str) {
+        let labels = [worker.app.as_str(), reason];
         self.figures.add(&metrics::WORKER_EXITS, labels);
+        self.relieved(&worker);
         for leaving in &mut self.leaving {
             if leaving.workers.remove(&worker) {
                 let (worker, how) = (worker.clone(), how.clone());
@@ -838,7 +870,10 @@ impl Master {
         }
         let order = self.roster.release(worker.clone());
         match self.front.front() {
-            Some(front) => front.tell(order),
+            Some(front) => {
+                front.tell(order);
+                self.relieving(worker);
+            }
             None => {
                 self.roster.released(&worker);
                 self.released(worker);
@@ -846,7 +881,8 @@ impl Master {
         }
     }
 
-    fn released(&self, worker: WorkerName) {
+    fn released(&mut self, worker: WorkerName) {
+        self.relieved(&worker);
         let WorkerName { app, number } = worker;
         self.tell_pool(&app, keeper::Order::Released { number });
     }
@@ -883,10 +919,11 @@ impl Master {
             }
         }
         let file = |log: &ErrorLog| log.file.as_ref().map(|file| file.value.clone());
-        if file(now) != file(before)
-            && let Err(error) = self.opened.logs.take_stderr()
-        {
-            warn!("cannot write to the file of the log: {error}");
+        if file(now) != file(before) {
+            if let Err(error) = self.opened.logs.take_stderr() {
+                warn!("cannot write to the file of the log: {error}");
+            }
+            self.hand_logs();
         }
     }
 

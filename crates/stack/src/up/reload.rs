@@ -12,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::proxy::control::Order;
+use ::proxy::control::{Order, WorkerName};
 use appserver::{
     pool::keeper::{self, Keeper},
     worker::Template,
 };
 use config::Loaded;
-use telemetry::text::Elapsed;
+use telemetry::{metrics, text::Elapsed};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -55,6 +55,8 @@ pub(super) struct Reload {
     step: Step,
     /// What is to be served, once it is open.
     next: Option<Box<Next>>,
+    /// Whether the files of the logs have been moved aside since it was opened.
+    logs_moved: bool,
 }
 
 /// The configuration that is to come.
@@ -90,6 +92,8 @@ enum Step {
         missing: BTreeSet<String>,
         /// Whether the proxy is still to say that it serves the new plan.
         plan: bool,
+        /// Old workers that still get requests, until the new ones have a free slot.
+        relieving: BTreeSet<WorkerName>,
         failed: Vec<String>,
     },
 }
@@ -171,6 +175,7 @@ impl Master {
             since,
             step: Step::Reading,
             next: None,
+            logs_moved: false,
         });
         let (source, came) = (self.source.clone(), self.came.clone());
         // Files, users and interpreters are looked up, and any of that may block.
@@ -184,6 +189,13 @@ impl Master {
             // Nobody listens only when the master is gone.
             let _ = came.send(Came::Read(since, Box::new(read)));
         });
+    }
+
+    /// The files of the logs are others now; what is to come may have opened the ones before.
+    pub(super) fn reload_missed_logs(&mut self) {
+        if let Some(reload) = &mut self.reload {
+            reload.logs_moved = true;
+        }
     }
 
     /// When [`Self::reload_tick`] is due.
@@ -447,6 +459,7 @@ impl Master {
             return;
         };
         self.take_back(reload.next.as_deref());
+        self.figures.add(&metrics::RELOADS, ["refused"]);
         error!("the reload has failed, and nothing has changed: {why}");
         reload.wanted.answer(&Answer::conflict(why));
         self.notify_reloaded();
@@ -565,6 +578,7 @@ impl Master {
         } = *next;
         let before = std::mem::replace(&mut self.opened, opened);
         self.adopt_log(&before.loaded);
+        self.figures.add(&metrics::RELOADS, ["done"]);
         // From here on a proxy that dies is followed by one that begins with the new configuration.
         let plan = !another && self.front.front().is_some();
         if plan {
@@ -591,9 +605,14 @@ impl Master {
         reload.step = Step::Renewing {
             missing: renewed,
             plan,
+            relieving: BTreeSet::new(),
             failed: Vec::new(),
         };
+        let logs_moved = std::mem::take(&mut reload.logs_moved);
         self.reload = Some(reload);
+        if logs_moved {
+            self.reopen_logs();
+        }
         self.finish_if_renewed();
     }
 
@@ -605,6 +624,29 @@ impl Master {
         }) = &mut self.reload
         {
             *plan = false;
+            self.finish_if_renewed();
+        }
+    }
+
+    /// The proxy is to let go of an old worker.
+    pub(super) fn relieving(&mut self, worker: WorkerName) {
+        if let Some(Reload {
+            step: Step::Renewing { relieving, .. },
+            ..
+        }) = &mut self.reload
+        {
+            relieving.insert(worker);
+        }
+    }
+
+    /// An old worker gets no request any more: whoever has reloaded is to see nothing of it afterwards.
+    pub(super) fn relieved(&mut self, worker: &WorkerName) {
+        if let Some(Reload {
+            step: Step::Renewing { relieving, .. },
+            ..
+        }) = &mut self.reload
+            && relieving.remove(worker)
+        {
             self.finish_if_renewed();
         }
     }
@@ -630,6 +672,7 @@ impl Master {
                 Step::Renewing {
                     missing,
                     plan: false,
+                    relieving,
                     failed,
                 },
             since,
@@ -638,7 +681,7 @@ impl Master {
         else {
             return;
         };
-        if !missing.is_empty() {
+        if !missing.is_empty() || !relieving.is_empty() {
             return;
         }
         let took = since.elapsed();
