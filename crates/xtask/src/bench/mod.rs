@@ -6,6 +6,7 @@
 
 mod apps;
 mod case;
+pub(crate) mod deploy;
 mod limit;
 mod load;
 mod peer;
@@ -35,7 +36,7 @@ use self::{
 /// What is measured, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow`, which takes long.
+    /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow` and `deploy`, which take long.
     cases: Vec<String>,
     /// Only these peers, by name (repeatable); ours always takes part.
     #[arg(long = "peer")]
@@ -64,6 +65,9 @@ pub(crate) struct Options {
     /// How many slow clients of each kind there are (`slow`).
     #[arg(long, default_value_t = 1000)]
     slow_clients: usize,
+    /// How much of a trial is run, such as 0.1 for a tenth of its deploys and of its time (`deploy`).
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
     /// The Python of every server.
     #[arg(long, default_value = "python3.11")]
     python: String,
@@ -76,6 +80,9 @@ const AGAINST: &str = "stack (the other)";
 pub(crate) fn run(options: &Options) -> Result<()> {
     if slow::is_wanted(options) {
         return slow::run(options);
+    }
+    if deploy::is_wanted(options) {
+        return deploy::run(options);
     }
     let cases = chosen(options)?;
     process::raise_descriptors()?;

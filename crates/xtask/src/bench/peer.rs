@@ -182,6 +182,16 @@ impl Running {
         }
     }
 
+    /// The first process of the first tree: of what clients are connected to.
+    pub(crate) fn first_root(&self) -> u32 {
+        self.trees.first().map_or(0, |tree| tree.child.id())
+    }
+
+    /// The first process of the last tree: of what runs the app.
+    pub(crate) fn last_root(&self) -> u32 {
+        self.trees.last().map_or(0, |tree| tree.child.id())
+    }
+
     /// CPU time so far.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
         process::cpu(&self.members())

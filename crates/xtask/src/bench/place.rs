@@ -16,7 +16,7 @@ pub(crate) struct Place {
     /// Cargo's folder for everything that is made.
     pub(crate) target: PathBuf,
     /// Our binary.
-    pub(super) stack: PathBuf,
+    pub(crate) stack: PathBuf,
     /// The folder of the apps that every server serves.
     pub(super) app: PathBuf,
     /// The peers' virtual environment.
@@ -30,6 +30,7 @@ pub(crate) const PEERS: &[&str] = &[
     "granian==2.8.7",
     "waitress==3.0.2",
     "uwsgi==2.0.31",
+    "django==5.2.19",
 ];
 
 impl Place {
@@ -68,6 +69,14 @@ impl Place {
             stack: there(stack)?,
             ..self.clone()
         })
+    }
+
+    /// The same with another app.
+    pub(crate) fn serving(&self, app: &Path) -> Self {
+        Self {
+            app: app.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The interpreter that every server runs on.

@@ -31,20 +31,44 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut next = 0;
     while let Some(&pid) = all.get(next) {
         next += 1;
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        for task in tasks {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            all.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|pid| pid.parse::<u32>().ok()),
-            );
-        }
+        all.extend(children(pid));
     }
     all
+}
+
+/// Those that it has started, or inherited.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let lists =
+        tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let pids = |list: String| -> Vec<u32> {
+        let numbers = list.split_whitespace();
+        numbers.filter_map(|pid| pid.parse().ok()).collect()
+    };
+    lists.flat_map(pids).collect()
+}
+
+/// All processes of the group that this one is in.
+pub(crate) fn in_group_of(pid: u32) -> Vec<u32> {
+    let group = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(") ")?;
+        fields.split(' ').nth(2)?.parse::<u32>().ok()
+    };
+    let Some(wanted) = group(pid) else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| group(*pid) == Some(wanted)).collect()
+}
+
+/// Sends a signal; says whether there was such a process.
+pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) -> bool {
+    let pid = i32::try_from(pid).ok();
+    let pid = pid.and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
 }
 
 /// The command line, its arguments joined by spaces.

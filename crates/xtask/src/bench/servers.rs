@@ -68,6 +68,25 @@ pub(crate) const APPS: &[Peer] = &[
     }),
 ];
 
+/// What is deployed to; the order is known to [`super::deploy`].
+pub(crate) const DEPLOY: &[Peer] = &[
+    SITES[0],
+    peer("nginx + gunicorn HUP", BOTH, |scene| {
+        nginx::before(scene, python::gunicorn_gthread)
+    }),
+    APPS[4],
+];
+
+/// The same, where each worker is replaced after 20 requests.
+pub(crate) const DEPLOY_WORN: &[Peer] = &[
+    peer("stack", BOTH, |scene| {
+        stack::site_with(scene, "max_requests = 20\n")
+    }),
+    peer("nginx + gunicorn", BOTH, |scene| {
+        nginx::before(scene, python::gunicorn_worn)
+    }),
+];
+
 /// What may stand before slow clients, or would have to.
 pub(crate) const FRONTS: &[Peer] = &[SITES[0], APPS[0], SITES[1], APPS[4]];
 

@@ -11,6 +11,11 @@ pub(super) const FIELDS: &str =
     "_stack: 192.0.2.7 40000 https example.org 443 0123456789abcdef\r\n";
 
 pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
+    site_with(scene, "")
+}
+
+/// With more keys of the app.
+pub(super) fn site_with(scene: &Scene<'_>, keys: &str) -> Result<Started> {
     let config = scene.folder.join("site.toml");
     let Scene {
         port,
@@ -25,7 +30,7 @@ pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
          [limits]\nkeepalive_requests = 1000000\n\
-         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n\
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n{keys}\
          [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n",
     );
     fs::write(&config, text)?;
@@ -33,7 +38,7 @@ pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
     let child = command.args(["up", "--config"]).arg(&config).spawn()?;
     let part = |line: &str| match line {
         _ if line.contains(" proxy") => "proxy",
-        _ if line.contains("python") => "worker",
+        _ if line.contains("python") || line.contains(": worker ") => "worker",
         _ => "master",
     };
     Ok(Started {
@@ -100,7 +105,7 @@ pub(super) fn worker(scene: &Scene<'_>) -> Result<Started> {
         .arg(&scene.place.app)
         .args([scene.entry, &scene.threads]);
     let part = |line: &str| match line {
-        _ if line.contains("stack-bootstrap\"") => "worker",
+        _ if line.contains("stack-bootstrap\"") || line.contains(": worker ") => "worker",
         _ => "launcher",
     };
     Ok(Started {
