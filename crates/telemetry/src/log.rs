@@ -190,7 +190,7 @@ pub fn flush() {
 /// How many lines were lost so far because the reader of standard error stalled or failed.
 #[must_use]
 pub fn dropped() -> u64 {
-    OUTLET.get().map_or(0, Outlet::dropped)
+    OUTLET.get().map_or(0, Outlet::lost)
 }
 
 /// Writes a line of another process, with its end and as it is to be read. Says whether there was room for it.

@@ -90,7 +90,7 @@ impl Outlet {
     }
 
     /// How many lines were lost so far because the reader stalled or failed.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.shared.lock().dropped_ever
     }
 
@@ -434,18 +434,18 @@ mod tests {
     fn last_words_have_room_of_their_own() {
         let (read, write) = pipe();
         let outlet = outlet(write);
-        while outlet.dropped() == 0 {
+        while outlet.lost() == 0 {
             outlet.append(b"usual\n", Rank::Usual);
         }
         outlet.append(b"last\n", Rank::Last);
-        assert_eq!(outlet.dropped(), 1);
+        assert_eq!(outlet.lost(), 1);
         let mut filled = Shared::RESERVE - 100;
         while filled > 0 {
             outlet.append(b"last\n", Rank::Last);
             filled = filled.saturating_sub(5);
         }
-        assert_eq!(outlet.dropped(), 1, "and that is bounded too");
-        while outlet.dropped() == 1 {
+        assert_eq!(outlet.lost(), 1, "and that is bounded too");
+        while outlet.lost() == 1 {
             outlet.append(b"last\n", Rank::Last);
         }
         let reader = thread::spawn(|| lines(read));

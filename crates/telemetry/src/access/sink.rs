@@ -120,7 +120,7 @@ impl Log {
     /// How many lines were lost so far because the reader stalled or failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.sink.as_ref().map_or(0, |sink| sink.outlet.dropped())
+        self.sink.as_ref().map_or(0, |sink| sink.outlet.lost())
     }
 
     /// Writes out what was recorded before this call. Gives up after two seconds and says so with `false`.

@@ -259,7 +259,7 @@ impl<'a> Trial<'a> {
                 "version {version} does not come"
             );
             if ledger::version(self.address) == Some(version) {
-                since.get_or_insert(begun.elapsed());
+                since.get_or_insert_with(|| begun.elapsed());
                 count += 1;
             } else {
                 (since, count) = (None, 0);
