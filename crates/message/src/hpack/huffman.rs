@@ -112,8 +112,7 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
         let length = u32::from(length);
         if length > count {
             // What is left is padding: fewer than eight bits, all ones.
-            let ones = !(u64::MAX >> count);
-            return if count < 8 && bits == ones {
+            return if count < 8 && bits == !(u64::MAX >> count) {
                 Ok(())
             } else {
                 Err(Broken)
@@ -180,6 +179,15 @@ mod tests {
             assert_eq!(out, text);
         }
         assert_eq!(encode(b"www.example.com")[..4], [0xf1, 0xe3, 0xc2, 0xe5]);
+    }
+
+    /// Fuzzing found that eight bytes and more shifted by all 64 bits.
+    #[test]
+    fn the_end_of_string_is_no_symbol_and_no_padding() {
+        for length in [1, 4, 7, 8, 9, 40] {
+            let ones = vec![0xff; length];
+            assert_eq!(decode(&ones, &mut Vec::new()), Err(Broken), "{length}");
+        }
     }
 
     proptest::proptest! {
