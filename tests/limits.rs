@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::harness::{Client, Site, Stack, read_some};
+use crate::harness::{Client, Site, Stack, memory, read_some};
 
 const APP: &str = r#"
 def app(environ, start_response):
@@ -19,6 +19,27 @@ fn stack(limits: &str) -> Stack {
 
 fn caused(stack: &Stack, cause: &str) {
     stack.until_logged(&format!("\"cause\":\"{cause}\""));
+}
+
+/// Browsers keep connections that they seldom use: what one has read and sent is not kept for it.
+#[test]
+fn a_connection_at_rest_holds_next_to_nothing() {
+    let stack = stack("");
+    let proxy = stack.proxy().expect("it runs");
+    let visit = |count: usize| -> Vec<Client> {
+        let visitor = |_| {
+            let mut client = stack.client();
+            assert_eq!(client.get("/").status, 200);
+            client
+        };
+        (0..count).map(visitor).collect()
+    };
+    // What the first ones bring into memory is for all.
+    drop(visit(50));
+    let before = memory(proxy);
+    let _visitors = visit(500);
+    let each = memory(proxy).saturating_sub(before) * 1024 / 500;
+    assert!(each < 6 * 1024, "{each} bytes");
 }
 
 #[test]

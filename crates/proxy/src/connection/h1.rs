@@ -84,8 +84,9 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
         }
         idle = limits.keepalive_timeout;
     };
-    if end != End::Cut {
-        wire.close(end == End::StillSending).await;
+    match end {
+        End::Cut => wire.cut(),
+        end => wire.close(end == End::StillSending).await,
     }
 }
 
@@ -489,22 +490,16 @@ impl<S: Stream> Sending<'_, S> {
     }
 
     fn head(&mut self, response: &Response, framing: Outgoing) {
-        // By hand: `write!` takes a tenth as long as the system call that follows.
+        use std::io::Write;
         let out = &mut self.wire.out;
-        let mut digits = itoa::Buffer::new();
         out.clear();
         out.reserve(HEAD);
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(digits.format(response.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status::reason(response.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        let (status, reason) = (response.status, status::reason(response.status));
+        write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a Vec takes every write");
         response.fields.write_to(out);
         match framing {
             Outgoing::Length(length) => {
-                out.extend_from_slice(b"Content-Length: ");
-                out.extend_from_slice(digits.format(length).as_bytes());
-                out.extend_from_slice(b"\r\n");
+                write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
             }
             Outgoing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Outgoing::UntilClose | Outgoing::None => {}

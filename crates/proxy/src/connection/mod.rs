@@ -6,12 +6,13 @@ mod handshake;
 mod preface;
 mod wire;
 
-use std::{cell::RefCell, net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 
 pub(crate) use h2::attacks as http2_attacks;
 
 use bytes::BytesMut;
 use message::frame::PREFACE;
+use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -44,17 +45,34 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Has the kernel throw away what the client has not taken, and the connection with it, when this is dropped. It would else
+    /// keep up to some MiB for each client that reads a byte now and then, for as long as that lasts, and count it nowhere.
+    fn reset(&self);
 }
 
 impl Stream for TcpStream {
     fn plain(&self) -> Option<&TcpStream> {
         Some(self)
     }
+
+    fn reset(&self) {
+        // One that is gone already needs no reset.
+        let _ = set_socket_linger(self, Some(Duration::ZERO));
+    }
 }
 
-impl Stream for UnixStream {}
+impl Stream for UnixStream {
+    fn reset(&self) {
+        // What was written is the other end's, and counted there.
+    }
+}
 
-impl<S: Stream> Stream for Box<TlsStream<S>> {}
+impl<S: Stream> Stream for Box<TlsStream<S>> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
 
 /// Serves the connection to its end.
 pub(crate) async fn serve(
@@ -81,20 +99,22 @@ pub(crate) async fn serve(
     {
         return;
     }
+    // What a connection can come to be differs much in size, and rests as what it is: each is allocated by itself.
+    let server = Arc::clone(&server);
     match socket {
-        Socket::Tcp(stream, _) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
-        Socket::Unix(stream) if what.tls => serve_tls(stream, peer, Arc::clone(&server)).await,
-        Socket::Tcp(stream, _) => serve_plain(stream, peer, Arc::clone(&server)).await,
-        Socket::Unix(stream) => serve_plain(stream, peer, Arc::clone(&server)).await,
+        Socket::Tcp(stream, _) if what.tls => Box::pin(serve_tls(stream, peer, server)).await,
+        Socket::Unix(stream) if what.tls => Box::pin(serve_tls(stream, peer, server)).await,
+        Socket::Tcp(stream, _) => Box::pin(serve_plain(stream, peer, server)).await,
+        Socket::Unix(stream) => Box::pin(serve_plain(stream, peer, server)).await,
     }
 }
 
 async fn serve_tls(stream: impl Stream, mut peer: Peer, server: Arc<Server>) {
-    let Some(stream) = handshake::shake(stream, &mut peer, &server).await else {
+    let Some(stream) = Box::pin(handshake::shake(stream, &mut peer, &server)).await else {
         return;
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        h2::serve(stream, peer, server, Vec::new()).await;
+        Box::pin(h2::serve(stream, peer, server, Vec::new())).await;
     } else {
         h1::serve(stream, peer, server, BytesMut::new()).await;
     }
@@ -116,7 +136,7 @@ async fn serve_plain(mut stream: impl Stream, peer: Peer, server: Arc<Server>) {
     }
     drop(plan);
     if begun.starts_with(PREFACE) {
-        h2::serve(stream, peer, server, begun.to_vec()).await;
+        Box::pin(h2::serve(stream, peer, server, begun.to_vec())).await;
     } else {
         h1::serve(stream, peer, server, begun).await;
     }

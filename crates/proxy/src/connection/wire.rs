@@ -36,6 +36,8 @@ pub(super) struct Wire<S> {
     /// Where a response's head is put together; kept for its memory.
     pub(super) out: Vec<u8>,
     timer: Timer,
+    /// Whether the client has taken nothing for too long.
+    stalled: bool,
     stop: Stopping,
     stopped: bool,
     /// Whether no request has come yet.
@@ -108,6 +110,7 @@ impl<S: Stream> Wire<S> {
             buffer: BytesMut::new(),
             out: Vec::new(),
             timer: Timer::new(first),
+            stalled: false,
             stop,
             stopped: false,
             fresh: true,
@@ -222,7 +225,12 @@ impl<S: Stream> Wire<S> {
         // Skips the empty ones at the front.
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let Self { stream, timer, .. } = self;
+            let Self {
+                stream,
+                timer,
+                stalled,
+                ..
+            } = self;
             let write = async {
                 if left[1..].iter().all(|part| part.is_empty()) {
                     stream.write(&left[0]).await
@@ -230,7 +238,7 @@ impl<S: Stream> Wire<S> {
                     stream.write_vectored(left).await
                 }
             };
-            let written = patiently(timer, patience, write).await?;
+            let written = patiently(timer, stalled, patience, write).await?;
             IoSlice::advance_slices(&mut left, written);
         }
         Ok(())
@@ -274,7 +282,12 @@ impl<S: Stream> Wire<S> {
         let out = std::mem::take(&mut self.out);
         let mut rest = &out[..];
         while !rest.is_empty() {
-            let Self { stream, timer, .. } = self;
+            let Self {
+                stream,
+                timer,
+                stalled,
+                ..
+            } = self;
             let Some(socket) = stream.plain() else {
                 break;
             };
@@ -286,7 +299,7 @@ impl<S: Stream> Wire<S> {
                 )?)
             };
             let send = socket.async_io(Interest::WRITABLE, more);
-            let sent = patiently(timer, patience, send).await?;
+            let sent = patiently(timer, stalled, patience, send).await?;
             rest = &rest[sent..];
         }
         self.out = out;
@@ -303,7 +316,12 @@ impl<S: Stream> Wire<S> {
     ) -> Result<(), Lost> {
         let mut offset = range.start;
         while offset < range.end {
-            let Self { stream, timer, .. } = self;
+            let Self {
+                stream,
+                timer,
+                stalled,
+                ..
+            } = self;
             let Some(socket) = stream.plain() else {
                 return Err(Lost::Left);
             };
@@ -316,17 +334,31 @@ impl<S: Stream> Wire<S> {
                     count,
                 )?)
             });
-            patiently(timer, patience, send).await?;
+            patiently(timer, stalled, patience, send).await?;
         }
         Ok(())
     }
 
     /// Hands what TLS still holds to the kernel.
     pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
-        let Self { stream, timer, .. } = self;
-        patiently(timer, patience, async { stream.flush().await.map(|()| 1) })
-            .await
-            .map(drop)
+        let Self {
+            stream,
+            timer,
+            stalled,
+            ..
+        } = self;
+        patiently(timer, stalled, patience, async {
+            stream.flush().await.map(|()| 1)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends the connection where it is, without a farewell.
+    pub(super) fn cut(self) {
+        if self.stalled {
+            self.stream.reset();
+        }
     }
 
     /// Ends the connection. When the client may still be sending, what it sends is read and thrown away for a while first: a
@@ -379,6 +411,7 @@ const LINGER_SILENCE: Duration = Duration::from_secs(2);
 /// Waits for the client to take something, `patience` at most.
 async fn patiently(
     timer: &mut Timer,
+    stalled: &mut bool,
     patience: Duration,
     write: impl Future<Output = io::Result<usize>>,
 ) -> Result<usize, Lost> {
@@ -392,7 +425,10 @@ async fn patiently(
             });
         }
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
-        timer.poll(cx, deadline).map(|()| Err(Lost::Stalled))
+        timer.poll(cx, deadline).map(|()| {
+            *stalled = true;
+            Err(Lost::Stalled)
+        })
     })
     .await
 }

@@ -52,7 +52,7 @@ pub(crate) async fn respond(
         return Err(Failure::NoFile);
     }
     match find(folder, below).await? {
-        Answer::File(entry) => folder.represent(&entry, below, request).await,
+        Answer::File(entry) => Ok(folder.represent(&entry, below, request).await),
         // Relative links in its index need the slash.
         Answer::Folder => Ok(redirect::response(
             301,
@@ -97,7 +97,6 @@ pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failur
     Ok(match seen.map_err(Failure::FileUnreadable)? {
         Seen::Same(entry) => {
             entry.confirm();
-            folder.store.watch(&folder.root, key);
             Answer::File(entry)
         }
         Seen::New(served) => {
@@ -105,7 +104,6 @@ pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failur
             let entry = Arc::new(Entry::new(*served));
             if settled {
                 folder.store.cache.put(key, Arc::clone(&entry), weight);
-                folder.store.watch(&folder.root, key);
             } else {
                 folder.store.cache.forget(key);
             }
@@ -193,7 +191,7 @@ async fn fallback(
     let Answer::File(entry) = find(folder, page.as_bytes()).await? else {
         return Err(Failure::NoFile);
     };
-    let response = folder.represent(&entry, page.as_bytes(), request).await?;
+    let response = folder.represent(&entry, page.as_bytes(), request).await;
     Ok(if varies {
         response.with("Vary", "Accept")
     } else {
@@ -242,7 +240,7 @@ impl Folder {
         entry: &Arc<Entry<Served>>,
         path: &[u8],
         request: &Request<'_>,
-    ) -> Result<Response, Failure> {
+    ) -> Response {
         answer(&self.chosen(entry, path, request).await, request)
     }
 
@@ -292,10 +290,10 @@ impl<'a> Selected<'a> {
 }
 
 /// Answers conditions and ranges.
-pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Result<Response, Failure> {
+pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Response {
     let fields = &request.head.fields;
     if !is_conditional(fields) {
-        return Ok(whole(selected));
+        return whole(selected);
     }
     let method = &request.head.method;
     let validators = Validators {
@@ -303,24 +301,21 @@ pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Result<R
         modified: selected.modified,
     };
     match condition::evaluate(method, fields, &validators) {
-        Verdict::PreconditionFailed => return Err(Failure::Precondition),
-        Verdict::NotModified => return Ok(unchanged(selected)),
-        Verdict::Proceed => {}
-    }
-    Ok(
-        match range::wanted(method, fields, &validators, selected.length) {
+        Verdict::PreconditionFailed => Response::new(412, Content::Bytes(Bytes::new())),
+        Verdict::NotModified => Response {
+            status: 304,
+            fields: FieldLines::beginning(selected.fields_unchanged),
+            content: Content::None,
+        },
+        Verdict::Proceed => match range::wanted(method, fields, &validators, selected.length) {
             Wanted::Whole => whole(selected),
+            Wanted::Unsatisfiable => unsatisfiable(selected),
             Wanted::Parts(parts) => match &parts[..] {
                 [part] => single(selected, part.clone()),
                 _ => multiple(selected, &parts, request.id),
             },
-            Wanted::Unsatisfiable => {
-                return Err(Failure::NoPart {
-                    length: selected.length,
-                });
-            }
         },
-    )
+    }
 }
 
 /// Whether there is a precondition or a range: most requests have neither, and one look at the names tells.
@@ -349,13 +344,10 @@ pub(super) fn whole(selected: &Selected<'_>) -> Response {
     }
 }
 
-/// RFC 9110 §15.4.5.
-fn unchanged(selected: &Selected<'_>) -> Response {
-    Response {
-        status: 304,
-        fields: FieldLines::beginning(selected.fields_unchanged),
-        content: Content::None,
-    }
+fn unsatisfiable(selected: &Selected<'_>) -> Response {
+    let length = selected.length;
+    Response::new(416, Content::Bytes(Bytes::new()))
+        .with("Content-Range", format!("bytes */{length}"))
 }
 
 fn single(selected: &Selected<'_>, part: Range<u64>) -> Response {

@@ -42,8 +42,8 @@ pub(crate) const FORWARDS: &[Peer] = &[
     peer("HAProxy", &["proxy"], forward::haproxy),
 ];
 
-/// Files, in the clear and by TLS.
-pub(crate) const FILES: &[Peer] = &[
+/// Files over TLS.
+pub(crate) const TLS: &[Peer] = &[
     peer("stack", &["proxy"], tls::stack),
     peer("nginx", &["proxy"], tls::nginx),
 ];

@@ -349,6 +349,8 @@ impl<S: Stream> Connection<S> {
         if !matches!(end, End::Lost) {
             // Whoever does not take the last words does not need them.
             let _ = timeout(FAREWELL, self.close()).await;
+        } else if self.clock.stalled.is_some() {
+            self.stream.reset();
         }
     }
 
@@ -357,7 +359,7 @@ impl<S: Stream> Connection<S> {
         let rest = out.get(self.written..).unwrap_or_default();
         self.stream.write_all(rest).await?;
         self.stream.shutdown().await?;
-        let mut input = [0; 4096];
+        let mut input = vec![0; 4096];
         let mut left = LINGER;
         while left > 0 {
             match self.stream.read(&mut input).await? {

@@ -60,7 +60,7 @@ pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
 pub(super) fn haproxy(scene: &Scene<'_>) -> Result<Started> {
     let config = scene.folder.join("haproxy.cfg");
     let text = format!(
-        "global\n  maxconn 18000\n  log stdout format raw local0 info\n\
+        "global\n  maxconn 18000\n  no strict-limits\n  log stdout format raw local0 info\n\
          defaults\n  mode http\n  log global\n  option httplog\n  option http-keep-alive\n  http-reuse always\n\
          \x20 timeout connect 3s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
          frontend in\n  bind 127.0.0.1:{port}\n  option forwardfor\n\
