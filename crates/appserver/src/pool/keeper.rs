@@ -2,6 +2,9 @@
 //!
 //! Everything here lives on the master's main thread, which is the one that may start children.
 
+mod log;
+mod status;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,18 +14,15 @@ use std::{
 };
 
 use config::site::Strategy;
-use serde::{Deserialize, Serialize};
-use supervisor::{
-    child::Exit,
-    oom::Kills,
-    scoreboard::{Board, Entry},
-};
-use telemetry::text::{Elapsed, Size, visible};
+use supervisor::{child::Exit, oom::Kills, scoreboard::Board};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::info;
 
-use super::traces::{Purpose, Traces};
-use super::{Action, Event, Load, Make, News, Parting, Pool, Settings, Wear};
+pub use self::status::{RequestStatus, SlotStatus, SlotTrace, WorkerStatus, WorkerTrace};
+use super::{
+    Action, Event, Load, Make, News, Parting, Pool, Settings, Wear,
+    traces::{Purpose, Traces},
+};
 use crate::worker::{self, Said, Template, Worker};
 
 /// How often memory is looked at, where `max_rss` says that it matters.
@@ -133,125 +133,6 @@ pub enum Told {
         /// The last number that a worker has had.
         number: u32,
     },
-}
-
-/// How a worker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerStatus {
-    /// `web·3`.
-    pub name: String,
-    /// Its process id.
-    pub pid: i32,
-    /// See [`Pool::state`].
-    pub state: String,
-    /// Since when its process lives, in seconds.
-    pub age: u64,
-    /// Its resident set, in bytes.
-    pub rss: u64,
-    /// How many requests it has answered.
-    pub requests: u64,
-    /// Its slots; one that could not be read is missing.
-    pub slots: Vec<SlotStatus>,
-}
-
-/// How a slot is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotStatus {
-    /// Its number, from 1.
-    pub slot: u16,
-    /// How many requests it has answered.
-    pub requests: u64,
-    /// What it does.
-    pub request: Option<RequestStatus>,
-}
-
-/// A request in a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestStatus {
-    /// Its id in every log.
-    pub id: String,
-    /// `GET`.
-    pub method: String,
-    /// The path as the client sent it, made harmless; long ones are cut. Queries have secrets in them, and which they are the
-    /// proxy's log knows.
-    pub target: String,
-    /// For how long, in milliseconds.
-    pub since: u64,
-}
-
-/// Where a worker is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerTrace {
-    /// `web·3`.
-    pub name: String,
-    /// Its process id.
-    pub pid: i32,
-    /// Where its busy slots are.
-    pub slots: Vec<SlotTrace>,
-    /// Where all its threads are, the innermost frame first: when it could not say more, because C code holds the GIL or
-    /// because it still starts.
-    pub dump: Option<String>,
-}
-
-/// Where a slot is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotTrace {
-    /// Its number, from 1.
-    pub slot: u16,
-    /// What it does; `None` when that ended in this moment.
-    pub request: Option<RequestStatus>,
-    /// As Python prints a stack, the innermost frame last.
-    pub stack: String,
-}
-
-impl From<&Entry> for SlotStatus {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            slot: entry.slot,
-            requests: entry.count,
-            request: RequestStatus::of(entry),
-        }
-    }
-}
-
-impl RequestStatus {
-    pub(super) fn of(entry: &Entry) -> Option<Self> {
-        let running = entry.request.as_ref()?;
-        Some(Self {
-            id: shown(&running.id),
-            method: shown(&running.method),
-            target: shown(path(&running.target)),
-            since: u64::try_from(running.since.as_millis()).unwrap_or(u64::MAX),
-        })
-    }
-}
-
-fn path(target: &[u8]) -> &[u8] {
-    target
-        .split(|byte| *byte == b'?')
-        .next()
-        .unwrap_or_default()
-}
-
-/// `8f3a… (GET /report) for 3.2 s`.
-impl std::fmt::Display for RequestStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            id,
-            method,
-            target,
-            since,
-        } = self;
-        let since = Elapsed(Duration::from_millis(*since));
-        write!(f, "{id} ({method} {target}) for {since}")
-    }
-}
-
-/// What a worker wrote, as text that can do no harm.
-fn shown(bytes: &[u8]) -> String {
-    let mut text = Vec::with_capacity(bytes.len());
-    visible(bytes, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A pool and its processes.
@@ -680,109 +561,6 @@ impl Keeper {
             return format!("{exit} by the kernel: out of memory");
         }
         exit.to_string()
-    }
-}
-
-/// What is said of the pool.
-impl Keeper {
-    fn log(&self, news: &News, cause: &str) {
-        match news {
-            News::Ready { number, after } => {
-                info!("{} is ready after {}", self.who(*number), Elapsed(*after));
-            }
-            News::CannotStart {
-                number,
-                why,
-                traceback,
-                again,
-            } => self.log_failure(*number, why, traceback.as_deref(), *again),
-            News::Died {
-                number,
-                lived,
-                again,
-                ..
-            } => {
-                let next = if again.is_zero() {
-                    "another starts already".to_owned()
-                } else {
-                    format!("another starts in {}", Elapsed(*again))
-                };
-                error!(
-                    "{} died: {cause}, after {}; {next}{}",
-                    self.who(*number),
-                    Elapsed(*lived),
-                    self.running(*number),
-                );
-            }
-            News::Replacing { number, why } => self.log_replacing(*number, *why),
-            News::Left {
-                number,
-                parting,
-                exit,
-            } => match orderly(*parting, *exit) {
-                Some(_) => info!("{} has left: {exit}", self.who(*number)),
-                None => error!(
-                    "{} died while it left: {cause}{}",
-                    self.who(*number),
-                    self.running(*number)
-                ),
-            },
-            News::Overdue { number } => warn!(
-                "{} has not finished in time and is killed{}",
-                self.who(*number),
-                self.running(*number)
-            ),
-            News::Resized { workers } => {
-                let app = &self.template.app.name;
-                info!("app {app}: {workers} workers from now on");
-            }
-            News::RenewFailed { left, why } => {
-                let app = &self.template.app.name;
-                error!(
-                    "app {app}: the replacement of its workers halts: {why}; {left} of the old ones serve on"
-                );
-            }
-            // The line of the worker, or of the master, says it.
-            News::AppFailed { .. }
-            | News::Decided
-            | News::Staged
-            | News::StageFailed { .. }
-            | News::Renewed => {}
-        }
-    }
-
-    fn log_failure(
-        &self,
-        number: u32,
-        why: &str,
-        traceback: Option<&str>,
-        again: Option<Duration>,
-    ) {
-        let again = again.map_or_else(String::new, |wait| {
-            format!("; next try in {}", Elapsed(wait))
-        });
-        match traceback {
-            Some(traceback) => {
-                let root = self.template.app.root.display();
-                let who = self.who(number);
-                error!("{who} in {root} cannot start: {why}{again}\n{traceback}");
-            }
-            None => error!("{} cannot start: {why}{again}", self.template.name(number)),
-        }
-    }
-
-    fn log_replacing(&self, number: u32, why: Wear) {
-        let who = self.who(number);
-        match why {
-            Wear::Superseded => info!("{who} is replaced: there is a newer generation"),
-            Wear::Asked => info!("{who} is replaced, as a person wants it"),
-            Wear::Age => info!("{who} is replaced: it has reached max_age"),
-            Wear::Requests => info!("{who} is replaced: it has served max_requests"),
-            Wear::Memory { rss } => {
-                info!("{who} is replaced: it has {}, above max_rss", Size(rss));
-            }
-            Wear::Stuck => warn!("{who} is replaced: a request is stuck in it"),
-        }
     }
 }
 

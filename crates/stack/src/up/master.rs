@@ -3,55 +3,47 @@
 //! It reads what children and people say, decides, and tells others; it never waits for any one of them. Stopping goes from
 //! the outside in: first the proxy stops accepting and finishes what runs, and only when it is gone the workers leave.
 
+mod fronts;
+mod manager;
+mod stopping;
+mod succession;
+mod upkeep;
+mod workers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
-use ::proxy::control::{Order, Report, WorkerName};
+use ::proxy::control::WorkerName;
 use anyhow::Context;
-use appserver::{
-    pool::{
-        Load,
-        keeper::{self, Keeper},
-    },
-    worker::Template,
-};
-use config::{
-    Loaded,
-    site::{ErrorLog, Tls},
-};
+use appserver::{pool::keeper, worker::Template};
 use supervisor::{
     backoff::Backoff,
-    child::Exit,
     notify::{self, Notifier},
     orphans::{self, Orphans},
     signal::{Request, Requests},
     title::Title,
 };
-use telemetry::{metrics, text::Elapsed};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Interval, MissedTickBehavior},
+    time::Interval,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    Beginnings, BrokenApp, Setting,
+    Beginnings, Setting,
     admin::{Admin, Answer, Asked},
-    banner::Banner,
-    credentials,
     figures::Figures,
     front::{self, Front},
-    listen::Listening,
     opened::Opened,
     reload::{Came, Reload, Scope, Wanted},
     roster::Roster,
-    upgrade::{self, Beginning, Estate},
+    upgrade::{self, Beginning},
     watchdog::Watchdog,
 };
-use crate::{admin::Upgraded, failure::Failure, load::Source};
+use crate::{failure::Failure, load::Source};
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -118,9 +110,6 @@ struct Inbox {
     pools: mpsc::UnboundedReceiver<(String, keeper::Told)>,
     admin: mpsc::Receiver<Asked>,
 }
-
-/// How long another master may take for everything but its apps.
-const UPGRADE: Duration = Duration::from_secs(30);
 
 /// Questions that wait for the master, which answers at once or notes them down.
 const QUESTIONS: usize = 32;
@@ -252,7 +241,7 @@ impl Master {
             programs: BTreeMap::new(),
             notifier,
             watchdog: Watchdog::new(notify::watchdog()),
-            looks: looks(),
+            looks: upkeep::looks(),
             inbox: Inbox {
                 requests,
                 orphans,
@@ -310,47 +299,11 @@ impl Master {
         Ok(())
     }
 
-    /// For `ps`: what this process is, what it serves, and how.
-    fn show_title(&self, how: &str) {
-        const NAME: &str = "stack: master";
-        let full = format!("{NAME} {}{how}", self.opened.loaded.title());
-        let short = format!("{NAME}{how}");
-        self.title.set(NAME, &[&full, &short, NAME]);
-    }
-
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Stopping)
             && self.pools.is_empty()
             && self.leaving.is_empty()
             && matches!(self.front, FrontState::Gone)
-    }
-
-    fn start_front(&mut self) -> anyhow::Result<()> {
-        let serve = self
-            .opened
-            .serve()
-            .context("no descriptors for the proxy")?;
-        let front = Front::start(
-            serve,
-            self.opened.identities.proxy(),
-            self.front_reports.clone(),
-        )?;
-        for order in self.roster.orders() {
-            front.tell(order);
-        }
-        self.front = FrontState::Starting(front);
-        Ok(())
-    }
-
-    fn start_pools(&mut self) {
-        for template in std::mem::take(&mut self.opened.templates) {
-            let app = template.app.name.clone();
-            let (orders, obeyed) = mpsc::unbounded_channel();
-            let number = self.last_numbers.get(&app).copied().unwrap_or_default();
-            self.templates.insert(app.clone(), template.clone());
-            self.pools.insert(app, orders);
-            tokio::spawn(Keeper::new(template, number, self.pool_reports.clone()).run(obeyed));
-        }
     }
 
     fn wake(&self) -> Option<Instant> {
@@ -382,37 +335,6 @@ impl Master {
         }
     }
 
-    fn has_tls(&self) -> bool {
-        let hosts = &self.opened.loaded.site.hosts;
-        hosts.iter().any(|host| host.tls.value != Tls::Off)
-    }
-
-    /// New certificates take the place of old ones without anybody's connection noticing.
-    fn look_at_credentials(&mut self) {
-        let site = &self.opened.loaded.site;
-        if let Some(credentials) = self.opened.credentials.look(site) {
-            self.tell_front(Order::Renew { credentials });
-        }
-    }
-
-    /// A proxy that should serve answers for both of us; where there is none to ask we are at work on that.
-    fn show_life(&self) {
-        match (&self.phase, self.front.front()) {
-            (Phase::Starting { .. } | Phase::Serving, Some(front)) => front.tell(Order::Ping),
-            _ => self.notify(&[("WATCHDOG", "1")]),
-        }
-    }
-
-    /// When it has no process, that is one more of its deaths: the workers and the sockets are worth waiting for.
-    fn restart_front(&mut self, now: Instant) {
-        if let Err(error) = self.start_front() {
-            let again = self.front_deaths.died(now);
-            let wait = Elapsed(again.saturating_duration_since(now));
-            error!("the proxy cannot be started: {error:#}; next try in {wait}");
-            self.front = FrontState::Waiting(again);
-        }
-    }
-
     fn asked(&mut self, request: Request) {
         match (request, &self.phase) {
             (Request::Terminate | Request::Interrupt, Phase::Starting { .. } | Phase::Serving) => {
@@ -434,577 +356,6 @@ impl Master {
             }
         }
     }
-
-    fn rotate_logs(&mut self) {
-        if self.opened.logs.look(Instant::now()) {
-            self.hand_logs();
-            self.reload_missed_logs();
-        }
-    }
-
-    /// Somebody has moved the files aside.
-    pub(super) fn reopen_logs(&mut self) {
-        self.opened.logs.reopen();
-        self.hand_logs();
-        self.reload_missed_logs();
-    }
-
-    /// Gives the proxies the files that are open now: the one that serves, and those that finish what they have begun. One
-    /// that is not there gets them when it starts.
-    fn hand_logs(&self) {
-        for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
-            match self.opened.logs.hand_over() {
-                Ok((order, descriptors)) => front.hand(order, descriptors),
-                Err(error) => warn!("cannot give the logs to the proxy: {error}"),
-            }
-        }
-    }
-
-    /// Stops, if that has not begun.
-    pub(super) fn drain_once(&mut self) {
-        if matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
-            self.drain();
-        }
-    }
-
-    fn open_admin(&mut self) -> Result<(), Failure> {
-        let path = self.setting.admin(&self.opened.loaded.site);
-        let shown = path.display().to_string();
-        let admin = Admin::open(path, self.ask.clone());
-        self.admin = Some(admin.with_context(|| format!("cannot listen on {shown}"))?);
-        Ok(())
-    }
-
-    /// The apps of an heir are ready: now it may have visitors.
-    fn start_front_as_heir(&mut self) -> Result<(), Failure> {
-        let Phase::Starting { undecided } = &self.phase else {
-            return Ok(());
-        };
-        let waits = self.setting.will.is_some() && matches!(self.front, FrontState::Gone);
-        if !waits || !undecided.is_empty() {
-            return Ok(());
-        }
-        if let Some((app, why)) = self.roster.failures().iter().next() {
-            return Err(Failure::User(format!("app {app} cannot start: {why}")));
-        }
-        Ok(self.start_front()?)
-    }
-
-    /// An heir serves: what shows on the machine is its own from here on, and the old master may go.
-    fn take_over(&mut self) -> Result<(), Failure> {
-        self.setting.show(&self.opened.loaded.site)?;
-        self.open_admin()?;
-        self.setting.run_directory.claim();
-        self.opened.listening.iter().for_each(Listening::claim);
-        if let Some(will) = self.setting.will.take() {
-            will.ready().context("the old master is gone")?;
-        }
-        Ok(())
-    }
-
-    /// Somebody wants another master to take over, of the program that is there by now.
-    pub(super) fn upgrade(&mut self, asker: Option<oneshot::Sender<Answer>>) {
-        let refusal = match (&mut self.upgrade, &self.phase) {
-            (Upgrade::Starting(askers), _) => return askers.extend(asker),
-            (Upgrade::No, Phase::Serving) if self.reload.is_none() => None,
-            (Upgrade::No, Phase::Serving) => Some("a reload is going on: try again after it"),
-            _ => Some("it is not serving"),
-        };
-        let refusal = refusal.or_else(|| {
-            (std::process::id() == 1).then_some(
-                "it is the first process of a container, which ends with it: start a new container",
-            )
-        });
-        if let Some(why) = refusal {
-            warn!("no upgrade: {why}");
-            drop(asker.map(|asker| asker.send(Answer::conflict(why))));
-            return;
-        }
-        let started = upgrade::start(
-            &self.beginning,
-            self.estate(),
-            &self.opened.listening,
-            self.setting.run_directory.lock(),
-            self.upgrade_patience(),
-            self.upgraded.clone(),
-        );
-        self.upgrade = Upgrade::Starting(asker.into_iter().collect());
-        match started {
-            Ok(pid) => info!("another master starts (pid {pid}), to take over"),
-            Err(error) => self.upgrade_ended(upgrade::End::Failed(format!("{error:#}"))),
-        }
-    }
-
-    fn estate(&self) -> Estate {
-        let (certificates, tickets) = self.opened.inheritance();
-        Estate {
-            run_directory: self.setting.run_directory.path().to_owned(),
-            made: self.setting.run_directory.is_made(),
-            numbers: self.last_numbers.clone(),
-            certificates,
-            tickets,
-            ..Estate::default()
-        }
-    }
-
-    /// As long as the slowest app may take, and a moment for the rest.
-    fn upgrade_patience(&self) -> Duration {
-        let apps = self.opened.loaded.site.apps.iter();
-        let slowest = apps.map(|app| app.boot_timeout).max().unwrap_or_default();
-        slowest + UPGRADE
-    }
-
-    fn upgrade_ended(&mut self, end: upgrade::End) {
-        let Upgrade::Starting(askers) = std::mem::replace(&mut self.upgrade, Upgrade::No) else {
-            return;
-        };
-        let answer = match end {
-            upgrade::End::Ready(successor) => {
-                let pid = successor.pid();
-                successor.let_go();
-                self.hand_over(pid);
-                Answer::json(&Upgraded { pid })
-            }
-            upgrade::End::Failed(why) => {
-                error!("the upgrade has failed, and nothing has changed: {why}");
-                Answer::conflict(why)
-            }
-        };
-        for asker in askers {
-            // Whoever asked may have gone.
-            let _ = asker.send(answer.clone());
-        }
-    }
-
-    /// Another master serves: we finish what we have begun, and leave.
-    fn hand_over(&mut self, pid: i32) {
-        info!("the master of process {pid} has taken over");
-        // Only the process that the manager knows may name another.
-        self.notify(&[("MAINPID", &pid.to_string())]);
-        if let Some(admin) = &mut self.admin {
-            admin.let_go();
-        }
-        self.upgrade = Upgrade::Done;
-        self.drain_once();
-    }
-
-    fn leaving_fronts(&self) -> impl Iterator<Item = &Front> {
-        self.leaving.iter().map(|leaving| &leaving.front)
-    }
-
-    /// Stops from the outside in.
-    fn drain(&mut self) {
-        let grace = self.opened.loaded.site.limits.drain_timeout;
-        let deadline = Instant::now() + grace;
-        info!(
-            "stopping; running requests may take {} to finish",
-            Elapsed(grace)
-        );
-        if !matches!(self.upgrade, Upgrade::Done) {
-            self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
-        }
-        self.drop_reload();
-        self.show_title(" (draining)");
-        self.phase = Phase::Draining { deadline };
-        for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
-            front.tell(match self.upgrade {
-                Upgrade::Done => Order::Retire,
-                _ => Order::Drain,
-            });
-        }
-        if self.front.front().is_none() {
-            self.front = FrontState::Gone;
-        }
-        self.stop_pools_if_alone(deadline);
-    }
-
-    /// Once no proxy is left that could want anything of them.
-    fn stop_pools_if_alone(&mut self, deadline: Instant) {
-        if self.leaving.is_empty() && matches!(self.front, FrontState::Gone) {
-            self.stop_pools(deadline);
-        }
-    }
-
-    fn stop_pools(&mut self, deadline: Instant) {
-        self.phase = Phase::Stopping;
-        // Even when the proxy has used up the grace, a worker may run its exit handlers.
-        let deadline = deadline.max(Instant::now() + LAST_MOMENT);
-        self.tell_pools(|| keeper::Order::Stop { deadline });
-    }
-
-    fn abort(&mut self) {
-        info!("stopping at once");
-        self.notify(&[("STOPPING", "1"), ("STATUS", "stopping at once")]);
-        self.drop_reload();
-        for front in self.leaving_fronts() {
-            front.kill();
-        }
-        match self.front.front() {
-            Some(front) => front.kill(),
-            None => self.front = FrontState::Gone,
-        }
-        self.phase = Phase::Stopping;
-        self.tell_pools(|| keeper::Order::Abort);
-    }
-
-    fn front_told(&mut self, pid: i32, told: front::Told) -> Result<(), Failure> {
-        match told {
-            front::Told::Report(report) => self.front_reports(pid, report)?,
-            front::Told::Exited(exit) => {
-                let is = |front: &Front| front.pid == pid;
-                if self.coming.as_ref().is_some_and(is) {
-                    self.not_switched(&exit.to_string());
-                } else if self.front.front().is_some_and(is) {
-                    self.front_exited(exit);
-                } else {
-                    self.left(pid, exit);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn front_reports(&mut self, pid: i32, report: Report) -> Result<(), Failure> {
-        let is_coming = self.coming.as_ref().is_some_and(|front| front.pid == pid);
-        match report {
-            Report::Serving { made } if is_coming => {
-                self.switched();
-                self.opened.keep(made);
-            }
-            Report::Serving { made } => {
-                self.opened.keep(made);
-                self.front_serves()?;
-            }
-            Report::Prepared => self.planned(pid),
-            // Whoever asked has it already.
-            Report::Figures(_) => {}
-            Report::Alive => self.notify(&[("WATCHDOG", "1")]),
-            Report::Refused { why } if is_coming => self.not_switched(&why),
-            Report::Refused { why } => self.front_refuses(&why)?,
-            Report::Relieved { worker } => self.relieved(&worker),
-            Report::Released { worker } => {
-                if self.roster.released(&worker) {
-                    self.released(worker);
-                }
-            }
-            Report::Load { app, waited, busy } => {
-                self.tell_pool(&app, keeper::Order::Load(Load { waited, busy }));
-            }
-            Report::Overdue { worker, request_id } => {
-                let WorkerName { app, number } = worker;
-                self.tell_pool(&app, keeper::Order::Overdue { number, request_id });
-            }
-        }
-        Ok(())
-    }
-
-    /// Another proxy serves in the place of the one that did, which finishes what it has begun with the workers it knows.
-    pub(super) fn replace_front(&mut self, front: Front) {
-        let before = std::mem::replace(&mut self.front, FrontState::Serving(front));
-        let workers = self.roster.hand_over();
-        match before {
-            FrontState::Starting(front) | FrontState::Serving(front) => {
-                front.tell(Order::Retire);
-                self.leaving.push(Leaving { front, workers });
-            }
-            FrontState::Waiting(_) | FrontState::Gone => {
-                for worker in workers {
-                    self.released(worker);
-                }
-            }
-        }
-    }
-
-    /// A proxy that another has followed is gone.
-    fn left(&mut self, pid: i32, exit: Exit) {
-        let Some(at) = self
-            .leaving
-            .iter()
-            .position(|leaving| leaving.front.pid == pid)
-        else {
-            return;
-        };
-        if exit != Exit::Code(0) {
-            error!("the old proxy (pid {pid}) died while it finished what ran: {exit}");
-        }
-        for worker in self.leaving.swap_remove(at).workers {
-            self.released(worker);
-        }
-        if let Phase::Draining { deadline } = self.phase {
-            self.stop_pools_if_alone(deadline);
-        }
-    }
-
-    fn front_serves(&mut self) -> Result<(), Failure> {
-        self.front = match std::mem::replace(&mut self.front, FrontState::Gone) {
-            FrontState::Starting(front) => FrontState::Serving(front),
-            other => other,
-        };
-        self.front_deaths.up(Instant::now());
-        self.announce_if_ready()?;
-        self.plan_serves();
-        self.plan_again();
-        Ok(())
-    }
-
-    /// At the start that is the end. Later it is not: what the first proxy could serve a later one will again, once what is
-    /// missing now (a folder, descriptors) is there again; meanwhile it is restarted as after any death.
-    fn front_refuses(&mut self, why: &str) -> Result<(), Failure> {
-        if self.plan_refused(why) {
-            return Ok(());
-        }
-        let message = format!("the proxy cannot serve this configuration: {why}");
-        if matches!(self.phase, Phase::Starting { .. }) {
-            return Err(Failure::User(message));
-        }
-        error!("{message}");
-        Ok(())
-    }
-
-    fn front_exited(&mut self, exit: Exit) {
-        let pid = self.front.front().map_or(0, |front| front.pid);
-        self.figures.buried(pid);
-        self.front = FrontState::Gone;
-        for worker in self.roster.all_released() {
-            self.released(worker);
-        }
-        match self.phase {
-            Phase::Draining { deadline } => {
-                if exit != Exit::Code(0) {
-                    error!("the proxy (pid {pid}) died while it finished what ran: {exit}");
-                }
-                self.stop_pools_if_alone(deadline);
-            }
-            Phase::Stopping => {
-                // After the deadline of the grace nothing has told the workers yet; told twice is told once.
-                self.stop_pools(Instant::now());
-            }
-            Phase::Starting { .. } | Phase::Serving => {
-                let now = Instant::now();
-                let again = self.front_deaths.died(now);
-                let wait = Elapsed(again.saturating_duration_since(now));
-                self.figures.add(&metrics::PROXY_DEATHS, []);
-                error!(
-                    "the proxy (pid {pid}) died: {exit}; every connection broke, another starts in {wait}"
-                );
-                self.front = FrontState::Waiting(again);
-                // The next one begins with what is new.
-                self.plan_serves();
-            }
-        }
-    }
-
-    fn pool_told(&mut self, app: String, told: keeper::Told) -> Result<(), Failure> {
-        match told {
-            keeper::Told::Ready {
-                number,
-                socket,
-                threads,
-                program,
-            } => {
-                self.figures.add(&metrics::WORKER_STARTS, [app.as_str()]);
-                if let Some(program) = program {
-                    self.programs.insert(app.clone(), program);
-                }
-                let last = self.last_numbers.entry(app.clone()).or_default();
-                *last = number.max(*last);
-                let order = self
-                    .roster
-                    .ready(WorkerName { app, number }, socket, threads);
-                self.tell_front(order);
-            }
-            keeper::Told::Release { number } => self.release(WorkerName { app, number }),
-            keeper::Told::Gone {
-                number,
-                how,
-                reason,
-            } => self.gone(WorkerName { app, number }, how, &reason),
-            keeper::Told::Failed { why }
-                if self.setting.broken == BrokenApp::Ends
-                    && matches!(self.phase, Phase::Starting { .. }) =>
-            {
-                return Err(Failure::User(format!("the app cannot start: {why}")));
-            }
-            keeper::Told::Failed { why } => {
-                let order = self.roster.failed(app, why);
-                self.tell_front(order);
-            }
-            keeper::Told::Decided => {
-                if let Phase::Starting { undecided } = &mut self.phase {
-                    undecided.remove(&app);
-                }
-                self.start_front_as_heir()?;
-                self.announce_if_ready()?;
-            }
-            keeper::Told::Staged => self.staged(&app),
-            keeper::Told::StageFailed { why, traceback } => self.stage_failed(&why, &traceback),
-            keeper::Told::Renewed => self.renewed(&app, None),
-            keeper::Told::RenewFailed { why } => self.renewed(&app, Some(why)),
-            keeper::Told::Closed { number } => {
-                self.pools.remove(&app);
-                self.last_numbers.insert(app, number);
-            }
-        }
-        Ok(())
-    }
-
-    fn gone(&mut self, worker: WorkerName, how: String, reason: &str) {
-        let labels = [worker.app.as_str(), reason];
-        self.figures.add(&metrics::WORKER_EXITS, labels);
-        self.relieved(&worker);
-        for leaving in &mut self.leaving {
-            if leaving.workers.remove(&worker) {
-                let (worker, how) = (worker.clone(), how.clone());
-                leaving.front.tell(Order::WorkerDied { worker, how });
-            }
-        }
-        let order = self.roster.gone(worker, how);
-        self.tell_front(order);
-    }
-
-    /// Has the proxy let go of a worker; where there is no proxy, nobody holds it. One that leaves lets go when it is gone.
-    fn release(&mut self, worker: WorkerName) {
-        let mut leaving = self.leaving.iter();
-        if leaving.any(|leaving| leaving.workers.contains(&worker)) {
-            return;
-        }
-        let order = self.roster.release(worker.clone());
-        match self.front.front() {
-            Some(front) => {
-                front.tell(order);
-                self.relieving(worker);
-            }
-            None => {
-                self.roster.released(&worker);
-                self.released(worker);
-            }
-        }
-    }
-
-    fn released(&mut self, worker: WorkerName) {
-        self.relieved(&worker);
-        let WorkerName { app, number } = worker;
-        self.tell_pool(&app, keeper::Order::Released { number });
-    }
-
-    pub(super) fn tell_pool(&self, app: &str, order: keeper::Order) {
-        if let Some(pool) = self.pools.get(app) {
-            // One that has closed by itself is told of in a moment.
-            let _ = pool.send(order);
-        }
-    }
-
-    fn tell_pools(&self, order: impl Fn() -> keeper::Order) {
-        for pool in self.pools.values() {
-            let _ = pool.send(order());
-        }
-    }
-
-    pub(super) fn tell_front(&self, order: Order) {
-        if let Some(front) = self.front.front() {
-            front.tell(order);
-        }
-    }
-
-    /// The log as the new configuration has it.
-    pub(super) fn adopt_log(&mut self, before: &Loaded) {
-        let (now, before) = (&self.opened.loaded.site.server.log, &before.site.server.log);
-        // The environment wins, as at the start.
-        let is_ours = std::env::var_os(telemetry::log::FILTER_VARIABLE).is_none();
-        if now.level != before.level && is_ours {
-            let filter = now.level.clone();
-            match telemetry::log::set_filter(&filter) {
-                Ok(()) => self.tell_front(Order::LogFilter { filter }),
-                Err(error) => warn!("{error}"),
-            }
-        }
-        let file = |log: &ErrorLog| log.file.as_ref().map(|file| file.value.clone());
-        if file(now) != file(before) {
-            if let Err(error) = self.opened.logs.take_stderr() {
-                warn!("cannot write to the file of the log: {error}");
-            }
-            self.hand_logs();
-        }
-    }
-
-    /// What a service manager wants to know (sd_notify(3), `Type=notify-reload`).
-    pub(super) fn notify_reloading(&self) {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
-        self.notify(&[("RELOADING", "1"), ("MONOTONIC_USEC", &micros.to_string())]);
-    }
-
-    /// It serves, be it the old or the new.
-    pub(super) fn notify_reloaded(&self) {
-        let status = self.banner().status();
-        self.notify(&[("READY", "1"), ("STATUS", &status)]);
-        self.notify_addresses();
-    }
-
-    fn banner(&self) -> Banner<'_> {
-        Banner {
-            loaded: &self.opened.loaded,
-            listening: &self.opened.listening,
-            failures: self.roster.failures(),
-            programs: &self.programs,
-            after: self.started.elapsed(),
-        }
-    }
-
-    fn notify_addresses(&self) {
-        let names = |tls| {
-            let ours = self
-                .opened
-                .listening
-                .iter()
-                .filter(|listening| listening.what.tls == tls);
-            ours.map(|listening| listening.what.name.as_str())
-                .collect::<Vec<_>>()
-                .join(",")
-        };
-        self.notify(&[
-            ("X_STACK_HTTP", &names(false)),
-            ("X_STACK_HTTPS", &names(true)),
-        ]);
-    }
-
-    /// Once the proxy serves and each app has been tried: now we are ready, whatever became of the apps.
-    fn announce_if_ready(&mut self) -> Result<(), Failure> {
-        let Phase::Starting { undecided } = &self.phase else {
-            return Ok(());
-        };
-        if !undecided.is_empty() || !matches!(self.front, FrontState::Serving(_)) {
-            return Ok(());
-        }
-        self.phase = Phase::Serving;
-        if self.setting.will.is_some() {
-            self.take_over()?;
-        }
-        let banner = self.banner();
-        banner.show();
-        self.notify_addresses();
-        self.notify(&[
-            ("READY", "1"),
-            ("STATUS", &banner.status()),
-            ("MAINPID", &std::process::id().to_string()),
-        ]);
-        // Somebody may have been faster than we.
-        self.begin_reload();
-        Ok(())
-    }
-
-    fn notify(&self, assignments: &[(&str, &str)]) {
-        if let Err(error) = self.notifier.send(assignments) {
-            warn!("cannot reach the service manager: {error}");
-        }
-    }
-}
-
-/// Whoever was stopped and goes on has not missed a look.
-fn looks() -> Interval {
-    let mut looks = tokio::time::interval(credentials::LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
 }
 
 async fn sleep_until(time: Option<Instant>) {
