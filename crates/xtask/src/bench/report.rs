@@ -151,12 +151,18 @@ fn cell(spread: Spread) -> String {
     } = spread;
     // Three digits say all that a few rounds can.
     let digits = match most {
+        0.0 => 0,
         most if most < 1.0 => 3,
         most if most < 10.0 => 2,
         most if most < 1000.0 => 1,
         _ => 0,
     };
+    // Nothing over nothing says nothing.
+    let ratio = ratio.filter(|ratio| ratio.is_finite());
     let ratio = ratio.map_or(String::new(), |ratio| format!(" ×{ratio:.2}"));
+    if least == most {
+        return format!("{median:.digits$}{ratio}");
+    }
     format!("{median:.digits$} ({least:.digits$}–{most:.digits$}){ratio}")
 }
 
@@ -197,7 +203,7 @@ mod tests {
         assert_eq!(
             table().text(),
             "       CPU µs/request          requests/s\n\
-             stack  11.0 (10.0–12.0)        5000 (5000–5000)\n\
+             stack  11.0 (10.0–12.0)        5000\n\
              other  22.0 (20.0–40.0) ×0.50\n\
              ×: ours / theirs\n"
         );

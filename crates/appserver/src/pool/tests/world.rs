@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use config::site::Strategy;
 use proptest::{prelude::*, strategy::Strategy as _};
 
 use super::*;

@@ -88,7 +88,8 @@ impl Code {
     pub(super) fn make(folder: &Path, framework: Framework) -> io::Result<Self> {
         // Only there if there was a run before.
         let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder)?;
+        // Sites of the benchmark serve files too.
+        fs::create_dir_all(folder.join("static"))?;
         let code = Self {
             folder: folder.to_owned(),
             framework,

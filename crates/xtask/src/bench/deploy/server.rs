@@ -61,7 +61,7 @@ enum Kind {
     Stack,
     /// HUP.
     Gunicorn,
-    /// USR2 for a second master, WINCH and QUIT for the first (gunicorn's documentation, "Upgrading to a new binary").
+    /// USR2 for a second master, TERM for the first (gunicorn's documentation, "Upgrading to a new binary").
     GunicornTwice,
     /// HUP.
     Granian,
@@ -210,14 +210,8 @@ impl<'a> Trial<'a> {
         })?;
         // It does not say when its workers have imported the app; this is long after.
         thread::sleep(Duration::from_secs(1));
-        process::kill(self.master, Signal::WINCH);
-        until("the old workers have left", || {
-            process::children(self.master)
-                .iter()
-                .all(|pid| *pid == next)
-                .then_some(())
-        })?;
-        process::kill(self.master, Signal::QUIT);
+        process::kill(self.master, Signal::TERM);
+        until("the first master has left", || self.is_gone().then_some(()))?;
         self.master = next;
         Ok(())
     }
