@@ -56,7 +56,10 @@ impl Master {
             (Upgrade::Starting(askers), _) => return askers.extend(asker),
             (Upgrade::No, Phase::Serving) if self.reload.is_none() => None,
             (Upgrade::No, Phase::Serving) => Some("a reload is going on: try again after it"),
-            _ => Some("it is not serving"),
+            (Upgrade::No, Phase::Starting { .. }) => {
+                Some("not all apps have been tried yet: try again once it is ready")
+            }
+            _ => Some("it is leaving"),
         };
         let refusal = refusal.or_else(|| {
             (std::process::id() == 1).then_some(

@@ -126,6 +126,14 @@ impl<'a> Trial<'a> {
             None => server.peer,
         };
         let running = peer.start(&place.serving(&folder), "app:app", SIZE)?;
+        if server.kind == Kind::Stack {
+            // A page comes as soon as one worker is ready; operators wait for all.
+            let log = running.folder.join("output.log");
+            let says = |log: String| log.contains("; ready in ").then_some(());
+            until("it is ready", || {
+                fs::read_to_string(&log).ok().and_then(says)
+            })?;
+        }
         let address = running.url()?.trim_start_matches("http://").parse()?;
         let master = running.last_root();
         Ok(Self {
