@@ -334,6 +334,12 @@ fn a_tunnel_over_http2_goes_as_fast_as_its_windows() {
     client.send(WINDOW_UPDATE, 0, 1, &3u32.to_be_bytes());
     let data = client.next_of(&[DATA]).expect("content");
     assert_eq!(data.payload, b"MOR");
+    // Small messages are what a WebSocket is for.
+    let mut client = Frames::tls(stack.https());
+    client.raw(&connect(1, "/", "websocket", &[]));
+    assert_eq!(client.status(), Some(200));
+    client.raw(&frame(DATA, 0, 1, b"note.").repeat(10_000));
+    assert!(content(&mut client, 50_005).ends_with("NOTE."));
     // More than any buffer on the way, both ways at once.
     let much = vec![b'm'; 8 * 1024 * 1024];
     let mut h2 = H2::connect(stack.https(), "localhost");

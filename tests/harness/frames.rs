@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame: a client that says whatever it likes, and sees what comes back.
+//! HTTP/2 frame by frame: a client, or a server, that says whatever it likes, and sees what comes back.
 
 use std::{
     io::{Read, Write},
@@ -137,6 +137,18 @@ impl Frames {
         frames
     }
 
+    /// The other end: a server's, in the clear, with the client's preface read and this SETTINGS sent.
+    pub fn serving(tcp: TcpStream, settings: &[u8]) -> Option<Self> {
+        let mut frames = Self::over(patient(tcp));
+        while frames.buffer.len() < PREFACE.len() {
+            frames.more()?;
+        }
+        let preface: Vec<u8> = frames.buffer.drain(..PREFACE.len()).collect();
+        assert_eq!(preface, PREFACE);
+        frames.send(SETTINGS, 0, 0, settings);
+        Some(frames)
+    }
+
     fn over(stream: impl Read + Write + Send + 'static) -> Self {
         Self {
             stream: Box::new(stream),
@@ -231,7 +243,10 @@ impl Frames {
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let tcp = TcpStream::connect_timeout(&address, PATIENCE).expect("the stack listens");
+    patient(TcpStream::connect_timeout(&address, PATIENCE).expect("the stack listens"))
+}
+
+fn patient(tcp: TcpStream) -> TcpStream {
     tcp.set_read_timeout(Some(PATIENCE)).expect("a valid time");
     tcp.set_write_timeout(Some(PATIENCE)).expect("a valid time");
     tcp

@@ -32,6 +32,11 @@ pub fn of_example(example: &str) -> PathBuf {
     )
 }
 
+/// A venv of `python3` with these requirements.
+pub fn with(name: &str, requirements: &str) -> PathBuf {
+    make(name, requirements)
+}
+
 /// Makes it, unless one with these very requirements is there. Tests run beside each other, and so may test runs: a lock
 /// file lets one make it while the others wait.
 fn make(name: &str, requirements: &str) -> PathBuf {

@@ -650,7 +650,7 @@ pub enum Queue {
     Last,
 }
 
-/// `[upstream.NAME]`: other servers that answer, any of them as well as another.
+/// `[upstream.NAME]`: other servers that answer, any of them as well as another, and all in the same version of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     /// The name in `[upstream.NAME]`; the addresses where a route writes nothing else.
@@ -677,14 +677,50 @@ pub struct Upstream {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Member {
     /// `"http://host:port"`.
-    Http {
+    Tcp {
+        /// What it speaks.
+        scheme: Scheme,
         /// A name or an address; IPv6 without brackets.
         host: String,
         /// The port.
         port: u16,
     },
-    /// `"unix:/run/api.sock"`.
+    /// `"unix:/run/api.sock"`, which speaks HTTP/1.1.
     Unix(PathBuf),
+}
+
+/// What a server of an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scheme {
+    /// `"http://…"`: HTTP/1.1.
+    Http,
+    /// `"h2c://…"`: HTTP/2 in the clear, without asking first (RFC 9113 §3.3).
+    H2c,
+}
+
+impl Scheme {
+    /// As written before `://`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::H2c => "h2c",
+        }
+    }
+}
+
+impl Member {
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(
+            self,
+            Self::Tcp {
+                scheme: Scheme::H2c,
+                ..
+            }
+        )
+    }
 }
 
 /// Where a redirect leads: parts that are put behind one another.
@@ -750,6 +786,14 @@ impl Site {
     #[must_use]
     pub fn upstream(&self, name: &str) -> Option<&Upstream> {
         self.upstreams.iter().find(|upstream| upstream.name == name)
+    }
+}
+
+impl Upstream {
+    /// Whether its members speak HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.members.iter().any(|member| member.value.is_http2())
     }
 }
 

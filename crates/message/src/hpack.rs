@@ -160,8 +160,8 @@ impl Encoder {
         self.resized = Some(size);
     }
 
-    /// Begins a block: the pseudo-field of a response.
-    pub fn status(&mut self, status: u16, out: &mut Vec<u8>) {
+    /// Begins a block.
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
         if let Some(size) = self.resized.take() {
             // One that shrank and grew again would have to be told twice; it is told as empty, which needs no memory.
             put_integer(0x20, 5, 0, out);
@@ -169,6 +169,10 @@ impl Encoder {
             put_integer(0x20, 5, size, out);
             self.table.resize(size);
         }
+    }
+
+    /// Adds the pseudo-field of a response, which comes before all others.
+    pub fn status(&mut self, status: u16, out: &mut Vec<u8>) {
         let indexed = match status {
             200 => 8,
             204 => 9,
@@ -410,6 +414,7 @@ mod tests {
             }
             let fields = response(&format!("id-{round}"));
             let mut block = Vec::new();
+            encoder.begin(&mut block);
             encoder.status(status, &mut block);
             for (name, value) in &fields {
                 encoder.field(name.as_bytes(), value.as_bytes(), &mut block);

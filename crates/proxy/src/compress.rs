@@ -123,7 +123,9 @@ impl Gain {
             return None;
         }
         match &response.content {
-            Content::None | Content::Encoded(_) | Content::Tunnel(_) => return None,
+            Content::None | Content::Encoded(_) | Content::Duplex(_) | Content::Tunnel(_) => {
+                return None;
+            }
             content => {
                 if content.length().is_some_and(|length| length < LEAST) {
                     return None;

@@ -6,7 +6,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use message::{field::Fields, refusal::Refusal};
+use message::{field::Fields, frame::Code, refusal::Refusal};
 
 use crate::{
     access::TooMany,
@@ -226,6 +226,17 @@ pub(crate) enum Failure {
         /// Which member.
         member: Arc<str>,
     },
+    /// The member ended the stream of HTTP/2 before its response was complete, or broke the protocol. The request is not sent again.
+    #[error("{member} broke off: {source}")]
+    UpstreamReset {
+        /// Which member.
+        member: Arc<str>,
+        /// What the client is told, once the status can no longer say it.
+        code: Code,
+        /// What it said, or did.
+        #[source]
+        source: h2::Error,
+    },
     /// The member's response breaks a rule of the protocol.
     #[error("{member} sent a broken response: {rule}")]
     UpstreamBroken {
@@ -300,6 +311,7 @@ impl Failure {
             Self::UpstreamUnreachable { source, .. } if is_late(source) => 504,
             Self::UpstreamUnreachable { .. }
             | Self::UpstreamCut { .. }
+            | Self::UpstreamReset { .. }
             | Self::UpstreamBroken { .. } => 502,
             Self::UpstreamFull { .. } => 503,
             Self::AppFailed { .. } | Self::Encoding(_) | Self::ElsewhereRefused { .. } => 500,
@@ -343,6 +355,7 @@ impl Failure {
             Self::UpstreamFull { .. } => "upstream-full",
             Self::UpstreamTimeout { .. } => "upstream-timeout",
             Self::UpstreamCut { .. } => "upstream-cut",
+            Self::UpstreamReset { .. } => "upstream-reset",
             Self::UpstreamBroken { .. } => "upstream-broken",
             Self::Spool(_) => "spool-failed",
             Self::SpoolFull => "spool-full",
@@ -369,6 +382,7 @@ impl Failure {
             | Self::UpstreamFull { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamCut { .. }
+            | Self::UpstreamReset { .. }
             | Self::UpstreamBroken { .. } => Who::Upstream,
             Self::QueueFull { .. }
             | Self::QueueClient { .. }
@@ -381,6 +395,14 @@ impl Failure {
             | Self::Encoding(_)
             | Self::Handed(_) => Who::Us,
             _ => Who::Client,
+        }
+    }
+
+    /// What tells the client in a stream of HTTP/2 that its response is not whole (RFC 9113 §7).
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::UpstreamReset { code, .. } => *code,
+            _ => Code::Internal,
         }
     }
 

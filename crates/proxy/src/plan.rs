@@ -248,7 +248,7 @@ impl Plan {
             server_header: site.server.server_header,
             tls: Tls::new(site, given.credentials, given.self_signed)?,
             h2c: site.server.h2c,
-            has_tunnels: !site.upstreams.is_empty(),
+            has_tunnels: site.upstreams.iter().any(|upstream| !upstream.is_http2()),
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),

@@ -74,6 +74,11 @@ pub(crate) trait Upload: Send {
     /// How its length is known.
     fn framing(&self) -> Body;
 
+    /// Whether it can go on while the response is sent, as in a stream of HTTP/2.
+    fn goes_on(&self) -> bool {
+        false
+    }
+
     /// The next piece; `None` at the end. The first call tells a client that waits (`Expect: 100-continue`) to go on.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
 

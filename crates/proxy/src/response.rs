@@ -5,7 +5,11 @@ use std::{cell::RefCell, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use crate::{
-    compress::Encoded, failure::Failure, files::FileContent, origin::relay::Relay, upstream::Tunnel,
+    compress::Encoded,
+    failure::Failure,
+    files::FileContent,
+    origin::{live::Duplex, relay::Relay},
+    upstream::Tunnel,
 };
 
 /// What a connection writes. Framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`) are not in `fields`: the
@@ -33,6 +37,8 @@ pub(crate) enum Content {
     File(FileContent),
     /// Coming from an origin.
     Relay(Relay),
+    /// The same, while the request goes on.
+    Duplex(Box<Duplex>),
     /// One of these, in a coding.
     Encoded(Box<Encoded>),
     /// Whatever both sides make of it, after 101.
@@ -43,7 +49,7 @@ impl Content {
     /// The length, where it is known before the content has ended.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Self::None | Self::Encoded(_) | Self::Tunnel(_) => None,
+            Self::None | Self::Encoded(_) | Self::Tunnel(_) | Self::Duplex(_) => None,
             Self::Head(length) => *length,
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::File(file) => Some(file.length()),
@@ -95,6 +101,11 @@ pub(crate) trait Pieces: Send {
     fn next_now(&mut self) -> Option<Bytes> {
         None
     }
+
+    /// After the last piece: what stands behind it, for who can be told (RFC 9110 §6.5).
+    fn trailers(&mut self) -> Option<FieldLines> {
+        None
+    }
 }
 
 impl Pieces for Relay {
@@ -104,6 +115,10 @@ impl Pieces for Relay {
 
     fn next_now(&mut self) -> Option<Bytes> {
         self.next_now()
+    }
+
+    fn trailers(&mut self) -> Option<FieldLines> {
+        self.trailers()
     }
 }
 
@@ -246,7 +261,8 @@ impl FieldLines {
     }
 }
 
-fn lines(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// Name and value of each line of a field section as HTTP/1.1 writes it.
+pub(crate) fn lines(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         let colon = memchr::memchr(b':', rest)?;
         let end = memchr::memmem::find(rest, b"\r\n").expect("each line was pushed with its CRLF");

@@ -436,6 +436,12 @@ pub const ALL: &[Cause] = &[
         "The upstream closed the connection before its response was complete.",
     ),
     cause(
+        "upstream-reset",
+        "upstream",
+        502,
+        "The upstream broke off the stream (HTTP/2) before its response was complete.",
+    ),
+    cause(
         "upstream-broken",
         "upstream",
         502,

@@ -5,12 +5,13 @@ use crate::{
     defaults,
     error::{Mistake, Problem},
     listen::LONGEST_SOCKET_PATH,
-    site::{Action, Located, Member, Upstream},
+    site::{Action, Located, Member, Scheme, Upstream},
     walk::{Table, Value},
 };
 
 const EXAMPLE: &str = "a table such as `[upstream.api]`";
 const ADDRESS: &str = "an address such as `\"http://127.0.0.1:3000\"`";
+const MIXED: &str = "what a request may need of HTTP/2 (gRPC), or of HTTP/1.1 (WebSockets), must not depend on which member gets it: make two upstreams of them";
 
 /// All that have a name, in order of it.
 pub(super) fn read_all(context: &Context, value: Option<Value<'_>>) -> Vec<Upstream> {
@@ -89,6 +90,14 @@ fn members(context: &Context, value: &Value<'_>) -> Vec<Located<Member>> {
             let mistake = Mistake::new(format!("`{}` is a member already", member.value));
             element.wrong(mistake.hint("keep one of the two"));
         }
+        let is_http2 = |member: &Located<Member>| member.value.is_http2();
+        if members
+            .first()
+            .is_some_and(|first| is_http2(first) != is_http2(&member))
+        {
+            let mistake = Mistake::new("the members speak different versions of HTTP");
+            element.wrong(mistake.hint(MIXED));
+        }
         members.push(member);
     }
     members
@@ -160,11 +169,16 @@ fn parse(context: &Context, text: &str) -> Result<Member, Mistake> {
             )),
         };
     }
-    let Some(authority) = text.strip_prefix("http://") else {
+    let known = [Scheme::Http, Scheme::H2c].into_iter().find_map(|scheme| {
+        let authority = text.strip_prefix(scheme.as_str())?.strip_prefix("://")?;
+        Some((scheme, authority))
+    });
+    let Some((scheme, authority)) = known else {
         return wrong(match text.split_once("://") {
             Some(("https", _)) => {
                 "connections to upstreams are not encrypted in this version: write `\"http://…\"` for a server of your own network".to_owned()
             }
+            Some(("grpc" | "h2" | "http2", rest)) => format!("write `\"h2c://{rest}\"`"),
             Some((_, rest)) => format!("write `\"http://{rest}\"`"),
             None if text.starts_with('/') => format!("did you mean `\"unix:{text}\"`?"),
             None => format!("did you mean `\"http://{text}\"`?"),
@@ -172,7 +186,10 @@ fn parse(context: &Context, text: &str) -> Result<Member, Mistake> {
     };
     if let Some((authority, path)) = authority.split_once('/') {
         return wrong(match path {
-            "" => format!("did you mean `\"http://{authority}\"`? The path is the request's own"),
+            "" => format!(
+                "did you mean `\"{}://{authority}\"`? The path is the request's own",
+                scheme.as_str()
+            ),
             _ => {
                 "the path is the request's own; `strip = true` takes the route's from it".to_owned()
             }
@@ -183,7 +200,7 @@ fn parse(context: &Context, text: &str) -> Result<Member, Mistake> {
     }
     host_and_port(authority).map_or_else(
         || wrong(format!("write {ADDRESS}")),
-        |(host, port)| Ok(Member::Http { host, port }),
+        |(host, port)| Ok(Member::Tcp { scheme, host, port }),
     )
 }
 
@@ -215,8 +232,13 @@ fn port_of(text: &str) -> Option<u16> {
 impl std::fmt::Display for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Http { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Tcp { scheme, host, port } => {
+                let scheme = scheme.as_str();
+                match host.contains(':') {
+                    true => write!(f, "{scheme}://[{host}]:{port}"),
+                    false => write!(f, "{scheme}://{host}:{port}"),
+                }
+            }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

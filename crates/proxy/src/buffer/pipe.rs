@@ -26,7 +26,7 @@ use super::{
     scratch::{BLOCK, Reader as FileReader, Scratch, ScratchError},
     stalls::{Stalled, Stalls},
 };
-use crate::{failure::Failure, request::RequestId};
+use crate::{failure::Failure, request::RequestId, response::FieldLines};
 
 /// Pieces smaller than this are gathered: each would otherwise hold all of the memory that it was read into.
 const SMALL: usize = 8 * 1024;
@@ -46,6 +46,7 @@ pub(crate) fn pipe(holding: Holding, id: RequestId) -> (Writer, Reader) {
             disk: Disk::default(),
             last: BytesMut::new(),
             end: None,
+            trailers: None,
             reader_left: false,
             reader: None,
             writer: None,
@@ -86,6 +87,8 @@ struct State {
     last: BytesMut,
     /// There will be no more: all was written, or it failed.
     end: Option<Result<(), Failure>>,
+    /// What stands behind all that was written.
+    trailers: Option<FieldLines>,
     reader_left: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -415,6 +418,28 @@ impl Writer {
         self.shared.lock().end.get_or_insert(how);
     }
 
+    /// All was written, and this stands behind it.
+    pub(crate) fn end_with(self, trailers: FieldLines) {
+        self.shared.lock().trailers = Some(trailers);
+        self.end(Ok(()));
+    }
+
+    /// Resolves when the reader has taken all that was written: the next piece then finds room at once.
+    pub(crate) async fn drained(&self) -> Result<(), Gone> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.reader_left {
+                return Poll::Ready(Err(Gone));
+            }
+            if state.front.is_empty() && state.is_memory_last() {
+                return Poll::Ready(Ok(()));
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// All was written.
     pub(crate) fn finish(&mut self) {
         let mut state = self.shared.lock();
@@ -483,6 +508,11 @@ impl Reader {
     pub(crate) fn next_now(&mut self) -> Option<Bytes> {
         let piece = self.shared.lock().pop()?;
         Some(self.took(piece))
+    }
+
+    /// What stands behind the last piece.
+    pub(crate) fn trailers(&mut self) -> Option<FieldLines> {
+        self.shared.lock().trailers.take()
     }
 
     fn took(&self, piece: Bytes) -> Bytes {

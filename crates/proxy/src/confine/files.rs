@@ -132,7 +132,7 @@ fn follows_links(site: &Site) -> bool {
 fn looks_up_names(site: &Site) -> bool {
     let mut members = site.upstreams.iter().flat_map(|upstream| &upstream.members);
     members.any(|member| match &member.value {
-        Member::Http { host, .. } => host.parse::<IpAddr>().is_err(),
+        Member::Tcp { host, .. } => host.parse::<IpAddr>().is_err(),
         Member::Unix(_) => false,
     })
 }

@@ -366,6 +366,10 @@ impl<S: Stream> Sending<'_, S> {
             }
             Content::Relay(relay) => self.relay(relay, framing.chunked(), journal).await?,
             Content::Encoded(encoded) => self.relay(*encoded, framing.chunked(), journal).await?,
+            // Nothing goes on beside a response of HTTP/1.1 (`Upload::goes_on`).
+            Content::Duplex(duplex) => {
+                self.relay(duplex.relay, framing.chunked(), journal).await?;
+            }
         }
         self.wire.out.clear();
         self.wire.flush(patience).await

@@ -24,11 +24,8 @@ pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields, ours: impl Fn(&[u8])
 
 /// Writes how long the content is, if there is any.
 pub(crate) fn content_length(out: &mut Vec<u8>, body: &Spooled) {
-    match body {
-        Spooled::None => {}
-        body => {
-            write!(out, "Content-Length: {}\r\n", body.length()).expect("a Vec takes every write");
-        }
+    if let Some(length) = body.stated() {
+        write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
     }
 }
 

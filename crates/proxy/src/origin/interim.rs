@@ -43,7 +43,7 @@ struct Waiting {
 
 impl Interims {
     /// One has come.
-    pub(super) fn push(&self, head: &ResponseHead) {
+    pub(crate) fn push(&self, head: &ResponseHead) {
         let mut waiting = self.lock();
         waiting.count += 1;
         if head.status != 100 && waiting.count <= MOST {

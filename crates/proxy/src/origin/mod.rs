@@ -7,6 +7,7 @@
 
 pub(crate) mod head;
 pub(crate) mod interim;
+pub(crate) mod live;
 pub(crate) mod relay;
 pub(crate) mod spool;
 pub(crate) mod wire;

@@ -29,7 +29,7 @@ use crate::{
     failure::Failure,
     framed::Framed,
     request::RequestId,
-    response::Content,
+    response::{Content, FieldLines},
     timer::Elapsed,
 };
 
@@ -78,11 +78,7 @@ pub(crate) async fn answer(
     let Connection {
         wire, out, timer, ..
     } = connection;
-    let rest = match body {
-        Spooled::None | Spooled::Memory(_) => None,
-        Spooled::File(file) => Some(Rest::File { file, sent: 0 }),
-        Spooled::Coming { rest, .. } => Some(Rest::Coming(rest)),
-    };
+    let rest = Rest::of(body);
     let answered = if written == out.len() && rest.is_none() {
         let head = timer.bound(deadline, wire.head(Some(interims))).await;
         head.map(|head| head.map(|head| (head, None)).map_err(Unanswered::Head))
@@ -161,7 +157,7 @@ pub(crate) struct Unsent {
 }
 
 /// Where the rest of it is.
-enum Rest {
+pub(crate) enum Rest {
     /// In a file, but for what has been read of it.
     File { file: Scratch, sent: u64 },
     /// On its way.
@@ -169,8 +165,17 @@ enum Rest {
 }
 
 impl Rest {
+    /// What of content is not in memory, if there is any.
+    pub(crate) fn of(body: Spooled) -> Option<Self> {
+        match body {
+            Spooled::None | Spooled::Memory(_) => None,
+            Spooled::File(file) => Some(Self::File { file, sent: 0 }),
+            Spooled::Coming { rest, .. } => Some(Self::Coming(rest)),
+        }
+    }
+
     /// The next piece; empty after the last.
-    async fn next(&mut self) -> Result<Bytes, SendError> {
+    pub(crate) async fn next(&mut self) -> Result<Bytes, SendError> {
         match self {
             Self::File { file, sent } if *sent == file.length() => Ok(Bytes::new()),
             Self::File { file, sent } => {
@@ -189,7 +194,8 @@ impl Rest {
     }
 }
 
-enum SendError {
+/// Why no more of a request is sent.
+pub(crate) enum SendError {
     /// The origin takes no more.
     Origin,
     /// The file cannot be read.
@@ -390,6 +396,11 @@ impl Relay {
         Self { length, pipe }
     }
 
+    /// One that another task fills.
+    pub(crate) fn of(length: Option<u64>, pipe: pipe::Reader) -> Self {
+        Self { length, pipe }
+    }
+
     /// The length, where the origin told it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
@@ -403,6 +414,11 @@ impl Relay {
     /// The next piece if it is here already.
     pub(crate) fn next_now(&mut self) -> Option<Bytes> {
         self.pipe.next_now()
+    }
+
+    /// After the last: the fields that stand behind the content.
+    pub(crate) fn trailers(&mut self) -> Option<FieldLines> {
+        self.pipe.trailers()
     }
 }
 

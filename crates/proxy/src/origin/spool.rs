@@ -34,9 +34,9 @@ use crate::{
 /// How content is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Spooling {
-    store: Arc<Store>,
-    limit: u64,
-    memory: usize,
+    pub(super) store: Arc<Store>,
+    pub(super) limit: u64,
+    pub(super) memory: usize,
     silence: Duration,
     rate: u64,
     /// Whether it is read whole.
@@ -54,8 +54,8 @@ pub(crate) enum Spooled {
     File(Scratch),
     /// It is still coming.
     Coming {
-        /// All of it.
-        length: u64,
+        /// All of it, where the client has said so.
+        length: Option<u64>,
         /// What comes, and goes to the origin as it comes.
         rest: pipe::Reader,
     },
@@ -94,7 +94,24 @@ impl Spooled {
             Self::None => 0,
             Self::Memory(bytes) => bytes.len() as u64,
             Self::File(file) => file.length(),
-            Self::Coming { length, .. } => *length,
+            Self::Coming { length, .. } => length.unwrap_or_default(),
+        }
+    }
+
+    /// How many bytes that is, where there is any and the origin can be told.
+    pub(crate) fn stated(&self) -> Option<u64> {
+        match self {
+            Self::None | Self::Coming { length: None, .. } => None,
+            known => Some(known.length()),
+        }
+    }
+
+    /// The same once more, where that costs nothing.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::None => Some(Self::None),
+            Self::Memory(bytes) => Some(Self::Memory(bytes.clone())),
+            Self::File(_) | Self::Coming { .. } => None,
         }
     }
 
@@ -135,6 +152,7 @@ pub(crate) async fn receive<'how>(
         received: Arc::new(AtomicU64::new(received)),
         length,
     };
+    let length = Some(length);
     Ok((Spooled::Coming { length, rest }, Some(feed)))
 }
 

@@ -26,7 +26,7 @@ use tokio::{
 use super::interim::Interims;
 
 /// The head of a response: as large as any framework's cookies and policies need, far below what hurts.
-pub(super) const HEAD_LIMITS: Limits = Limits {
+pub(crate) const HEAD_LIMITS: Limits = Limits {
     line: 8 * 1024,
     head: 64 * 1024,
     fields: 256,

@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::http2::{Connections, Part};
 use crate::{
     failure::Failure,
     origin::{
@@ -41,6 +42,8 @@ pub(super) struct Member {
     failures: AtomicU32,
     active: AtomicUsize,
     idle: Mutex<Idle>,
+    /// Those of a member that speaks HTTP/2.
+    shared: Connections,
 }
 
 /// What the configuration says of a member. Members that have the same are the same, in whichever configuration.
@@ -115,12 +118,21 @@ impl Member {
             failures: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             idle: Mutex::default(),
+            shared: Connections::new(upstream.idle_timeout),
         }
     }
 
     /// Whether the configuration says the same of both.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.settings == other.settings
+    }
+
+    /// A part of a connection of HTTP/2.
+    pub(super) async fn part(&self) -> io::Result<Part> {
+        let connect = self.address.connect();
+        self.shared
+            .part(self.settings.connect_timeout, connect)
+            .await
     }
 
     /// How many requests it has.
@@ -222,7 +234,7 @@ impl Address {
     fn new(member: &site::Member) -> Self {
         match member {
             site::Member::Unix(path) => Self::Unix(path.clone()),
-            site::Member::Http { host, port } => match host.parse::<IpAddr>() {
+            site::Member::Tcp { host, port, .. } => match host.parse::<IpAddr>() {
                 Ok(address) => Self::Fixed(SocketAddr::new(address, *port)),
                 Err(_) => Self::Name {
                     host: host.clone(),
@@ -343,6 +355,11 @@ impl Lease {
     /// What the member is called in logs.
     pub(super) fn label(&self) -> Arc<str> {
         Arc::clone(&self.member.settings.label)
+    }
+
+    /// The member did not answer as it should.
+    pub(super) fn failed(&self) {
+        self.member.failed();
     }
 
     /// The member has answered, and keeps the connection or does not.

@@ -1,9 +1,10 @@
-//! `upstream` routes: other servers that speak HTTP/1.1, on this machine or elsewhere.
+//! `upstream` routes: other servers that speak HTTP, on this machine or elsewhere.
 //!
 //! A request goes to the member that has the fewest, over a connection that was kept or a new one. It is tried with another
 //! member only as long as not a byte of it has been sent; a member that fails is passed over for a while. What comes back is
 //! held to the same rules as what clients send, and taken at the member's speed, as from a slot.
 
+mod http2;
 mod member;
 mod outbound;
 mod run;
@@ -12,6 +13,7 @@ mod upgrade;
 mod websocket;
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -90,6 +92,8 @@ pub(crate) struct Upstream {
     places: Arc<Places>,
     /// Until the response head.
     timeout: Duration,
+    /// Whether the members speak HTTP/2.
+    is_http2: bool,
 }
 
 /// Places for requests (`connections`), and those that wait for one.
@@ -136,6 +140,7 @@ impl Upstream {
             turn: AtomicUsize::new(0),
             places: places.map_or_else(|| Arc::new(Places::new(most)), Arc::clone),
             timeout: upstream.timeout,
+            is_http2: upstream.is_http2(),
         })
     }
 
@@ -169,6 +174,16 @@ impl Upstream {
         match place {
             Ok(place) => Ok(place.expect("the semaphore is never closed")),
             Err(_) => Err(full(route.queue_timeout)),
+        }
+    }
+
+    /// All have been tried, this one last.
+    fn unreachable(&self, last: Option<(Arc<str>, io::Error)>) -> Failure {
+        let (member, source) = last.expect("an upstream has a member");
+        Failure::UpstreamUnreachable {
+            upstream: Arc::clone(&self.name),
+            member,
+            source,
         }
     }
 
@@ -211,8 +226,12 @@ pub(crate) async fn respond(
     journal: &mut Journal,
 ) -> Result<Response, Failure> {
     let upgrade = Upgrade::wanted(request, upload.framing());
-    if upgrade.is_none() && request.head.tunnel().is_some() {
+    let is_http2 = route.upstream.is_http2;
+    if request.head.tunnel().is_some() && (is_http2 || upgrade.is_none()) {
         return Err(Failure::NoTunnel);
+    }
+    if is_http2 {
+        return http2::respond(route, request, upload, journal).await;
     }
     let (body, feed) = spool::receive(upload, &route.spooling, request.id).await?;
     journal.received = body.length();
@@ -270,7 +289,7 @@ async fn begin(
                 return Ok((lease, written));
             }
             if !kept {
-                last = Some((lease.label(), std::io::ErrorKind::BrokenPipe.into()));
+                last = Some((lease.label(), io::ErrorKind::BrokenPipe.into()));
                 break;
             }
         }
@@ -278,10 +297,5 @@ async fn begin(
         tried.push(index);
         place = lease.into_place();
     }
-    let (member, source) = last.expect("an upstream has a member");
-    Err(Failure::UpstreamUnreachable {
-        upstream: Arc::clone(&upstream.name),
-        member,
-        source,
-    })
+    Err(upstream.unreachable(last))
 }

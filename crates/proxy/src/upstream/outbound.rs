@@ -22,6 +22,18 @@ pub(super) fn write_head(
     out.clear();
     request_line(out, request, stripped.unwrap_or(0));
     line(out, b"Host", host(request));
+    fields(out, request, stripped, upgrade, body);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// All fields but Host.
+pub(super) fn fields(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    stripped: Option<usize>,
+    upgrade: Option<&Upgrade>,
+    body: &Spooled,
+) {
     let ours = |name: &[u8]| upgrade.is_some_and(|upgrade| upgrade.keeps(name));
     passed_on(out, &request.head.fields, ours);
     forwarded(out, request, stripped);
@@ -32,7 +44,6 @@ pub(super) fn write_head(
         upgrade.write(out);
     }
     content_length(out, body);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn request_line(out: &mut Vec<u8>, request: &Request<'_>, stripped: usize) {

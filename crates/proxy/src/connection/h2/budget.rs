@@ -161,10 +161,16 @@ impl Budget {
         Ok(())
     }
 
-    /// So much content was sent: the windows that it needs are not for nothing.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        let used = &mut self.used[Attack::WindowFlood as usize];
-        *used = used.saturating_sub((bytes / 1024) as u32);
+    /// A frame of content was sent: the windows that it needs are not for nothing. One that was not made short by a window
+    /// (`whole`) is worth one more, and a PING: clients of gRPC answer each message so, to learn how much may be under way.
+    pub(super) fn sent(&mut self, bytes: usize, whole: bool) {
+        let message = u32::from(whole);
+        let mut pay = |attack: Attack, count: u32| {
+            let used = &mut self.used[attack as usize];
+            *used = used.saturating_sub(count);
+        };
+        pay(Attack::WindowFlood, (bytes / 1024) as u32 + message);
+        pay(Attack::PingFlood, message);
     }
 }
 
@@ -248,8 +254,11 @@ mod tests {
     fn what_is_sent_pays_for_windows() {
         let mut budget = Budget::new(&Limits::default());
         for _ in 0..100_000 {
-            budget.sent(16 * 1024);
+            budget.sent(16 * 1024, false);
             assert_eq!(budget.spend(Attack::WindowFlood), Ok(()));
+            budget.sent(5, true);
+            assert_eq!(budget.spend(Attack::WindowFlood), Ok(()));
+            assert_eq!(budget.spend(Attack::PingFlood), Ok(()));
         }
     }
 }

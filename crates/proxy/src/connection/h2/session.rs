@@ -163,6 +163,8 @@ struct Stream {
     window_in: i64,
     owed: u32,
     content: BytesMut,
+    /// Whether small messages are what it is for: a tunnel, or gRPC.
+    chatty: bool,
     /// What is missing of the content, where the head told its length.
     missing: Option<u64>,
     client: Side,
@@ -357,6 +359,7 @@ impl Stream {
             window_in: i64::from(STREAM_WINDOW),
             owed: 0,
             content: BytesMut::new(),
+            chatty: false,
             missing: match framing {
                 Body::Length(length) => Some(length),
                 _ => None,

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     exchange,
     failure::Failure,
     journal::Journal,
-    origin::interim::Interim,
+    origin::{interim::Interim, live::Duplex},
     plan::Plan,
     request::{Peer, Upload},
     response::{Content, FieldLines, Pieces, Response},
@@ -76,6 +76,10 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
         return journal.record(&plan, &peer, head.as_ref(), TUNNELLED, passed.down);
     }
     let status = response.status;
+    let goes_on = match &response.content {
+        Content::Duplex(duplex) => Some(duplex.live.received()),
+        _ => None,
+    };
     let mut sent = 0;
     if !journal.client_left() {
         let mut sending = Sending {
@@ -85,13 +89,16 @@ pub(super) async fn answer(opened: Opened, handle: Handle, plan: Arc<Plan>, peer
         };
         if let Err(failure) = sending.send(response).await {
             journal.fail(&failure);
-            handle.session().send_reset(handle.place, Code::Internal);
+            handle.session().send_reset(handle.place, failure.code());
         } else if head.is_none() && status == MALFORMED {
             // RFC 9113 §8.1.1: a malformed request is a stream error, be it that it was answered.
             handle.session().send_reset(handle.place, Code::Protocol);
         }
     } else {
         handle.session().send_reset(handle.place, Code::Cancel);
+    }
+    if let Some(received) = goes_on {
+        journal.received = received.load(Ordering::Relaxed);
     }
     journal.record(&plan, &peer, head.as_ref(), status, sent);
 }
@@ -147,6 +154,10 @@ impl<'s> Incoming<'s> {
 impl Upload for Incoming<'_> {
     fn framing(&self) -> Body {
         self.framing
+    }
+
+    fn goes_on(&self) -> bool {
+        self.framing != Body::None
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
@@ -214,7 +225,25 @@ impl Sending<'_> {
             }
             Content::Relay(relay) => self.pieces(relay).await,
             Content::Encoded(encoded) => self.pieces(*encoded).await,
+            Content::Duplex(duplex) => self.both(*duplex).await,
         }
+    }
+
+    /// Sends the response while the request goes on. The response is the end of both: what the client might still say, nobody
+    /// asks for any more.
+    async fn both(&mut self, Duplex { relay, mut live }: Duplex) -> Result<(), Failure> {
+        let mut upload = Incoming {
+            handle: self.handle,
+            framing: Body::Chunked,
+            waits: false,
+        };
+        let mut bring = std::pin::pin!(live.bring(&mut upload));
+        let mut send = std::pin::pin!(self.pieces(relay));
+        tokio::select! {
+            brought = &mut bring => brought?,
+            sent = &mut send => return sent,
+        }
+        send.await
     }
 
     /// Sends content that is still coming. As in HTTP/1.1, a client that leaves in the middle is noticed even while the app
@@ -223,7 +252,14 @@ impl Sending<'_> {
         while let Some(piece) = self.unless_left(pieces.next()).await? {
             self.content(piece?, false).await?;
         }
-        self.content(Bytes::new(), true).await
+        match pieces.trailers() {
+            Some(trailers) => self
+                .handle
+                .session()
+                .send_trailers(self.handle.place, trailers.iter())
+                .map_err(left),
+            None => self.content(Bytes::new(), true).await,
+        }
     }
 
     fn head(&self, response: &Response, empty: bool) -> Result<(), Failure> {

@@ -18,6 +18,8 @@ use super::{
 const TINY: usize = 64;
 /// How many tiny DATA frames cost as much as one empty one: some protocols of small messages are honest.
 const TINY_FOR_EMPTY: u32 = 32;
+/// The same where small messages are what the stream is for; each is written to an origin, which is the dearer part.
+const MESSAGES_FOR_EMPTY: u32 = 1024;
 /// A field block is at most this much longer than the longest head that is accepted, so that one which is too long for us can
 /// still be read to its end and answered with 431.
 const BLOCK_SLACK: usize = 48 * 1024;
@@ -37,7 +39,11 @@ impl Session {
         }
         if content.len() < TINY && !end {
             self.tiny = self.tiny.wrapping_add(1);
-            if content.is_empty() || self.tiny.is_multiple_of(TINY_FOR_EMPTY) {
+            let worth = match self.find(head.stream) {
+                Found::Here(place) if self.streams[place].chatty => MESSAGES_FOR_EMPTY,
+                _ => TINY_FOR_EMPTY,
+            };
+            if content.is_empty() || self.tiny.is_multiple_of(worth) {
                 self.budget.spend(Attack::EmptyData)?;
             }
         }
@@ -175,7 +181,8 @@ impl Session {
             self.budget.spend(Attack::MadeYouReset)?;
         }
         let framing = parsed.as_ref().map_or(Body::None, |(framing, _)| *framing);
-        let stream = Stream::new(self.initial_window, framing, end);
+        let mut stream = Stream::new(self.initial_window, framing, end);
+        stream.chatty = parsed.as_ref().is_ok_and(|(_, head)| is_chatty(head));
         let place = free.unwrap_or(self.numbers.len());
         if free.is_some() {
             self.numbers[place] = number;
@@ -330,6 +337,12 @@ impl Session {
             self.write_window(0, owed);
         }
     }
+}
+
+/// Whether a stream may be of many small messages.
+fn is_chatty(head: &RequestHead) -> bool {
+    let is_grpc = |value: &[u8]| value.starts_with(b"application/grpc");
+    head.tunnel().is_some() || head.fields.get("content-type").is_some_and(is_grpc)
 }
 
 /// How the length of a request's content is known. Content-Length must agree with what follows (RFC 9113 §8.1.1).

@@ -20,6 +20,25 @@ impl Session {
         fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
         end: bool,
     ) -> Result<(), Gone> {
+        self.send_block(place, Some(status), fields, end)
+    }
+
+    /// Sends what stands behind the content, and ends with it.
+    pub(in crate::connection::h2) fn send_trailers<'f>(
+        &mut self,
+        place: usize,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+    ) -> Result<(), Gone> {
+        self.send_block(place, None, fields, true)
+    }
+
+    fn send_block<'f>(
+        &mut self,
+        place: usize,
+        status: Option<u16>,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        end: bool,
+    ) -> Result<(), Gone> {
         if self.streams[place].gone {
             return Err(Gone);
         }
@@ -31,7 +50,10 @@ impl Session {
             stream: self.numbers[place],
         };
         head.encode(&mut self.out);
-        self.encoder.status(status, &mut self.out);
+        self.encoder.begin(&mut self.out);
+        if let Some(status) = status {
+            self.encoder.status(status, &mut self.out);
+        }
         for (name, value) in fields {
             self.encoder.field(name, value, &mut self.out);
         }
@@ -104,7 +126,7 @@ impl Session {
             }
             stream.window_out -= size as i64;
             self.window_out -= size as i64;
-            self.budget.sent(size);
+            self.budget.sent(size, size == rest.len());
             let ends = last && size == rest.len();
             if ends {
                 stream.us = Side::Ended;
