@@ -163,10 +163,13 @@ fn a_request_that_was_not_begun_with_is_asked_again() {
     stack.until_logged("upstream-reset");
 }
 
+/// Frames for a stream.
+type Answer = fn(u32) -> Vec<u8>;
+
 /// What a member says instead of an answer, and what is said of it.
 #[test]
 fn what_is_no_answer_is_a_bad_gateway() {
-    let cases: [(&str, fn(u32) -> Vec<u8>, &str); 6] = [
+    let cases: [(&str, Answer, &str); 6] = [
         (
             "an error of the stream",
             |stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 2]),

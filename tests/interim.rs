@@ -1,9 +1,12 @@
 //! Interim responses, such as 103 (Early Hints): what an origin says before it answers reaches clients that know such, at once.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::{
+    fs,
+    sync::{Arc, Condvar, Mutex},
+};
 
 use crate::harness::{
-    Site, Stack,
+    Client, Site, Stack,
     frames::{END_HEADERS, END_STREAM, Frames, HEADERS, frame, get},
     origin::{Origin, Then},
 };
@@ -38,12 +41,19 @@ fn before(origin: &Origin) -> Stack {
     .start()
 }
 
+/// As a browser asks.
+fn ask(client: &mut Client, path: &str) {
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: navigate\r\n\r\n"
+    ));
+}
+
 #[test]
 fn hints_come_before_the_answer() {
     let (origin, open) = origin(HINTS);
     let stack = before(&origin);
     let mut client = stack.client();
-    client.ask("/");
+    ask(&mut client, "/");
     let hints = client.answer_head();
     assert_eq!(hints.status, 103);
     assert_eq!(hints.field("link"), Some("</style.css>; rel=preload"));
@@ -64,7 +74,7 @@ fn hints_come_before_the_answer() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     assert_eq!(http2.status(), Some(200));
     // An upload that is passed on as it comes is no obstacle.
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: cors\r\nContent-Length: 4\r\n\r\n");
     client.send("ab").send("cd");
     assert_eq!(client.answer_head().status, 103);
     open();
@@ -75,17 +85,22 @@ fn hints_come_before_the_answer() {
 fn who_knows_no_interim_responses_gets_none() {
     let (origin, open) = origin(HINTS);
     let stack = before(&origin);
-    let mut client = stack.client();
-    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
-    // The same in HTTP/1.1, which has come through when that was asked later.
+    let mut old = stack.client();
+    old.send("GET / HTTP/1.0\r\nHost: a\r\nSec-Fetch-Mode: navigate\r\n\r\n");
+    // As Python's http.client asks, which would take hints for the answer.
+    let mut library = stack.client();
+    library.ask("/");
+    // They have come through for who was asked for later.
     let mut later = stack.client();
-    stack.until("the first is there", || origin.seen().len() == 1);
-    later.ask("/");
+    stack.until("the first are there", || origin.seen().len() == 2);
+    ask(&mut later, "/");
     assert_eq!(later.answer_head().status, 103);
-    open();
-    open();
-    assert_eq!(client.answer_head().status, 200);
-    assert_eq!(later.answer_head().status, 200);
+    for _ in 0..3 {
+        open();
+    }
+    for client in [&mut old, &mut library, &mut later] {
+        assert_eq!(client.answer_head().status, 200);
+    }
 }
 
 #[test]
@@ -93,17 +108,72 @@ fn only_so_many_are_passed_on_and_none_that_are_ours_to_say() {
     let (hundred, open) = origin("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
     let stack = before(&hundred);
     let mut client = stack.client();
-    client.ask("/");
+    ask(&mut client, "/");
     assert_eq!(client.answer_head().status, 102);
     open();
     assert_eq!(client.answer_head().status, 200);
     let (endless, open) = origin(Box::leak(HINTS.repeat(100).into_boxed_str()));
     let stack = before(&endless);
     let mut client = stack.client();
-    client.ask("/");
+    ask(&mut client, "/");
     for _ in 0..16 {
         assert_eq!(client.answer_head().status, 103);
     }
     open();
     assert_eq!(client.answer_head().status, 200);
+}
+
+/// Says hints and waits for `go`; `/kept` uses what the request before it was given.
+const APP: &str = r#"
+import os, pathlib, time
+
+kept = []
+
+def app(environ, start_response):
+    hints = environ["wsgi.early_hints"]
+    path = environ["PATH_INFO"]
+    if path == "/hints":
+        hints([("Link", "</a.css>; rel=preload"), ("Link", "</b.js>; rel=preload")])
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    elif path == "/late":
+        start_response("200 OK", [("Content-Length", "2")])(b"o")
+        hints([("Link", "</late.css>")])
+        return [b"k"]
+    elif path == "/wrong":
+        hints([("Link", "a\r\nX-Evil: 1")])
+    elif path == "/fails":
+        hints([("Link", "</a.css>")])
+        raise RuntimeError("after hints")
+    elif path == "/kept":
+        kept[0]([("Link", "</kept.css>")])
+    kept[:] = [hints]
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"#;
+
+#[test]
+fn apps_have_hints_too() {
+    let stack = Site::with_app(APP)
+        .edit("threads = 2", "threads = 1")
+        .start();
+    let mut client = stack.client();
+    ask(&mut client, "/hints");
+    let hints = client.answer_head();
+    assert_eq!(hints.status, 103);
+    let links: Vec<&str> = hints.fields.iter().map(|(_, value)| &**value).collect();
+    assert_eq!(links, ["</a.css>; rel=preload", "</b.js>; rel=preload"]);
+    fs::write(stack.path().join("go"), "").expect("the folder is ours");
+    assert_eq!(client.answer(false).text(), "ok");
+    // One that was kept is of the request that had it.
+    for path in ["/", "/kept", "/late"] {
+        ask(&mut client, path);
+        assert_eq!(client.answer_head().status, 200, "{path}");
+        assert_eq!(client.exactly(2), b"ok", "{path}");
+    }
+    assert_eq!(client.get("/wrong").status, 500);
+    stack.until_logged("broke the protocol: the value of the field \"Link\" contains a control");
+    assert_eq!(client.get("/fails").status, 500);
+    stack.until_logged("after hints");
+    assert_eq!(client.get("/").status, 200);
 }

@@ -115,6 +115,14 @@ impl Head {
         Ok(())
     }
 
+    /// Starts over with what is said before the answer (103, RFC 8297).
+    pub fn hints(&mut self) {
+        self.status = 103;
+        self.content_length = None;
+        self.text.clear();
+        self.text.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+    }
+
     /// Adds a field.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         check_field(name, value)?;
@@ -226,7 +234,7 @@ pub struct Response {
     phase: Phase,
     /// Framed and not yet on the wire.
     out: Vec<u8>,
-    /// Whether any byte is on the wire.
+    /// Whether any byte of it is on the wire; hints are none.
     sent: bool,
     /// Whether content was cut off.
     excess: bool,
@@ -345,6 +353,17 @@ impl Response {
         }
     }
 
+    /// Sends what is said before the answer, as much as the connection takes at once; whether that was all. The rest waits for
+    /// [`Response::flush`]. Does nothing once the head is fixed: nobody waits for hints any more.
+    pub fn hint(&mut self, hints: &Head) -> bool {
+        debug_assert_eq!(hints.status, 103, "it is no answer");
+        if self.phase == Phase::Head {
+            self.out.extend_from_slice(&hints.text);
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.flush_without_wait()
+    }
+
     /// Whether the head is fixed.
     pub fn has_begun(&self) -> bool {
         self.phase != Phase::Head
@@ -428,7 +447,7 @@ impl Response {
         };
         match send(stream, &self.out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(count) => {
-                self.sent = true;
+                self.sent |= self.has_begun();
                 self.out.drain(..count);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -526,7 +545,7 @@ impl Response {
         let Some(stream) = &self.stream else {
             return self.broke(over());
         };
-        self.sent = true;
+        self.sent |= self.has_begun();
         if let Err(error) = send_all(stream, parts) {
             self.broke(error);
         }
@@ -754,6 +773,30 @@ mod tests {
         });
         let expected = "HTTP/1.1 500 Internal Server Error\r\n_failure: exception\r\nContent-Length: 0\r\n\r\n";
         assert_eq!((text.as_str(), close), (expected, false));
+    }
+
+    #[test]
+    fn hints_are_no_part_of_the_response() {
+        let mut hints = Head::default();
+        hints.hints();
+        hints.field(b"Link", b"</a>").unwrap();
+        let (text, close) = wire(false, |response| {
+            assert!(response.hint(&hints));
+            response.fail(Failure::Exception);
+        });
+        let expected = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+             HTTP/1.1 500 Internal Server Error\r\n_failure: exception\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!((text.as_str(), close), (expected, false));
+        let head = head("200 OK", &[]).unwrap();
+        let (text, close) = wire(false, |response| {
+            response.begin(&head, Some(0));
+            assert!(response.hint(&hints), "too late");
+            response.end().unwrap();
+        });
+        assert_eq!(
+            (text.as_str(), close),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false)
+        );
     }
 
     #[test]

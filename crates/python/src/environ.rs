@@ -151,6 +151,13 @@ impl Template {
         self.base.bind(py).set_item(&self.keys.errors, errors)
     }
 
+    /// Puts the `wsgi.early_hints` of the next requests in place.
+    pub(crate) fn set_early_hints(&self, py: Python<'_>, hints: &Py<PyAny>) -> PyResult<()> {
+        self.base
+            .bind(py)
+            .set_item(intern!(py, "wsgi.early_hints"), hints)
+    }
+
     /// The environ of one request.
     pub(crate) fn environ<'py>(
         &mut self,

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) response: Response,
     /// Returned by `start_response`.
     write: Option<Py<PyAny>>,
+    /// Where hints are put together.
+    hints: Head,
 }
 
 impl Responder {
@@ -49,6 +51,7 @@ impl Responder {
             given: false,
             response: Response::detached(),
             write: None,
+            hints: Head::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -94,6 +97,10 @@ fn fill(head: &mut Head, status: &Bound<'_, PyAny>, fields: &Bound<'_, PyAny>) -
     let bytes = text::encode(status)
         .ok_or_else(|| refuse(format!("the status {} is not latin-1", shown(status))))?;
     head.start(&bytes).map_err(misuse)?;
+    fill_fields(head, fields)
+}
+
+fn fill_fields(head: &mut Head, fields: &Bound<'_, PyAny>) -> PyResult<()> {
     let list = fields.cast::<PyList>().map_err(|_| {
         refuse(format!(
             "the response fields are {}, not a list",
@@ -176,6 +183,26 @@ impl Responder {
         write.map_or_else(|| this.getattr(intern!(this.py(), "write")), Ok)
     }
 
+    /// `wsgi.early_hints`: fields that the client may act upon before the answer is there (103, RFC 8297), as gunicorn has it.
+    #[pyo3(signature = (headers, /))]
+    fn early_hints(&self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut hints = mem::take(&mut self.state().hints);
+        hints.hints();
+        let filled = fill_fields(&mut hints, headers);
+        if filled.is_ok() {
+            let mut response = self.take();
+            if !response.hint(&hints) {
+                response = py.detach(|| {
+                    response.flush();
+                    response
+                });
+            }
+            self.put(response);
+        }
+        self.state().hints = hints;
+        filled
+    }
+
     /// The callable that `start_response` returns.
     #[pyo3(signature = (data, /))]
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -226,6 +253,7 @@ impl Responder {
 pub(crate) struct Callables {
     pub(crate) responder: Py<Responder>,
     pub(crate) start_response: Py<PyAny>,
+    pub(crate) early_hints: Py<PyAny>,
 }
 
 impl Callables {
@@ -233,14 +261,17 @@ impl Callables {
         let responder = Bound::new(py, Responder::new())?;
         let start_response = responder.getattr(intern!(py, "start_response"))?.unbind();
         let write = responder.getattr(intern!(py, "write"))?.unbind();
+        let early_hints = responder.getattr(intern!(py, "early_hints"))?.unbind();
         responder.get().state().write = Some(write);
         Ok(Self {
             responder: responder.unbind(),
             start_response,
+            early_hints,
         })
     }
 
-    /// Whether only we hold these: us and the two methods the responder, us `start_response`, the responder `write`.
+    /// Whether only we hold these: us and the three methods the responder, us `start_response`, the responder `write`, us and the
+    /// base environ `early_hints`.
     fn are_ours(&self, py: Python<'_>) -> bool {
         let state = self.responder.get().state();
         let write = state
@@ -249,19 +280,20 @@ impl Callables {
             .map_or(1, |write| count(write.bind(py)));
         write == 1
             && count(self.start_response.bind(py)) == 1
-            && count(self.responder.bind(py).as_any()) == 3
+            && count(self.early_hints.bind(py)) == 2
+            && count(self.responder.bind(py).as_any()) == 4
     }
 
-    /// Callables for the next request that no one kept from the last.
-    pub(crate) fn renew(&mut self, py: Python<'_>) -> PyResult<()> {
+    /// Callables for the next request that no one kept from the last; whether they are new.
+    pub(crate) fn renew(&mut self, py: Python<'_>) -> PyResult<bool> {
         if self.are_ours(py) {
-            return Ok(());
+            return Ok(false);
         }
         let kept = mem::replace(self, Self::new(py)?);
         // Breaks the circle of the responder and its method; what was kept now writes to nobody.
         let write = kept.responder.get().state().write.take();
         drop(write);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -37,11 +37,13 @@ impl Wsgi {
         let errors = Errors::new(py)?;
         let template = Template::new(py, fixed)?;
         template.set_errors(py, &errors)?;
+        let callables = Callables::new(py)?;
+        template.set_early_hints(py, &callables.early_hints)?;
         Ok(Self {
             app,
             name: name.to_owned(),
             template,
-            callables: Callables::new(py)?,
+            callables,
             errors,
         })
     }
@@ -53,7 +55,10 @@ impl Wsgi {
         request: &Request<'_>,
         response: &mut Response,
     ) -> PyResult<()> {
-        self.callables.renew(py)?;
+        if self.callables.renew(py)? {
+            self.template
+                .set_early_hints(py, &self.callables.early_hints)?;
+        }
         self.renew_errors(py)?;
         self.errors.get().begin(request.handoff().request_id);
         let responder = self.callables.responder.clone_ref(py);

@@ -252,21 +252,21 @@ struct Incoming<'w, S> {
     wire: &'w mut Wire<S>,
     framing: Body,
     framed: Framed,
-    version: Version,
+    head: &'w RequestHead,
     /// The client waits to be told to send (RFC 9110 §10.1.1).
     waits: bool,
     complete: bool,
 }
 
 impl<'w, S: Stream> Incoming<'w, S> {
-    fn new(wire: &'w mut Wire<S>, framing: Body, head: &RequestHead) -> Self {
+    fn new(wire: &'w mut Wire<S>, framing: Body, head: &'w RequestHead) -> Self {
         let empty = matches!(framing, Body::None | Body::Length(0));
         let waits = !empty && head.version == Version::Http11 && head.fields.contains("expect");
         Self {
             wire,
             framing,
             framed: Framed::new(framing),
-            version: head.version,
+            head,
             waits,
             complete: empty,
         }
@@ -316,7 +316,7 @@ impl<S: Stream> Upload for Incoming<'_, S> {
     }
 
     async fn inform(&mut self, interims: Vec<Interim>) -> Result<(), Failure> {
-        if self.version == Version::Http10 {
+        if !knows_interim(self.head) {
             return Ok(());
         }
         for Interim { status, fields } in interims {
@@ -324,6 +324,13 @@ impl<S: Stream> Upload for Incoming<'_, S> {
         }
         Ok(())
     }
+}
+
+/// Whether the client takes interim responses for what they are. All that HTTP/1.1 says of it (RFC 9110 §15.2) is not true of
+/// Python's `http.client`, and so of `requests`: it takes any but 100 for the answer. Browsers say that they are such, also
+/// through another proxy before us.
+fn knows_interim(head: &RequestHead) -> bool {
+    head.version == Version::Http11 && head.fields.contains("sec-fetch-mode")
 }
 
 /// A response on its way out.

@@ -1,8 +1,8 @@
 //! Interim responses (RFC 9110 §15.2), such as 103 (Early Hints, RFC 8297): what an origin says before it answers is passed to the
 //! client at once.
 //!
-//! 100 (Continue) is not: whether content is wanted, this proxy has decided and said. 101 is no interim response here, and
-//! clients of HTTP/1.0 know none.
+//! 100 (Continue) is not: whether content is wanted, this proxy has decided and said. 101 is no interim response here. Clients of
+//! HTTP/1.0 know none, nor do many of HTTP/1.1, which `connection/h1` tells from the others.
 
 use std::{
     future::{Future, poll_fn},
