@@ -182,7 +182,7 @@ impl Session {
         }
         let framing = parsed.as_ref().map_or(Body::None, |(framing, _)| *framing);
         let mut stream = Stream::new(self.initial_window, framing, end);
-        stream.chatty = parsed.as_ref().is_ok_and(|(_, head)| is_chatty(head));
+        stream.chatty = !end && parsed.as_ref().is_ok_and(|(_, head)| is_chatty(head));
         let place = free.unwrap_or(self.numbers.len());
         if free.is_some() {
             self.numbers[place] = number;
@@ -348,11 +348,11 @@ fn is_chatty(head: &RequestHead) -> bool {
 /// How the length of a request's content is known. Content-Length must agree with what follows (RFC 9113 §8.1.1).
 fn body(head: &RequestHead, end: bool) -> Result<Body, Refusal> {
     match framing::of_request(head)? {
+        Body::Length(1..) if end => Err(Refusal::ContentLengthMismatch),
+        _ if end => Ok(Body::None),
         // What follows is the tunnel's, and no content (RFC 9113 §8.5).
         Body::None if head.tunnel().is_some() => Ok(Body::None),
         _ if head.tunnel().is_some() => Err(Refusal::ContentLengthMismatch),
-        Body::Length(1..) if end => Err(Refusal::ContentLengthMismatch),
-        _ if end => Ok(Body::None),
         Body::Length(length) => Ok(Body::Length(length)),
         // Until the stream ends: what chunks are in HTTP/1.1.
         _ => Ok(Body::Chunked),
