@@ -59,4 +59,5 @@ mod traversal;
 mod tunnels;
 mod upgrade;
 mod upstream;
+mod upstream_tls;
 mod wsgi;

@@ -9,7 +9,10 @@ use std::{
 use message::hpack::Decoder;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
-use super::{PATIENCE, read_some, tls};
+use super::{
+    PATIENCE, read_some,
+    tls::{self, Pair},
+};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -139,7 +142,16 @@ impl Frames {
 
     /// The other end: a server's, in the clear, with the client's preface read and this SETTINGS sent.
     pub fn serving(tcp: TcpStream, settings: &[u8]) -> Option<Self> {
-        let mut frames = Self::over(patient(tcp));
+        Self::serving_over(patient(tcp), settings)
+    }
+
+    /// The same over TLS.
+    pub fn serving_tls(tcp: TcpStream, pair: &Pair) -> Option<Self> {
+        Self::serving_over(tls::accept(patient(tcp), pair, "h2"), b"")
+    }
+
+    fn serving_over(stream: impl Read + Write + Send + 'static, settings: &[u8]) -> Option<Self> {
+        let mut frames = Self::over(stream);
         while frames.buffer.len() < PREFACE.len() {
             frames.more()?;
         }

@@ -9,7 +9,12 @@ use std::{
     thread,
 };
 
-use super::{PATIENCE, read_some};
+use rustls::{ServerConnection, StreamOwned};
+
+use super::{
+    PATIENCE, read_some,
+    tls::{Pair, accept},
+};
 
 /// What a connection of it runs over.
 pub trait Stream: Read + Write + Send {
@@ -26,6 +31,12 @@ impl Stream for TcpStream {
 impl Stream for UnixStream {
     fn end(&self) {
         let _ = self.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+impl Stream for StreamOwned<ServerConnection, TcpStream> {
+    fn end(&self) {
+        let _ = self.sock.shutdown(std::net::Shutdown::Write);
     }
 }
 
@@ -95,6 +106,28 @@ impl Origin {
         let connections = listener.incoming_forever();
         origin.serve(connections, Arc::new(handler));
         origin
+    }
+
+    /// The same over TLS, with this certificate.
+    pub fn tls(
+        pair: Pair,
+        handler: impl Fn(&mut dyn Stream, &Seen) -> Then + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let origin = Self {
+            address: Some(address),
+            seen: Arc::default(),
+        };
+        let connections = std::iter::from_fn(move || listener.accept().ok())
+            .map(move |(tcp, _)| Box::new(accept(tcp, &pair, "http/1.1")) as Box<dyn Stream>);
+        origin.serve(connections, Arc::new(handler));
+        origin
+    }
+
+    /// The port of 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.expect("over TCP").port()
     }
 
     /// The same over a Unix socket.

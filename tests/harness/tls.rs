@@ -11,7 +11,8 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
 };
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConfig,
+    ServerConnection, SignatureScheme, StreamOwned,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -87,11 +88,22 @@ impl Authority {
 
     /// A client's certificate.
     pub fn sign(&self, name: &str) -> Pair {
-        let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.signed(&params)
+    }
+
+    /// A server's certificate.
+    pub fn sign_server(&self, name: &str) -> Pair {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.signed(&params)
+    }
+
+    fn signed(&self, params: &CertificateParams) -> Pair {
+        let key = KeyPair::generate().expect("a key");
         Pair {
             cert: params.signed_by(&key, &self.issuer).expect("signed").pem(),
             key: key.serialize_pem(),
@@ -104,6 +116,25 @@ pub fn config(protocols: &[&[u8]]) -> ClientConfig {
     let mut config = Offer::of("localhost").config;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config
+}
+
+/// A server's end of a connection, with this certificate and protocol.
+pub fn accept(
+    tcp: TcpStream,
+    pair: &Pair,
+    protocol: &str,
+) -> StreamOwned<ServerConnection, TcpStream> {
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for them")
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.der().into()], key)
+        .expect("they fit");
+    config.alpn_protocols = vec![protocol.into()];
+    let session = ServerConnection::new(Arc::new(config)).expect("a valid configuration");
+    StreamOwned::new(session, tcp)
 }
 
 /// What a client offers.

@@ -45,6 +45,9 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
             .iter()
             .flat_map(|app| app.sendfile.iter().filter_map(folder)),
     );
+    let authorities = site.upstreams.iter();
+    let authorities = authorities.filter_map(|upstream| upstream.authorities.as_ref());
+    problems.extend(authorities.filter_map(readable));
     for host in &site.hosts {
         problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
         if let Tls::Files(pairs) = &host.tls.value {

@@ -657,6 +657,8 @@ pub struct Upstream {
     pub name: String,
     /// The servers.
     pub members: Vec<Located<Member>>,
+    /// `ca`: who signs the certificates of members that speak TLS; `None` for whom this system trusts.
+    pub authorities: Option<Located<PathBuf>>,
     /// Time to connect to one.
     pub connect_timeout: Duration,
     /// Time until the response head (504).
@@ -696,6 +698,10 @@ pub enum Scheme {
     Http,
     /// `"h2c://…"`: HTTP/2 in the clear, without asking first (RFC 9113 §3.3).
     H2c,
+    /// `"https://…"`: HTTP/1.1 over TLS.
+    Https,
+    /// `"h2://…"`: HTTP/2 over TLS.
+    H2,
 }
 
 impl Scheme {
@@ -705,7 +711,15 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::H2c => "h2c",
+            Self::Https => "https",
+            Self::H2 => "h2",
         }
+    }
+
+    /// Whether it is TLS.
+    #[must_use]
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
     }
 }
 
@@ -716,10 +730,16 @@ impl Member {
         matches!(
             self,
             Self::Tcp {
-                scheme: Scheme::H2c,
+                scheme: Scheme::H2c | Scheme::H2,
                 ..
             }
         )
+    }
+
+    /// Whether it speaks TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tcp { scheme, .. } if scheme.is_encrypted())
     }
 }
 
@@ -794,6 +814,14 @@ impl Upstream {
     #[must_use]
     pub fn is_http2(&self) -> bool {
         self.members.iter().any(|member| member.value.is_http2())
+    }
+
+    /// The first of its members that speaks TLS, if one does.
+    #[must_use]
+    pub fn encrypted(&self) -> Option<&Located<Member>> {
+        self.members
+            .iter()
+            .find(|member| member.value.is_encrypted())
     }
 }
 

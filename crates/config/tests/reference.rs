@@ -83,13 +83,15 @@ fn every_example_is_valid() {
         if example.starts_with("routes") {
             text.truncate(number + 1);
         }
-        // A certificate needs a place to be used.
+        // Certificates need a place to be used.
         let text = text.join("\n");
         let text = if ["tls", "client_ca", "hsts"]
             .iter()
             .any(|start| example.starts_with(start))
         {
             text.replace("#https = []", "https = [\":8443\"]")
+        } else if example.starts_with("ca ") {
+            text.replace("members = [\"http:", "members = [\"https:")
         } else {
             text
         };

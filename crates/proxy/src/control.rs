@@ -178,11 +178,21 @@ pub struct Credentials {
     pub certificates: Vec<Certificate>,
     /// Who signs clients' certificates: which `[[site]]`, counted from 0, and PEM text.
     pub authorities: Vec<(usize, String)>,
+    /// Who signs the certificates of members that speak TLS: the name of their upstream, and PEM text.
+    pub upstreams: Vec<(String, String)>,
     /// What session tickets are sealed with, the key in use first.
     pub tickets: Vec<TicketKey>,
 }
 
 impl Credentials {
+    /// PEM text of who signs the certificates of an upstream's members.
+    pub(crate) fn trusted_by(&self, upstream: &str) -> &str {
+        let mut found = self.upstreams.iter();
+        found
+            .find(|(known, _)| known == upstream)
+            .map_or("", |(_, pem)| pem)
+    }
+
     /// PEM text of who signs the certificates of a site's clients.
     pub(crate) fn authorities_of(&self, host: usize) -> &str {
         let mut found = self.authorities.iter();

@@ -224,7 +224,7 @@ impl Plan {
             store: Store::new(site.limits.file_memory),
             buffers: Arc::new(buffers),
             pool: &pool,
-            upstreams: upstreams(site, given.before),
+            upstreams: upstreams(site, given.before, given.credentials)?,
             places: Places::new(given.figures),
         };
         for (index, virtual_host) in site.hosts.iter().enumerate() {
@@ -343,12 +343,18 @@ fn app_of(action: &site::Action) -> Option<&str> {
     }
 }
 
-fn upstreams<'s>(site: &'s Site, before: Option<&Plan>) -> HashMap<&'s str, Arc<Upstream>> {
+fn upstreams<'s>(
+    site: &'s Site,
+    before: Option<&Plan>,
+    credentials: &Credentials,
+) -> Result<HashMap<&'s str, Arc<Upstream>>, tls::CertificateError> {
     let known = before.map_or(&[][..], |before| &before.upstreams);
     let made = |upstream: &'s site::Upstream| {
         let name = upstream.name.as_str();
         let before = known.iter().find(|known| known.name() == name);
-        (name, Upstream::new(upstream, before.map(Arc::as_ref)))
+        let trusted = credentials.trusted_by(name);
+        let made = Upstream::new(upstream, before.map(Arc::as_ref), trusted)?;
+        Ok((name, made))
     };
     site.upstreams.iter().map(made).collect()
 }
@@ -526,7 +532,22 @@ fn head_limits(limits: &site::Limits) -> head::Limits {
 #[must_use]
 pub fn check(site: &Site) -> Vec<Problem> {
     let certificates = site.hosts.iter().flat_map(check_host);
-    certificates.chain(access::check(site)).collect()
+    let trusted = site.upstreams.iter().filter_map(check_upstream);
+    certificates
+        .chain(trusted)
+        .chain(access::check(site))
+        .collect()
+}
+
+fn check_upstream(upstream: &site::Upstream) -> Option<Problem> {
+    let path = upstream.authorities.as_ref()?;
+    let pem = std::fs::read_to_string(&path.value).ok()?;
+    let error = tls::authorities(&pem).err()?;
+    let error = match error {
+        tls::CertificateError::Authorities(why) => tls::CertificateError::Trust(why),
+        other => other,
+    };
+    Some(problem(path.span, &error))
 }
 
 fn check_host(host: &VirtualHost) -> Vec<Problem> {

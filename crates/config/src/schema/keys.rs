@@ -228,6 +228,7 @@ pub(crate) static UPSTREAM: Keys = Keys {
     place: "`[upstream.NAME]`",
     names: &[
         "members",
+        "ca",
         "connect_timeout",
         "timeout",
         "read_timeout",
@@ -239,6 +240,7 @@ pub(crate) static UPSTREAM: Keys = Keys {
     foreign: &[
         ("servers", "members"),
         ("server", "members"),
+        ("proxy_ssl_trusted_certificate", "ca"),
         ("proxy_connect_timeout", "connect_timeout"),
         ("proxy_read_timeout", "read_timeout"),
         ("keepalive", "idle_connections"),

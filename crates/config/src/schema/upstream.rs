@@ -44,13 +44,22 @@ fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<Upstream> {
     let table = value.table(&keys::UPSTREAM, EXAMPLE)?;
     let value = table.required("members", "members = [\"http://127.0.0.1:3000\"]");
     let members = value.map_or_else(Vec::new, |value| members(context, &value));
-    Some(with_figures(name, members, &table))
+    let mut upstream = with_figures(name, members, &table);
+    if let Some(value) = table.get("ca") {
+        if upstream.encrypted().is_none() {
+            let mistake = Mistake::new("`ca` says nothing where no member speaks TLS");
+            value.wrong(mistake.hint("write `https://` before the addresses, or remove `ca`"));
+        }
+        upstream.authorities = value.parsed("a path in quotes", |text| context.folder.parse(text));
+    }
+    Some(upstream)
 }
 
 fn with_figures(name: &str, members: Vec<Located<Member>>, table: &Table<'_>) -> Upstream {
     Upstream {
         name: name.to_owned(),
         members,
+        authorities: None,
         connect_timeout: table.duration(&defaults::CONNECT_TIMEOUT),
         timeout: table.duration(&defaults::UPSTREAM_TIMEOUT),
         read_timeout: table.duration(&defaults::READ_TIMEOUT),
@@ -66,6 +75,7 @@ fn with_defaults(name: String, members: Vec<Located<Member>>) -> Upstream {
     Upstream {
         name,
         members,
+        authorities: None,
         connect_timeout: defaults::CONNECT_TIMEOUT.default,
         timeout: defaults::UPSTREAM_TIMEOUT.default,
         read_timeout: defaults::READ_TIMEOUT.default,
@@ -169,16 +179,15 @@ fn parse(context: &Context, text: &str) -> Result<Member, Mistake> {
             )),
         };
     }
-    let known = [Scheme::Http, Scheme::H2c].into_iter().find_map(|scheme| {
+    let schemes = [Scheme::Http, Scheme::H2c, Scheme::Https, Scheme::H2];
+    let known = schemes.into_iter().find_map(|scheme| {
         let authority = text.strip_prefix(scheme.as_str())?.strip_prefix("://")?;
         Some((scheme, authority))
     });
     let Some((scheme, authority)) = known else {
         return wrong(match text.split_once("://") {
-            Some(("https", _)) => {
-                "connections to upstreams are not encrypted in this version: write `\"http://…\"` for a server of your own network".to_owned()
-            }
-            Some(("grpc" | "h2" | "http2", rest)) => format!("write `\"h2c://{rest}\"`"),
+            Some(("grpc" | "http2", rest)) => format!("write `\"h2c://{rest}\"`"),
+            Some(("grpcs", rest)) => format!("write `\"h2://{rest}\"`"),
             Some((_, rest)) => format!("write `\"http://{rest}\"`"),
             None if text.starts_with('/') => format!("did you mean `\"unix:{text}\"`?"),
             None => format!("did you mean `\"http://{text}\"`?"),
@@ -198,17 +207,18 @@ fn parse(context: &Context, text: &str) -> Result<Member, Mistake> {
     if authority.contains('@') {
         return wrong("an address has no name and password".to_owned());
     }
-    host_and_port(authority).map_or_else(
+    let default = if scheme.is_encrypted() { 443 } else { 80 };
+    host_and_port(authority, default).map_or_else(
         || wrong(format!("write {ADDRESS}")),
         |(host, port)| Ok(Member::Tcp { scheme, host, port }),
     )
 }
 
-fn host_and_port(authority: &str) -> Option<(String, u16)> {
+fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         address.parse::<std::net::Ipv6Addr>().ok()?;
-        return Some((address.to_owned(), port_of(port)?));
+        return Some((address.to_owned(), port_of(port, default)?));
     }
     let (host, port) = match authority.find(':') {
         Some(colon) => authority.split_at(colon),
@@ -216,12 +226,12 @@ fn host_and_port(authority: &str) -> Option<(String, u16)> {
     };
     let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let good = !host.is_empty() && host.bytes().all(named);
-    good.then_some((host.to_owned(), port_of(port)?))
+    good.then_some((host.to_owned(), port_of(port, default)?))
 }
 
-fn port_of(text: &str) -> Option<u16> {
+fn port_of(text: &str, default: u16) -> Option<u16> {
     match text.strip_prefix(':') {
-        None if text.is_empty() => Some(80),
+        None if text.is_empty() => Some(default),
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok().filter(|port| *port != 0)
         }

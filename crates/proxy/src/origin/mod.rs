@@ -5,6 +5,7 @@
 //! [`relay`] writes the request and takes the response at the origin's speed. Who the origin is, how a connection to it is
 //! found and what its end means is known to `app` and `upstream`, which share nothing else.
 
+pub(crate) mod encrypted;
 pub(crate) mod head;
 pub(crate) mod interim;
 pub(crate) mod live;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     io::{self, IoSliceMut},
     mem::MaybeUninit,
     os::fd::OwnedFd,
@@ -23,7 +24,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::interim::Interims;
+use super::{encrypted::Encrypted, interim::Interims};
 
 /// The head of a response: as large as any framework's cookies and policies need, far below what hurts.
 pub(crate) const HEAD_LIMITS: Limits = Limits {
@@ -42,6 +43,8 @@ pub(crate) enum Socket {
     Unix(UnixStream),
     /// Anywhere.
     Tcp(TcpStream),
+    /// Anywhere, over TLS.
+    Encrypted(Box<Encrypted>),
 }
 
 /// A socket and what was read from it and not yet used.
@@ -103,10 +106,11 @@ impl From<Refusal> for HeadError {
 
 /// Every call goes to the one that there is.
 macro_rules! either {
-    ($socket:expr, $stream:ident => $call:expr) => {
+    ($socket:expr, $stream:ident => $call:expr, $encrypted:ident => $other:expr) => {
         match $socket {
             Socket::Unix($stream) => $call,
             Socket::Tcp($stream) => $call,
+            Socket::Encrypted($encrypted) => $other,
         }
     };
 }
@@ -115,30 +119,56 @@ impl Socket {
     /// Whether the other end still holds the connection: an idle one has nothing to say, so anything read is its end. Costs a
     /// system call only when the kernel has announced something.
     pub(crate) fn is_open(&self) -> bool {
-        let read = either!(self, stream => stream.try_read(&mut [0]));
+        let read = either!(
+            self,
+            stream => stream.try_read(&mut [0]),
+            encrypted => return encrypted.is_open()
+        );
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Writes what the socket takes at once.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write(bytes))
+        either!(
+            self,
+            stream => stream.try_write(bytes),
+            encrypted => encrypted.try_write(bytes)
+        )
     }
 
     /// Writes a part, as soon as the socket takes one. Cancel-safe; beside [`Self::read_some`].
     pub(super) async fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
         let write = || self.try_write(bytes);
-        either!(self, stream => stream.async_io(Interest::WRITABLE, write).await)
+        either!(
+            self,
+            stream => stream.async_io(Interest::WRITABLE, write).await,
+            encrypted => poll_fn(|cx| encrypted.poll_write(cx, bytes)).await
+        )
     }
 
     /// Reads a part, as soon as there is one; 0 is the end. Cancel-safe; beside [`Self::write_some`].
     pub(super) async fn read_some(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if let Self::Encrypted(encrypted) = self {
+            return poll_fn(|cx| encrypted.poll_read_behind(cx, buffer)).await;
+        }
         loop {
-            either!(self, stream => stream.readable().await?);
-            match either!(self, stream => stream.try_read_buf(buffer)) {
+            either!(self, stream => stream.readable().await?, _encrypted => {});
+            match self.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
         }
+    }
+}
+
+impl Socket {
+    /// Reads what is there already.
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        either!(
+            self,
+            stream => stream.try_read_buf(buffer),
+            encrypted => encrypted.try_read(buffer)
+        )
     }
 }
 
@@ -148,7 +178,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer), encrypted => encrypted.poll_read(cx, buffer))
     }
 }
 
@@ -158,15 +188,15 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes), encrypted => encrypted.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx), encrypted => encrypted.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx), encrypted => encrypted.poll_shutdown(cx))
     }
 }
 
@@ -198,7 +228,7 @@ impl Wire {
     /// Reads what is there already, up to `more` bytes, without waiting; `None` when nothing is.
     pub(crate) fn fill_now(&mut self, more: usize) -> io::Result<Option<usize>> {
         self.buffer.reserve(more);
-        match either!(&self.socket, stream => stream.try_read_buf(&mut self.buffer)) {
+        match self.socket.try_read(&mut self.buffer) {
             Ok(read) => Ok(Some(read)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

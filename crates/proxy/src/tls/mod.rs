@@ -115,6 +115,12 @@ pub(crate) enum CertificateError {
     /// Who signs clients' certificates.
     #[error("the certificates of `client_ca` cannot be used: {0}")]
     Authorities(String),
+    /// Who signs the certificates of an upstream's members.
+    #[error("the certificates that members are verified by cannot be used: {0}")]
+    Trust(String),
+    /// A member whose name no certificate can have.
+    #[error("{0:?} is no name that a certificate can have")]
+    Name(String),
     /// A certificate could not be made.
     #[error("cannot make a self-signed certificate: {0}")]
     Making(#[source] rcgen::Error),
@@ -140,6 +146,10 @@ impl CertificateError {
             Self::Authorities(_) => {
                 "give the certificates of who signs clients', as PEM: -----BEGIN CERTIFICATE-----"
             }
+            Self::Trust(_) => {
+                "give the certificates of who signs theirs, as PEM: -----BEGIN CERTIFICATE-----"
+            }
+            Self::Name(_) => "write the name that is in its certificate",
             Self::Making(_) | Self::Missing(_) => "please report this",
         }
     }

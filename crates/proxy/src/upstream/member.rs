@@ -19,14 +19,19 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::http2::{Connections, Part};
+use super::{
+    http2::{Connections, Part},
+    tls::{Tls, Trust},
+};
 use crate::{
     failure::Failure,
     origin::{
         Connection, Origin,
+        encrypted::Encrypted,
         wire::{Socket, Wire},
     },
     timer::Timer,
+    tls::CertificateError,
 };
 
 /// A server.
@@ -34,6 +39,8 @@ use crate::{
 pub(super) struct Member {
     settings: Settings,
     address: Address,
+    /// Where it speaks TLS.
+    tls: Option<Tls>,
     /// What times are counted from.
     began: Instant,
     /// Until when it is passed over, in milliseconds from `began`; 0 if it is not.
@@ -51,6 +58,8 @@ pub(super) struct Member {
 struct Settings {
     /// The address as it is written.
     label: Arc<str>,
+    /// Who is trusted to say who it is.
+    trusted: Option<Arc<str>>,
     connect_timeout: Duration,
     silence: Duration,
     idle_timeout: Duration,
@@ -102,10 +111,22 @@ const LOOKS: u32 = 4;
 const FAILURES: u32 = 3;
 
 impl Member {
-    pub(super) fn new(member: &site::Member, upstream: &site::Upstream) -> Self {
-        Self {
+    pub(super) fn new(
+        member: &site::Member,
+        upstream: &site::Upstream,
+        trust: Option<&Trust>,
+    ) -> Result<Self, CertificateError> {
+        let trust = trust.filter(|_| member.is_encrypted());
+        let tls = match (member, trust) {
+            (site::Member::Tcp { host, .. }, Some(trust)) => {
+                Some(trust.with(host, member.is_http2())?)
+            }
+            _ => None,
+        };
+        Ok(Self {
             settings: Settings {
                 label: member.to_string().into(),
+                trusted: trust.map(|trust| Arc::clone(&trust.pem)),
                 connect_timeout: upstream.connect_timeout,
                 silence: upstream.read_timeout,
                 idle_timeout: upstream.idle_timeout,
@@ -119,6 +140,18 @@ impl Member {
             active: AtomicUsize::new(0),
             idle: Mutex::default(),
             shared: Connections::new(upstream.idle_timeout),
+            tls,
+        })
+    }
+
+    /// A new connection.
+    async fn connect(&self) -> io::Result<Socket> {
+        match (self.address.connect().await?, &self.tls) {
+            (Socket::Tcp(stream), Some(tls)) => {
+                let encrypted = Encrypted::new(tls.over(stream).await?);
+                Ok(Socket::Encrypted(Box::new(encrypted)))
+            }
+            (socket, _) => Ok(socket),
         }
     }
 
@@ -129,10 +162,13 @@ impl Member {
 
     /// A part of a connection of HTTP/2.
     pub(super) async fn part(&self) -> io::Result<Part> {
-        let connect = self.address.connect();
-        self.shared
-            .part(self.settings.connect_timeout, connect)
-            .await
+        let within = self.settings.connect_timeout;
+        self.shared.part(within, self.connect()).await
+    }
+
+    /// The scheme of what it is asked for (RFC 9113 §8.3.1).
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// How many requests it has.
@@ -334,7 +370,7 @@ impl Lease {
             return Ok(true);
         }
         let patience = self.member.settings.connect_timeout;
-        let connected = timeout(patience, self.member.address.connect()).await;
+        let connected = timeout(patience, self.member.connect()).await;
         let socket = connected.unwrap_or_else(|_| {
             let late = format!("no connection in {patience:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, late))
@@ -350,6 +386,11 @@ impl Lease {
     /// The place, for a request that goes elsewhere.
     pub(super) fn into_place(mut self) -> OwnedSemaphorePermit {
         self.place.take().expect("a lease has its place until now")
+    }
+
+    /// The scheme of what the member is asked for.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.member.scheme()
     }
 
     /// What the member is called in logs.

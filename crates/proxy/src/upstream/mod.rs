@@ -8,6 +8,7 @@ mod http2;
 mod member;
 mod outbound;
 mod run;
+mod tls;
 mod tunnel;
 mod upgrade;
 mod websocket;
@@ -36,8 +37,10 @@ use crate::{
     },
     request::{Request, Upload},
     response::Response,
+    tls::CertificateError,
 };
 use member::{Lease, Member};
+use tls::Trust;
 pub(crate) use tunnel::{Passed, Tunnel};
 use upgrade::Upgrade;
 
@@ -118,30 +121,40 @@ impl Upstream {
     /// As the configuration has it. Nothing is connected before it is needed. What is the same as `before`, in the configuration
     /// that is being served, goes on: a member with its idle connections and what is known of its health, and the places, so that
     /// requests of both configurations together are no more than `connections`.
-    pub(crate) fn new(upstream: &site::Upstream, before: Option<&Self>) -> Arc<Self> {
+    ///
+    /// `trusted` is PEM text of who signs the certificates of members that speak TLS.
+    pub(crate) fn new(
+        upstream: &site::Upstream,
+        before: Option<&Self>,
+        trusted: &str,
+    ) -> Result<Arc<Self>, CertificateError> {
         let most = usize::try_from(upstream.connections).unwrap_or(usize::MAX);
         let most = most.min(Semaphore::MAX_PERMITS);
+        let trust = match upstream.encrypted() {
+            Some(_) => Some(Trust::new(trusted, upstream.is_http2())?),
+            None => None,
+        };
         let member = |member: &site::Member| {
-            let made = Member::new(member, upstream);
+            let made = Member::new(member, upstream, trust.as_ref())?;
             let known = before.map_or(&[][..], |before| &before.members);
             let same = known.iter().find(|known| known.is_same(&made));
-            same.map_or_else(|| Arc::new(made), Arc::clone)
+            Ok(same.map_or_else(|| Arc::new(made), Arc::clone))
         };
         let places = before.map(|before| &before.places);
         let places = places.filter(|places| places.most == most);
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             name: upstream.name.as_str().into(),
             label: format!("upstream {}", upstream.name).into(),
             members: upstream
                 .members
                 .iter()
                 .map(|it| member(&it.value))
-                .collect(),
+                .collect::<Result<_, CertificateError>>()?,
             turn: AtomicUsize::new(0),
             places: places.map_or_else(|| Arc::new(Places::new(most)), Arc::clone),
             timeout: upstream.timeout,
             is_http2: upstream.is_http2(),
-        })
+        }))
     }
 
     /// The name in the configuration.

@@ -322,11 +322,44 @@ fn read(site: &Site) -> Result<Credentials, Vec<Problem>> {
             }
         }
     }
+    for upstream in &site.upstreams {
+        let Some(member) = upstream.encrypted() else {
+            continue;
+        };
+        let pem = match &upstream.authorities {
+            Some(path) => text(path),
+            None => system_authorities().map_err(|error| {
+                let message = format!("cannot read whom this system trusts: {error}");
+                Problem::new(member.span, message)
+                    .hint("install `ca-certificates`, or name a file: `ca = \"ca.pem\"`")
+            }),
+        };
+        match pem {
+            Ok(pem) => credentials.upstreams.push((upstream.name.clone(), pem)),
+            Err(problem) => problems.push(problem),
+        }
+    }
     if problems.is_empty() {
         Ok(credentials)
     } else {
         Err(problems)
     }
+}
+
+/// Where systems keep whom they trust, as one file: Debian, Arch and Alpine; Fedora; SUSE.
+const BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// Whom this system trusts, or the file that OpenSSL's variable names, as PEM text.
+fn system_authorities() -> io::Result<String> {
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+        return fs::read_to_string(file);
+    }
+    let there = BUNDLES.iter().find(|path| Path::new(path).exists());
+    fs::read_to_string(there.unwrap_or(&BUNDLES[0]))
 }
 
 fn text(path: &Located<PathBuf>) -> Result<String, Problem> {

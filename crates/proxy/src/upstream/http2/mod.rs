@@ -1,4 +1,4 @@
-//! Members that speak HTTP/2 (`h2c://…`), such as gRPC servers: the same requests and the same rules, in streams.
+//! Members that speak HTTP/2 (`h2c://…`, `h2://…`), such as gRPC servers: the same requests and the same rules, in streams.
 //!
 //! The client's side of HTTP/2 is the `h2` crate's: here the other end is a server that the configuration names, not whoever
 //! comes, so what our own engine is for (budgets against attackers, one task for all streams) is not needed.
@@ -93,18 +93,15 @@ async fn run(
     mut body: Spooled,
     journal: &mut Journal,
 ) -> Result<Response, Failure> {
-    let head = outbound::head(request, route.stripped, &body)?;
     let mut attempts = ATTEMPTS;
     loop {
         attempts -= 1;
         let again = body.again().filter(|_| attempts > 0);
         let (lease, part) = begin(route, journal).await?;
         journal.member = Some(lease.label());
+        let head = outbound::head(request, lease.scheme(), route.stripped, &body)?;
         let call = Call { lease, part };
-        match (
-            call.run(route, request, head.clone(), body, journal).await,
-            again,
-        ) {
+        match (call.run(route, request, head, body, journal).await, again) {
             (Err(Unanswered::NotBegun(_)), Some(again)) => body = again,
             (Err(Unanswered::NotBegun(failure) | Unanswered::Failed(failure)), _) => {
                 return Err(failure);

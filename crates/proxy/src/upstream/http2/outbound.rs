@@ -5,22 +5,22 @@ use message::refusal::Refusal;
 use super::super::outbound::fields;
 use crate::{failure::Failure, origin::spool::Spooled, request::Request, response::lines};
 
-/// The head. `stripped` bytes of the path are not for the member.
+/// The head. `scheme` is the connection's; `stripped` bytes of the path are not for the member.
 pub(super) fn head(
     request: &Request<'_>,
+    scheme: &str,
     stripped: Option<usize>,
     body: &Spooled,
 ) -> Result<http::Request<()>, Failure> {
     let target = &request.target;
     let mut text = Vec::with_capacity(512);
+    text.extend_from_slice(scheme.as_bytes());
+    text.extend_from_slice(b"://");
     // What HTTP/1.0 may leave out, HTTP/2 has.
-    match &target.authority[..] {
-        b"" => text.extend_from_slice(b"http://localhost"),
-        authority => {
-            text.extend_from_slice(b"http://");
-            text.extend_from_slice(authority);
-        }
-    }
+    text.extend_from_slice(match &target.authority[..] {
+        b"" => b"localhost",
+        authority => authority,
+    });
     target.write_path(stripped.unwrap_or(0), &mut text);
     target.write_query(&mut text);
     let uri = http::Uri::try_from(text).map_err(|_| Failure::from(Refusal::Target))?;
