@@ -257,10 +257,12 @@ fn each_process_has_what_it_needs_open_and_nothing_else() {
     let stack = Site::with_app(APP).start();
     assert_eq!(stack.get("/").status, 200);
     let worker: Vec<String> = described(only_worker(&stack));
-    // Its listener, its end of the conversation (twice: to read and to write), a connection of each of two slots; output,
-    // signals, and what it writes where it is to.
+    // Its listener, its end of the conversation (twice: to read and to write), a connection of each of two slots; the door
+    // of its crew and the end of it; output, signals, and what it writes where it is to.
     let expected = [
         "/dev/null",
+        "anon_inode",
+        "anon_inode",
         "pipe",
         "pipe",
         "pipe",

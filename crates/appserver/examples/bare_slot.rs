@@ -1,13 +1,19 @@
 //! Slots without Python: `bare_slot SOCKET THREADS` answers every request with a hello, for `cargo xtask bench`, which shows
 //! by it what of a request's cost is the loop and the kernel and what is Python.
 
-use std::{env, error::Error, os::unix::net::UnixListener, thread};
+use std::{
+    env,
+    error::Error,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    thread,
+};
 
 use appserver::{
     application::Application,
+    crew::{Crew, Steward},
     request::Request,
     response::{Head, Response},
-    serve::{Identity, serve},
+    serve::{self, Identity},
 };
 
 /// The hello app, in Rust.
@@ -26,24 +32,43 @@ impl Application for Hello {
     }
 }
 
+/// Serves anyone. Clients of a benchmark leave as they like.
+struct Anyone;
+
+impl Steward for Anyone {
+    fn admits(&self, _: &OwnedFd) -> bool {
+        true
+    }
+
+    fn log(&self, _: &str) {}
+
+    fn broke(&self, _: u16, _: &serve::Error) {}
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let path = arguments.next().ok_or("which socket?")?;
     let threads: u16 = arguments.next().ok_or("how many threads?")?.parse()?;
     let listener = UnixListener::bind(path)?;
+    let identity = Identity {
+        build: String::new(),
+        app: "bare".to_owned(),
+        worker: 1,
+        slot: 1,
+    };
+    let crew = Crew::new(threads, listener.into(), identity, Anyone)?;
     thread::scope(|scope| {
-        for slot in 1..=threads {
-            let listener = &listener;
-            scope.spawn(move || {
-                let identity = Identity {
-                    build: String::new(),
-                    app: "bare".to_owned(),
-                    worker: 1,
-                    slot,
-                };
-                while let Ok((stream, _)) = listener.accept() {
-                    // Clients of a benchmark leave as they like.
-                    let _ = serve(stream, &identity, &mut Hello::default());
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut hello = Hello::default();
+                while crew.wait() {
+                    let mut job = crew.claim();
+                    while let Some(mut connection) = job {
+                        crew.begin();
+                        let goes_on = connection.answer(&mut hello).unwrap_or(false);
+                        crew.finish(connection, goes_on);
+                        job = crew.next();
+                    }
                 }
             });
         }

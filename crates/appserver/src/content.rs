@@ -12,7 +12,10 @@ use std::{
 };
 
 use memchr::memchr;
-use rustix::io::{read, retry_on_intr};
+use rustix::{
+    io::retry_on_intr,
+    net::{RecvFlags, recv},
+};
 
 /// How much is read ahead for lines: what a pipe or a Unix socket holds is of this order.
 const AHEAD: usize = 16 * 1024;
@@ -59,21 +62,22 @@ impl Content {
         Some(body.left + body.buffered().len() as u64)
     }
 
-    /// Fills `space` from what is already here, without a wait. `false`: there is less than that; nothing was taken.
-    pub fn take_buffered(&self, space: &mut [MaybeUninit<u8>]) -> bool {
-        let Ok(mut body) = self.body.try_lock() else {
-            return false;
-        };
-        if body.stream.is_none() || body.buffered().len() < space.len() {
-            return false;
-        }
-        body.take(space);
-        true
-    }
-
     /// Fills `space` as far as the content goes; how much that was. Waits for the connection.
     pub fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        self.lock().read(space)
+        let (filled, end) = self.lock().fill(space, RecvFlags::empty());
+        end.map(|()| filled)
+    }
+
+    /// As [`Content::read`], but only what the connection has already: that costs no wait.
+    pub fn read_what_is_here(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        let Ok(mut body) = self.body.try_lock() else {
+            return Ok(0);
+        };
+        match body.fill(space, RecvFlags::DONTWAIT) {
+            (filled, Ok(())) => Ok(filled),
+            (filled, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(filled),
+            (_, Err(error)) => Err(error),
+        }
     }
 
     /// The next line with its `\n`, or what there is if the content ends or `limit` bytes come first. A line that is already
@@ -91,16 +95,25 @@ impl Content {
         here.len() >= limit || memchr(b'\n', here).is_some()
     }
 
+    /// Ends the request if nothing of the content is left on the connection, and cuts this handle off. `false`: something is;
+    /// [`Content::drain`] is for that.
+    pub(crate) fn cut_off(&self) -> bool {
+        match self.body.try_lock() {
+            Ok(mut body) if body.left == 0 => {
+                body.cut_off();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Ends the request: reads what the application left, so that the next head is the next thing on the connection, and
     /// cuts this handle off.
     pub(crate) fn drain(&self) -> io::Result<()> {
         let mut body = self.lock();
         body.taken = body.ahead.len();
         let drained = body.skip_left();
-        body.stream = None;
-        body.left = 0;
-        body.ahead = Vec::new();
-        body.taken = 0;
+        body.cut_off();
         drained
     }
 
@@ -123,29 +136,35 @@ impl Body {
         count
     }
 
-    fn read(&mut self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    /// Fills `space` as far as the content, or what `flags` let it wait for, goes. What was filled counts also when it fails.
+    fn fill(&mut self, space: &mut [MaybeUninit<u8>], flags: RecvFlags) -> (usize, io::Result<()>) {
         let mut filled = 0;
         loop {
             filled += self.take(&mut space[filled..]);
             if filled == space.len() || self.left == 0 {
-                self.stream()?;
-                return Ok(filled);
+                return (filled, self.stream().map(drop));
             }
             let rest = space.len() - filled;
-            if rest >= AHEAD || rest as u64 >= self.left {
+            let more = if rest >= AHEAD || rest as u64 >= self.left {
                 // Straight into the application's memory.
                 let want = rest.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                let stream = self.stream()?;
-                let space = &mut space[filled..filled + want];
-                let count = something(retry_on_intr(|| {
-                    read(stream, &mut *space).map(|(filled, _)| filled.len())
-                })?)?;
-                self.left -= count as u64;
-                filled += count;
+                self.receive(&mut space[filled..filled + want], flags)
             } else {
-                self.read_ahead()?;
+                self.read_ahead(flags).map(|()| 0)
+            };
+            match more {
+                Ok(count) => filled += count,
+                Err(error) => return (filled, Err(error)),
             }
         }
+    }
+
+    fn receive(&mut self, space: &mut [MaybeUninit<u8>], flags: RecvFlags) -> io::Result<usize> {
+        let stream = self.stream()?;
+        let count = retry_on_intr(|| recv(stream, &mut *space, flags).map(|(_, count)| count))?;
+        let count = something(count)?;
+        self.left -= count as u64;
+        Ok(count)
     }
 
     fn read_line(&mut self, limit: usize, line: &mut Vec<u8>) -> io::Result<()> {
@@ -162,28 +181,37 @@ impl Body {
             if ended || line.len() == limit || self.left == 0 {
                 return Ok(());
             }
-            self.read_ahead()?;
+            self.read_ahead(RecvFlags::empty())?;
         }
     }
 
     /// Refills the empty buffer.
-    fn read_ahead(&mut self) -> io::Result<()> {
+    fn read_ahead(&mut self, flags: RecvFlags) -> io::Result<()> {
         debug_assert!(self.buffered().is_empty(), "bytes would be lost");
         let want = AHEAD.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.ahead.resize(want, 0);
         // Nothing counts as here until it is: an error below must not leave zeroes behind.
         self.taken = want;
         let stream = self.stream.as_ref().ok_or_else(over)?;
-        let count = something(retry_on_intr(|| read(stream, &mut self.ahead[..]))?)?;
+        let space = &mut self.ahead[..];
+        let count = retry_on_intr(|| recv(stream, &mut *space, flags).map(|(_, count)| count))?;
+        let count = something(count)?;
         self.ahead.truncate(count);
         self.taken = 0;
         self.left -= count as u64;
         Ok(())
     }
 
+    fn cut_off(&mut self) {
+        self.stream = None;
+        self.left = 0;
+        self.ahead = Vec::new();
+        self.taken = 0;
+    }
+
     fn skip_left(&mut self) -> io::Result<()> {
         while self.left > 0 {
-            self.read_ahead()?;
+            self.read_ahead(RecvFlags::empty())?;
             self.taken = self.ahead.len();
         }
         Ok(())
@@ -263,11 +291,15 @@ mod tests {
     }
 
     #[test]
-    fn buffered_bytes_are_taken_whole_or_not_at_all() {
-        let (content, _proxy) = content("abc", "def", 6);
-        assert!(!content.take_buffered(&mut [MaybeUninit::uninit(); 4]));
-        assert!(content.take_buffered(&mut [MaybeUninit::uninit(); 2]));
-        assert_eq!(content.remaining(), Some(4));
+    fn what_is_here_is_read_without_a_wait() {
+        let (content, proxy) = content("abc", "def", 9);
+        let mut space = [MaybeUninit::uninit(); 9];
+        assert_eq!(content.read_what_is_here(&mut space[..2]).unwrap(), 2);
+        assert_eq!(content.read_what_is_here(&mut space).unwrap(), 4);
+        assert_eq!(content.read_what_is_here(&mut space).unwrap(), 0);
+        assert_eq!(content.remaining(), Some(3));
+        drop(proxy);
+        assert!(content.read_what_is_here(&mut space).is_err());
     }
 
     #[test]
@@ -284,7 +316,7 @@ mod tests {
             line(&kept, 1).unwrap_err().kind(),
             io::ErrorKind::NotConnected
         );
-        assert!(!kept.take_buffered(&mut []));
+        assert!(kept.read_what_is_here(&mut []).is_err());
         assert_eq!(kept.remaining(), Some(0));
         drop(proxy);
         assert_eq!(io::read_to_string(&*stream).unwrap(), "NEXT");

@@ -2,6 +2,7 @@
 pub mod application;
 pub mod assignment;
 pub mod content;
+pub mod crew;
 mod output;
 pub mod pool;
 pub mod request;

@@ -1,14 +1,25 @@
-//! A slot's loop on one connection: read a request, have it answered, again, until the proxy ends the stream.
+//! A slot's connection: a request is received, then answered, again, until the proxy ends the stream. [`crate::crew`] decides
+//! which thread does so.
 //!
-//! Blocking, on a thread of its own, without a clock: the proxy writes a request only when it has all of it and takes a
-//! response at the slot's speed, so nothing here waits for a visitor. The loop answers the proxy's greeting itself; the
-//! application never sees it. It does no recovery: what the proxy would never write ends the connection with an error.
+//! Without a clock: the proxy writes a request only when it has all of it and takes a response at the slot's speed, so
+//! nothing here waits for a visitor. The proxy's greeting is answered here; the application never sees it. There is no
+//! recovery: what the proxy would never write ends the connection with an error.
 
-use std::{io, os::unix::net::UnixStream, sync::Arc};
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+};
 
 use memchr::memmem;
 use message::handoff::Greeting;
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::{
+    io::{Errno, retry_on_intr},
+    net::{RecvFlags, recv},
+};
 
 use crate::{
     application::Application,
@@ -55,39 +66,115 @@ pub struct Identity {
     pub slot: u16,
 }
 
-/// Serves one connection until the proxy ends it.
-pub fn serve(
-    stream: UnixStream,
-    identity: &Identity,
-    application: &mut impl Application,
-) -> Result<(), Error> {
-    let stream = Arc::new(stream);
-    let mut inbound = Inbound::default();
-    let mut index = Index::default();
-    let mut response = Response::new(Arc::clone(&stream));
-    while let Some(end) = inbound.read_head(&stream)? {
-        let (head, early) = inbound.split(end);
-        index.scan(head)?;
-        let content = content(&stream, early, index.content_length())?;
-        response.reset(false);
-        if let Some(build) = index.greeting(head) {
-            greet(build, identity, &mut response)?;
-        } else {
-            let request = index.request(head, content.as_ref())?;
-            response.reset(request.is_head());
-            application.respond(&request, &mut response);
+/// Whether a call may wait for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until there is something.
+    Yes,
+    /// Not at all: with what is here.
+    No,
+}
+
+/// What a connection has for its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The head of a request, to be answered.
+    Request,
+    /// Nothing, or not all of a head yet.
+    Nothing,
+    /// The proxy ended it between requests.
+    End,
+}
+
+/// One connection of the proxy.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Arc<UnixStream>,
+    identity: Identity,
+    inbound: Inbound,
+    /// Where the head that was received ends.
+    head: usize,
+    index: Index,
+    response: Response,
+}
+
+impl Connection {
+    /// A new one, not yet greeted.
+    pub fn new(stream: UnixStream, identity: Identity) -> Self {
+        let stream = Arc::new(stream);
+        Self {
+            response: Response::new(Arc::clone(&stream)),
+            stream,
+            identity,
+            inbound: Inbound::default(),
+            head: 0,
+            index: Index::default(),
         }
-        response.flush();
-        if response.must_close() {
-            return Ok(());
-        }
-        // A proxy that has its answer may spare itself the rest of an upload, and close.
-        if content.is_some_and(|content| content.drain().is_err()) {
-            return Ok(());
-        }
-        inbound.clear();
     }
-    Ok(())
+
+    /// The number of the slot that it belongs to.
+    pub fn slot(&self) -> u16 {
+        self.identity.slot
+    }
+
+    /// Reads the head of the next request.
+    ///
+    /// # Errors
+    /// When what comes is no request, or the connection breaks within one.
+    pub fn receive(&mut self, wait: Wait) -> Result<Received, Error> {
+        let received = self.inbound.read_head(&self.stream, wait)?;
+        if let Head::Whole(end) = received {
+            self.head = end;
+        }
+        Ok(match received {
+            Head::Whole(_) => Received::Request,
+            Head::Partial => Received::Nothing,
+            Head::End => Received::End,
+        })
+    }
+
+    /// Has the request that was received answered; whether another may follow.
+    ///
+    /// # Errors
+    /// When it is no request, or comes from a proxy of another build.
+    pub fn answer(&mut self, application: &mut impl Application) -> Result<bool, Error> {
+        let (head, early) = self.inbound.split(self.head);
+        self.index.scan(head)?;
+        let content = content(&self.stream, early, self.index.content_length())?;
+        let response = &mut self.response;
+        response.reset(false);
+        if let Some(build) = self.index.greeting(head) {
+            greet(build, &self.identity, response)?;
+        } else {
+            let request = self.index.request(head, content.as_ref())?;
+            response.reset(request.is_head());
+            application.respond(&request, response);
+        }
+        if !response.flush_without_wait() {
+            application.wait(|| response.flush());
+        }
+        if response.must_close() {
+            return Ok(false);
+        }
+        if let Some(content) = content {
+            let drained = match content.cut_off() {
+                true => Ok(()),
+                false => application.wait(|| content.drain()),
+            };
+            // A proxy that has its answer may spare itself the rest of an upload, and close.
+            if drained.is_err() {
+                return Ok(false);
+            }
+        }
+        self.inbound.clear();
+        Ok(true)
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 fn content(stream: &Arc<UnixStream>, early: &[u8], length: u64) -> Result<Option<Content>, Error> {
@@ -116,32 +203,48 @@ fn greet(build: &[u8], identity: &Identity, response: &mut Response) -> Result<(
     Ok(())
 }
 
+/// What [`Inbound::read_head`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// It ends here.
+    Whole(usize),
+    /// There is more to come, and no wait was wanted.
+    Partial,
+    /// The stream ended between requests.
+    End,
+}
+
 /// What was read from the connection: one head, and the beginning of its content.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inbound {
     buffer: Vec<u8>,
     filled: usize,
 }
 
 impl Inbound {
-    /// Reads up to the end of a head; how long it is. `None`: the stream ended between requests.
-    fn read_head(&mut self, stream: &UnixStream) -> Result<Option<usize>, Error> {
+    /// Reads up to the end of a head.
+    fn read_head(&mut self, stream: &UnixStream, wait: Wait) -> Result<Head, Error> {
+        let flags = match wait {
+            Wait::Yes => RecvFlags::empty(),
+            Wait::No => RecvFlags::DONTWAIT,
+        };
         loop {
             self.make_room()?;
             let space = &mut self.buffer[self.filled..];
-            let count = match retry_on_intr(|| read(stream, &mut *space)) {
-                Ok(0) if self.filled == 0 => return Ok(None),
+            let count = match retry_on_intr(|| recv(stream, &mut *space, flags)) {
+                Ok((0, _)) if self.filled == 0 => return Ok(Head::End),
                 // The proxy was just greeted and has let go of the worker without looking at the answer.
-                Err(Errno::CONNRESET) if self.filled == 0 => return Ok(None),
-                Ok(0) => return Err(Error::Connection(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => count,
+                Err(Errno::CONNRESET) if self.filled == 0 => return Ok(Head::End),
+                Ok((0, _)) => return Err(Error::Connection(io::ErrorKind::UnexpectedEof.into())),
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN) => return Ok(Head::Partial),
                 Err(error) => return Err(Error::Connection(error.into())),
             };
             // The end may lie across two reads.
             let from = self.filled.saturating_sub(3);
             self.filled += count;
             if let Some(place) = memmem::find(&self.buffer[from..self.filled], b"\r\n\r\n") {
-                return Ok(Some(from + place + 4));
+                return Ok(Head::Whole(from + place + 4));
             }
         }
     }
@@ -178,7 +281,7 @@ mod tests {
     use super::*;
     use crate::{
         request::Request,
-        response::{Failure, Head},
+        response::{Failure, Head as ResponseHead},
     };
 
     /// Answers with what it was asked, in plain Rust.
@@ -190,7 +293,7 @@ mod tests {
     impl Application for Echo {
         fn respond(&mut self, request: &Request<'_>, response: &mut Response) {
             let path = String::from_utf8_lossy(request.path()).into_owned();
-            let mut head = Head::default();
+            let mut head = ResponseHead::default();
             head.start(b"200 OK").unwrap();
             match path.as_str() {
                 "/fail" => response.fail(Failure::Exception),
@@ -223,12 +326,18 @@ mod tests {
         }
     }
 
+    fn serve(stream: UnixStream, echo: &mut Echo) -> Result<(), Error> {
+        let mut connection = Connection::new(stream, identity());
+        while connection.receive(Wait::Yes)? == Received::Request && connection.answer(echo)? {}
+        Ok(())
+    }
+
     /// What a slot answers to these bytes, how it ends, and what the application saw.
     fn talk(sent: &[u8]) -> (String, Result<(), Error>, Vec<String>) {
         let (mut proxy, slot) = UnixStream::pair().unwrap();
         let served = thread::spawn(move || {
             let mut echo = Echo::default();
-            (serve(slot, &identity(), &mut echo), echo.seen)
+            (serve(slot, &mut echo), echo.seen)
         });
         let mut half = proxy.try_clone().unwrap();
         let sent = sent.to_vec();
@@ -360,10 +469,13 @@ mod tests {
         let length = head.len();
         let sender = thread::spawn(move || theirs.write_all(head.as_bytes()).map(|()| theirs));
         let mut inbound = Inbound::default();
-        assert_eq!(inbound.read_head(&ours).unwrap(), Some(length));
+        assert_eq!(
+            inbound.read_head(&ours, Wait::Yes).unwrap(),
+            Head::Whole(length)
+        );
         inbound.clear();
         assert_eq!(inbound.buffer.capacity(), BUFFER);
         drop(sender.join().unwrap());
-        assert_eq!(inbound.read_head(&ours).unwrap(), None);
+        assert_eq!(inbound.read_head(&ours, Wait::Yes).unwrap(), Head::End);
     }
 }

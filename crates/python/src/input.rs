@@ -162,8 +162,11 @@ fn read_bytes<'py>(
         let start = ffi::PyBytes_AsString(bytes.as_ptr());
         slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), wanted)
     };
-    if !content.take_buffered(space) {
-        let count = py.detach(|| content.read(space)).map_err(raise)?;
+    // The proxy has most of it here already, and to give the GIL up is to wait for others that want it.
+    let mut count = content.read_what_is_here(space).map_err(raise)?;
+    if count < wanted {
+        let rest = &mut space[count..];
+        count += py.detach(|| content.read(rest)).map_err(raise)?;
         if count < wanted {
             return Err(PyRuntimeError::new_err(
                 "another thread is reading this wsgi.input",

@@ -38,20 +38,30 @@ impl Wear {
 pub(crate) struct Watched<'a, A> {
     pub(crate) application: &'a mut A,
     pub(crate) pen: &'a Pen,
+    /// Where it is said which thread it is that runs the request.
+    pub(crate) place: &'a AtomicU64,
+    pub(crate) thread: u64,
     pub(crate) shared: &'a Shared,
 }
 
 impl<A: Application> Application for Watched<'_, A> {
     fn respond(&mut self, request: &Request<'_>, response: &mut Response) {
         let id = request.handoff().request_id.as_bytes();
-        self.pen.begin(request.method(), request.raw_target(), id);
+        self.place.store(self.thread, Ordering::Release);
+        self.pen
+            .begin(self.thread, request.method(), request.raw_target(), id);
         self.application.respond(request, response);
         self.pen.end();
+        self.place.store(0, Ordering::Release);
         if self.shared.wear.is_enough() {
             let voice = self.shared.voice.lock();
             let mut voice = voice.unwrap_or_else(PoisonError::into_inner);
             // Nobody listens only when the master is gone, and then we are about to go as well.
             let _ = crate::report::send(&mut voice, &Report::Worn);
         }
+    }
+
+    fn wait<T: Send>(&mut self, act: impl FnOnce() -> T + Send) -> T {
+        self.application.wait(act)
     }
 }

@@ -9,13 +9,14 @@ use std::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
-use appserver::assignment::{Assignment, BUILD_ID, Order, Report};
+use appserver::{
+    assignment::{Assignment, BUILD_ID, Order, Report},
+    crew::Crew,
+    serve::Identity,
+};
 use pyo3::{
     exceptions::{PySystemExit, PyValueError},
     prelude::*,
@@ -25,7 +26,6 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags, open},
     io::{DupFlags, Errno, dup3},
-    net::{Shutdown, shutdown},
     pipe::{PipeFlags, pipe_with},
 };
 use supervisor::{scoreboard, title::Title};
@@ -33,7 +33,7 @@ use supervisor::{scoreboard, title::Title};
 use crate::{
     load::{self, Loaded},
     report,
-    slot::{Shared, Slot},
+    slot::{Doorkeeper, Shared, Slot},
     stacks,
     watch::Wear,
 };
@@ -59,18 +59,24 @@ impl Worker {
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let [listener, control] = [assignment.listener, assignment.control].map(adopt);
         let control = UnixStream::from(control);
-        // Whatever the master did with its ends: a slot waits in accept, a report is sent whole.
-        rustix::io::ioctl_fionbio(&listener, false).map_err(io::Error::from)?;
+        // Whatever the master did with its end: a report is sent whole.
         control.set_nonblocking(false)?;
         // Nothing else needs it once it is mapped.
         let scoreboard = adopt(assignment.scoreboard);
         let slots = 0..assignment.threads;
         let voice = control.try_clone()?;
         let voice_number = voice.as_raw_fd();
+        let identity = Identity {
+            build: assignment.build.clone(),
+            app: assignment.app.clone(),
+            worker: assignment.number,
+            slot: 1,
+        };
+        let doorkeeper = Doorkeeper {
+            proxy_uid: assignment.proxy_uid,
+        };
         let shared = Shared {
-            listener,
-            stopping: AtomicBool::new(false),
-            connections: slots.clone().map(|_| AtomicI32::new(-1)).collect(),
+            crew: Crew::new(assignment.threads, listener, identity, doorkeeper)?,
             pens: scoreboard::pens(scoreboard, assignment.threads)?,
             threads: slots.map(|_| AtomicU64::new(0)).collect(),
             wear: Wear::new(assignment.max_requests),
@@ -109,7 +115,7 @@ impl Worker {
         worker.show("worker", "");
         worker.wait(py)?;
         worker.show("worker", " (draining)");
-        worker.stop();
+        worker.shared.crew.stop();
         for slot in slots {
             join(py, &slot);
         }
@@ -132,23 +138,14 @@ impl Worker {
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)?;
         let fixed = [
-            self.shared.listener.as_raw_fd(),
             self.control.as_raw_fd(),
             self.voice,
             self.shared.assignment.dump,
             self.wake.0.as_raw_fd(),
             self.wake.1.as_raw_fd(),
         ];
-        let connections = self
-            .shared
-            .connections
-            .iter()
-            .map(|place| place.load(Ordering::Acquire));
-        for descriptor in fixed
-            .into_iter()
-            .chain(connections)
-            .filter(|&descriptor| descriptor >= 0)
-        {
+        self.shared.crew.is_copied();
+        for descriptor in fixed.into_iter().chain(self.shared.crew.descriptors()) {
             replace(&null, descriptor)?;
         }
         self.show("child of", "");
@@ -206,7 +203,6 @@ impl Worker {
             Slot {
                 shared: Arc::clone(&self.shared),
                 app: app.clone_ref(py),
-                number,
             },
         )?;
         let how = PyDict::new(py);
@@ -279,15 +275,6 @@ impl Worker {
         let report = stacks::report(py, &self.shared)?;
         // The master may take its time; slots need the GIL meanwhile.
         Ok(py.detach(|| self.say(&report))?)
-    }
-
-    /// Accepts no more: every slot that waits for a connection wakes, and further ones are refused by the kernel.
-    fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        if let Err(error) = shutdown(&self.shared.listener, Shutdown::Both) {
-            // Another holder of the socket may have done it before; the slots are awake then.
-            debug_assert_eq!(error, Errno::NOTCONN, "the listener is a listening socket");
-        }
     }
 }
 

@@ -193,6 +193,10 @@ impl Application for Wsgi {
             }
         });
     }
+
+    fn wait<T: Send>(&mut self, act: impl FnOnce() -> T + Send) -> T {
+        Python::attach(|py| py.detach(act))
+    }
 }
 
 /// A list or tuple: all of the content is there, so its length is known without asking.

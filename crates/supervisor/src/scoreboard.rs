@@ -147,13 +147,8 @@ pub struct Pen {
 }
 
 impl Pen {
-    /// Which thread this is (`threading.get_ident`).
-    pub fn sign(&self, thread: u64) {
-        self.write(|entry| entry[THREAD].store(thread, Ordering::Relaxed));
-    }
-
-    /// A request begins.
-    pub fn begin(&self, method: &[u8], target: &[u8], id: &[u8]) {
+    /// A request begins, in this thread (`threading.get_ident`).
+    pub fn begin(&self, thread: u64, method: &[u8], target: &[u8], id: &[u8]) {
         let method = &method[..method.len().min(METHOD_MAX)];
         let target = &target[..target.len().min(TARGET_MAX)];
         let id = &id[..id.len().min(ID_MAX)];
@@ -161,6 +156,7 @@ impl Pen {
         self.write(|entry| {
             entry[STATE].store(BUSY, Ordering::Relaxed);
             entry[STARTED].store(now(), Ordering::Relaxed);
+            entry[THREAD].store(thread, Ordering::Relaxed);
             entry[LENGTHS].store(lengths, Ordering::Relaxed);
             store(&entry[METHOD..], method);
             store(&entry[ID..], id);
@@ -296,8 +292,7 @@ mod tests {
         let memory = create(2).unwrap();
         let board = Board::new(&memory, 2).unwrap();
         let pens = pens(&memory, 2).unwrap();
-        pens[1].sign(4711);
-        pens[1].begin(b"GET", b"/a?b", b"0123456789abcdef");
+        pens[1].begin(4711, b"GET", b"/a?b", b"0123456789abcdef");
         let [idle, busy] = &board.read()[..] else {
             panic!("two slots")
         };
@@ -319,7 +314,7 @@ mod tests {
         let board = Board::new(&memory, 1).unwrap();
         let pens = pens(&memory, 1).unwrap();
         let long = vec![b'x'; 100_000];
-        pens[0].begin(&long, &long, &long);
+        pens[0].begin(1, &long, &long, &long);
         pens[0].write(|entry| entry[LENGTHS].store(u64::MAX, Ordering::Relaxed));
         let running = board.read().remove(0).request.unwrap();
         assert_eq!(running.method.len(), METHOD_MAX);
@@ -355,7 +350,7 @@ mod tests {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    pen.begin(&[round], &[round; 300], &[round; 16]);
+                    pen.begin(1, &[round], &[round; 300], &[round; 16]);
                 }
             });
             let mut seen = 0;
