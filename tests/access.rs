@@ -37,6 +37,7 @@ routes = [
     { path = "/api/", app = "web", cors = ["https://app.example.org"], auth = { basic = "users" } },
     { path = "/open/", app = "web", cors = "*" },
     { path = "/files/", files = "public", deny = ["192.0.2.0/24"] },
+    { path = "/internal/", files = "public", internal = true, auth = { basic = "users" } },
 ]
 "#;
 
@@ -321,4 +322,18 @@ fn a_bad_file_of_users_is_said_at_its_place() {
         "{said}"
     );
     assert!(said.contains("auth = { basic = \"users\""), "{said}");
+}
+
+/// A question for a password would say that there is something.
+#[test]
+fn what_is_internal_is_not_there_for_anybody() {
+    let stack = site().start();
+    for target in ["/internal/a.txt", "/internal/missing", "/internal/"] {
+        for fields in ["", ANN] {
+            let answer = ask(&stack, target, fields);
+            assert_eq!(answer.status, 404, "{target} {fields}");
+            assert_eq!(answer.field("www-authenticate"), None);
+        }
+    }
+    assert_eq!(ask(&stack, "/internal", "").text(), "/internal - - -");
 }

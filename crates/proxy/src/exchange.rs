@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use message::{
     head::{Method, RequestHead},
     refusal::Refusal,
@@ -17,10 +18,10 @@ use crate::{
     app::{self, AppRoute},
     clock, compress,
     failure::Failure,
-    files::{self, Elsewhere, Handed, handed},
+    files::{self, Elsewhere, Folder, Handed, handed},
     journal::{Journal, Route},
     pages::Pages,
-    plan::{Action, CHALLENGES, Host, Plan},
+    plan::{self, Action, CHALLENGES, Host, Plan},
     redirect,
     request::{Peer, Request, Upload},
     response::{Content, Edits, Response, date},
@@ -105,131 +106,200 @@ async fn attempt<'plan>(
         return Ok(response);
     }
     check_connection(host, &request, peer)?;
-    let (route, prefix) = host
-        .route(request.target.path.as_bytes())
-        .ok_or(Failure::NoRoute)?;
-    finish.edits = route.edits.as_ref();
-    journal.place = route.place;
-    if let Some(gate) = host.gate(request.target.path.as_bytes(), route) {
+    let routed = Routed::find(plan, host, peer, &request)?;
+    finish.edits = routed.route.edits.as_ref();
+    journal.place = routed.route.place;
+    if let Some(answer) = routed.enter(&mut request, journal, finish).await? {
+        return Ok(answer);
+    }
+    routed.answer(&request, upload, journal).await
+}
+
+/// A request's way through the plan, once it is known.
+struct Routed<'plan, 'c> {
+    plan: &'plan Plan,
+    host: &'plan Host,
+    route: &'plan plan::Route,
+    /// How much of the path the route names.
+    prefix: usize,
+    peer: &'c Peer,
+}
+
+impl<'plan, 'c> Routed<'plan, 'c> {
+    fn find(
+        plan: &'plan Plan,
+        host: &'plan Host,
+        peer: &'c Peer,
+        request: &Request<'_>,
+    ) -> Result<Self, Failure> {
+        let found = host.route(request.target.path.as_bytes());
+        // What is for apps to answer with is not there for visitors. Asked first: a gate's 401 would say that it is.
+        let (route, prefix) = found
+            .filter(|(route, _)| !route.action.is_internal())
+            .ok_or(Failure::NoRoute)?;
+        Ok(Self {
+            plan,
+            host,
+            route,
+            prefix,
+            peer,
+        })
+    }
+
+    /// Asks the gate, which has the answer itself to a browser that only asks what it may ask.
+    async fn enter(
+        &self,
+        request: &mut Request<'_>,
+        journal: &mut Journal,
+        finish: &mut Finish<'plan>,
+    ) -> Result<Option<Response>, Failure> {
+        let path = request.target.path.as_bytes();
+        let Some(gate) = self.host.gate(path, self.route) else {
+            return Ok(None);
+        };
         finish.cors = gate.cors.as_ref();
-        match gate.pass(&request).await? {
-            Passed::Preflight(answer) => return Ok(answer),
+        Ok(match gate.pass(request).await? {
+            Passed::Preflight(answer) => Some(answer),
             Passed::In(user) => {
                 journal.user.clone_from(&user);
                 request.user = user;
+                None
+            }
+        })
+    }
+
+    /// What the route answers: a file if there is one, and else what stands behind it.
+    async fn answer(
+        &self,
+        request: &Request<'_>,
+        upload: &mut impl Upload,
+        journal: &mut Journal,
+    ) -> Result<Response, Failure> {
+        let is_tunnel = request.head.tunnel().is_some();
+        let action = match &self.route.action {
+            // Only what is behind the files can lead to a tunnel.
+            Action::Files { otherwise, .. } if is_tunnel => {
+                otherwise.as_deref().ok_or(Failure::NoTunnel)?
+            }
+            Action::Files { folder, otherwise } => {
+                journal.route = Route::Fixed("files");
+                let alone = otherwise.is_none();
+                match (self.file(folder, request, alone).await, otherwise) {
+                    (Err(Failure::NoFile | Failure::Method { .. }), Some(otherwise)) => otherwise,
+                    (answered, _) => return answered,
+                }
+            }
+            action => action,
+        };
+        if is_tunnel && !matches!(action, Action::Upstream(_)) {
+            return Err(Failure::NoTunnel);
+        }
+        self.act(action, request, upload, journal).await
+    }
+
+    async fn file(
+        &self,
+        folder: &Folder,
+        request: &Request<'_>,
+        alone: bool,
+    ) -> Result<Response, Failure> {
+        let response = files::respond(folder, self.prefix, request, alone).await?;
+        Ok(match response.content {
+            Content::File(_) => self.encoded(response, request).await,
+            // What was read into memory has been encoded, or is not to be.
+            _ => response,
+        })
+    }
+
+    async fn act(
+        &self,
+        action: &Action,
+        request: &Request<'_>,
+        upload: &mut impl Upload,
+        journal: &mut Journal,
+    ) -> Result<Response, Failure> {
+        match action {
+            Action::App(app) => {
+                journal.route = Route::Named(app.pool.label.clone());
+                let answer = app::respond(app, request, self.peer, upload, journal).await?;
+                let response = match answer {
+                    app::Answer::Here(response) => response,
+                    app::Answer::Elsewhere(handed) => self.elsewhere(handed, app, request).await?,
+                };
+                Ok(self.encoded(response, request).await)
+            }
+            Action::Upstream(upstream) => {
+                journal.route = Route::Named(upstream.label());
+                let response = upstream::respond(upstream, request, upload, journal).await?;
+                Ok(self.encoded(response, request).await)
+            }
+            // Behind files there are never files again.
+            Action::Files { .. } => Err(Failure::NoFile),
+            Action::Redirect { to, status } => {
+                journal.route = Route::Fixed("redirect");
+                let to = redirect::location(to, &request.target, self.prefix);
+                Ok(redirect::response(*status, to))
+            }
+            Action::Slash => {
+                journal.route = Route::Fixed("redirect");
+                let to = redirect::with_slash(&request.target);
+                Ok(redirect::response(308, to))
+            }
+            Action::Respond {
+                status,
+                body,
+                content_type,
+            } => {
+                journal.route = Route::Fixed("respond");
+                Ok(fixed(*status, body, content_type))
             }
         }
     }
-    let action = match &route.action {
-        // Only what is behind the files can lead to a tunnel.
-        Action::Files { otherwise, .. } if head.tunnel().is_some() => {
-            otherwise.as_deref().ok_or(Failure::NoTunnel)?
+
+    /// The response in a coding, where the route has that.
+    async fn encoded(&self, response: Response, request: &Request<'_>) -> Response {
+        match self.route.compress {
+            true => compress::apply(response, request, self.plan).await,
+            false => response,
         }
-        Action::Files { folder, .. } if folder.is_internal() => return Err(Failure::NoRoute),
-        Action::Files { folder, otherwise } => {
-            journal.route = Route::Fixed("files");
-            let alone = otherwise.is_none();
-            match (
-                files::respond(folder, prefix, &request, alone).await,
-                otherwise,
-            ) {
-                (Err(Failure::NoFile | Failure::Method { .. }), Some(otherwise)) => otherwise,
-                // Shorter files have been encoded, or are not to be.
-                (Ok(response), _) if route.compress && is_long(&response) => {
-                    return Ok(compress::apply(response, &request, plan).await);
-                }
-                (answered, _) => return answered,
-            }
-        }
-        action => action,
-    };
-    if head.tunnel().is_some() && !matches!(action, Action::Upstream(_)) {
-        return Err(Failure::NoTunnel);
     }
-    match action {
-        Action::App(app) => {
-            journal.route = Route::Named(app.pool.label.clone());
-            let response = match app::respond(app, &request, peer, upload, journal).await? {
-                app::Answer::Here(response) => response,
-                app::Answer::Elsewhere(handed) => {
-                    elsewhere(handed, app, host, &request, peer, plan).await?
-                }
-            };
-            Ok(match route.compress {
-                true => compress::apply(response, &request, plan).await,
-                false => response,
-            })
+
+    /// The file that an app has answered with.
+    async fn elsewhere(
+        &self,
+        handed: Handed,
+        app: &AppRoute,
+        request: &Request<'_>,
+    ) -> Result<Response, Failure> {
+        let unknown = match handed.place {
+            Elsewhere::Route(_) => !self.host.has_internal,
+            Elsewhere::File(_) => app.sendfile.is_empty(),
+        };
+        // Behind another proxy, one that we have nothing for may be meant for that proxy.
+        if unknown && self.plan.trust.believes(self.peer.address) {
+            return Ok(handed.response);
         }
-        Action::Upstream(upstream) => {
-            journal.route = Route::Named(upstream.label());
-            let response = upstream::respond(upstream, &request, upload, journal).await?;
-            Ok(match route.compress {
-                true => compress::apply(response, &request, plan).await,
-                false => response,
-            })
-        }
-        // Behind files there are never files again.
-        Action::Files { .. } => Err(Failure::NoFile),
-        Action::Redirect { to, status } => {
-            journal.route = Route::Fixed("redirect");
-            let to = redirect::location(to, &request.target, prefix);
-            Ok(redirect::response(*status, to))
-        }
-        Action::Slash => {
-            journal.route = Route::Fixed("redirect");
-            Ok(redirect::response(
-                308,
-                redirect::with_slash(&request.target),
-            ))
-        }
-        Action::Respond {
-            status,
-            body,
-            content_type,
-        } => {
-            journal.route = Route::Fixed("respond");
-            let content = match *status {
-                // Neither may state a length (RFC 9110 §8.6), and neither has content.
-                204 | 304 => return Ok(Response::new(*status, Content::None)),
-                _ => Content::Bytes(body.clone()),
-            };
-            Ok(Response::new(*status, content).with("Content-Type", content_type.as_bytes()))
-        }
+        let Elsewhere::Route(place) = &handed.place else {
+            return app.sendfile.respond(handed, request).await;
+        };
+        let path = handed::path(place).ok_or(Failure::NoFile)?;
+        let found = self.host.route(path.as_bytes());
+        let internal = found.and_then(|(route, prefix)| match &route.action {
+            Action::Files { folder, .. } if folder.is_internal() => Some((folder, prefix)),
+            _ => None,
+        });
+        handed::from_route(handed, &path, internal, request).await
     }
 }
 
-/// The file that an app has answered with.
-async fn elsewhere(
-    handed: Handed,
-    app: &AppRoute,
-    host: &Host,
-    request: &Request<'_>,
-    peer: &Peer,
-    plan: &Plan,
-) -> Result<Response, Failure> {
-    let unknown = match handed.place {
-        Elsewhere::Route(_) => !host.has_internal,
-        Elsewhere::File(_) => app.sendfile.is_empty(),
-    };
-    // Behind another proxy, one that we have nothing for may be meant for that proxy.
-    if unknown && plan.trust.believes(peer.address) {
-        return Ok(handed.response);
+/// An answer that is in the configuration.
+fn fixed(status: u16, body: &Bytes, content_type: &str) -> Response {
+    match status {
+        // Neither may state a length (RFC 9110 §8.6), and neither has content.
+        204 | 304 => Response::new(status, Content::None),
+        _ => Response::new(status, Content::Bytes(body.clone()))
+            .with("Content-Type", content_type.as_bytes()),
     }
-    let Elsewhere::Route(place) = &handed.place else {
-        return app.sendfile.respond(handed, request).await;
-    };
-    let path = handed::path(place).ok_or(Failure::NoFile)?;
-    let found = host.route(path.as_bytes());
-    let internal = found.and_then(|(route, prefix)| match &route.action {
-        Action::Files { folder, .. } if folder.is_internal() => Some((folder, prefix)),
-        _ => None,
-    });
-    handed::from_route(handed, &path, internal, request).await
-}
-
-/// Whether it is a file that was not read into memory.
-fn is_long(response: &Response) -> bool {
-    matches!(response.content, Content::File(_))
 }
 
 fn unknown_host(request: &Request<'_>) -> Failure {

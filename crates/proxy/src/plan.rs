@@ -140,6 +140,13 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// Whether only apps may answer with it.
+    pub(crate) fn is_internal(&self) -> bool {
+        matches!(self, Self::Files { folder, .. } if folder.is_internal())
+    }
+}
+
 /// Why a configuration cannot be served here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
@@ -221,7 +228,7 @@ impl Plan {
         let mut hosts = Hosts::default();
         let maker = Maker {
             site,
-            store: Store::new(site.limits.file_memory),
+            store: Store::new(&site.limits),
             buffers: Arc::new(buffers),
             pool: &pool,
             upstreams: upstreams(site, given.before, given.credentials)?,
@@ -372,26 +379,32 @@ impl Maker<'_> {
             let path = route.path.as_str();
             self.places.number(&name, path, app_of(&route.action))
         };
+        let gates: Vec<Option<Arc<Gate>>> = host
+            .routes
+            .iter()
+            .map(|route| gates.of(route))
+            .collect::<Result<_, _>>()?;
+        let guarded = || host.routes.iter().zip(&gates);
         let mut routes = Paths::default();
-        for route in &host.routes {
+        for (route, gate) in guarded() {
             let made = Route {
                 place: counted_at(route),
                 action: self.action(route, &route.action)?,
                 compress: route.compress,
                 edits: Edits::new(&route.headers, route.security_headers),
-                gate: gates.of(route)?,
+                gate: gate.clone(),
             };
             routes.insert(&route.path, made);
         }
         // Written routes are in the table before, and stay.
-        for route in host.routes.iter().filter(|route| route.strip) {
+        for (route, gate) in guarded().filter(|(route, _)| route.strip) {
             let place = route.path.as_str().trim_end_matches('/');
             let slash = Route {
                 place: counted_at(route),
                 action: Action::Slash,
                 compress: false,
                 edits: Edits::new(&route.headers, route.security_headers),
-                gate: gates.of(route)?,
+                gate: gate.clone(),
             };
             routes.insert(&RoutePath::Exact(place.to_owned()), slash);
         }
@@ -408,7 +421,7 @@ impl Maker<'_> {
             place: self.places.number(&name, NOWHERE, None),
             edits: Edits::new(&host.headers, host.security_headers),
             routes,
-            guards: guards(host, gates)?,
+            guards: guards(host, &gates),
         })
     }
 
@@ -487,19 +500,20 @@ fn is_internal(route: &site::Route) -> bool {
     matches!(&route.action, site::Action::Files { files, .. } if files.internal)
 }
 
-/// See [`Host::guards`].
-fn guards(host: &VirtualHost, gates: &Gates<'_>) -> Result<HashMap<Vec<u8>, Arc<Gate>>, PlanError> {
+/// See [`Host::guards`]. `gates` are those of the host's routes. What is internal guards nothing: nobody can ask for it.
+fn guards(host: &VirtualHost, gates: &[Option<Arc<Gate>>]) -> HashMap<Vec<u8>, Arc<Gate>> {
     let mut guards = HashMap::new();
-    for route in &host.routes {
+    for (route, gate) in host.routes.iter().zip(gates) {
         let place = route.path.as_str().trim_end_matches('/');
         let written = RoutePath::Exact(place.to_owned());
-        if let (RoutePath::Subtree(_), Some(gate)) = (&route.path, gates.of(route)?)
+        if let (RoutePath::Subtree(_), Some(gate)) = (&route.path, gate)
+            && !is_internal(route)
             && !host.routes.iter().any(|route| route.path == written)
         {
-            guards.insert(place.as_bytes().to_vec(), gate);
+            guards.insert(place.as_bytes().to_vec(), Arc::clone(gate));
         }
     }
-    Ok(guards)
+    guards
 }
 
 fn hsts(hsts: &site::Hsts) -> Box<str> {
