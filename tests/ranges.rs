@@ -4,6 +4,7 @@ use crate::harness::{Answer, Site, Stack, h2::H2};
 
 const SITE: &str = r#"
 [server]
+access_log = { format = "json" }
 http = ["127.0.0.1:0"]
 https = ["127.0.0.1:0"]
 [[site]]
@@ -125,11 +126,78 @@ fn several_parts_come_as_one_answer() {
 #[test]
 fn what_is_not_there_is_said() {
     let stack = stack();
-    let answer = part(&stack, "/ten", "bytes=10-");
+    for range in ["bytes=10-", "bytes=0-5,3-7"] {
+        let answer = part(&stack, "/ten", range);
+        assert_eq!(
+            (answer.status, answer.field("content-range")),
+            (416, Some("bytes */10"))
+        );
+        let id = answer.field("x-request-id").expect("it has one").to_owned();
+        assert!(answer.text().contains(&id), "{}", answer.text());
+        let line = stack.until_logged(&id);
+        assert!(line.contains("no-such-part"), "{line}");
+    }
+}
+
+#[test]
+fn a_condition_that_does_not_hold_is_said() {
+    let stack = stack();
+    let fields = [("If-Match", "\"another\""), ("Accept", "application/json")];
+    let answer = stack.client().request("GET", "/ten", &fields, b"");
+    let value: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert_eq!(
-        (answer.status, answer.field("content-range")),
-        (416, Some("bytes */10"))
+        (answer.status, value["cause"].as_str()),
+        (412, Some("precondition-failed"))
     );
+    let head = stack.client().request("HEAD", "/ten", &fields, b"");
+    assert_eq!((head.status, head.body.len()), (412, 0));
+}
+
+/// A disk image: its ends are where 32 bits are not enough, and nothing is between them.
+#[test]
+fn a_file_of_five_gib_has_parts() {
+    use std::os::unix::fs::FileExt;
+    const LENGTH: u64 = 5 << 30;
+    let stack = stack();
+    let file = std::fs::File::create(stack.path().join("public/image")).expect("ours");
+    file.set_len(LENGTH)
+        .expect("the file system has sparse files");
+    for (place, text) in [
+        (0, b"begin"),
+        ((1 << 32) - 2, b"cross"),
+        (LENGTH - 5, b"ended"),
+    ] {
+        file.write_all_at(text, place).expect("ours");
+    }
+    for (range, place, body) in [
+        ("bytes=0-4", "0-4", "begin"),
+        (
+            "bytes=4294967294-4294967298",
+            "4294967294-4294967298",
+            "cross",
+        ),
+        ("bytes=5368709115-", "5368709115-5368709119", "ended"),
+        ("bytes=-5", "5368709115-5368709119", "ended"),
+        ("bytes=-5,99999999999-", "5368709115-5368709119", "ended"),
+    ] {
+        for mut client in [stack.client(), stack.tls_client("localhost")] {
+            let answer = client.request("GET", "/image", &[("Range", range)], b"");
+            let place = format!("bytes {place}/{LENGTH}");
+            assert_eq!(
+                (
+                    answer.status,
+                    answer.text().as_str(),
+                    answer.field("content-range")
+                ),
+                (206, body, Some(place.as_str())),
+                "{range}"
+            );
+        }
+    }
+    let head = stack.client().request("HEAD", "/image", &[], b"");
+    assert_eq!(head.field("content-length"), Some("5368709120"));
+    let past = part(&stack, "/image", "bytes=5368709120-");
+    assert_eq!(past.status, 416);
 }
 
 #[test]

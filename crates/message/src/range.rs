@@ -55,6 +55,11 @@ pub fn wanted(
 }
 
 fn parts(specs: &[u8], length: u64) -> Wanted {
+    // A set of ranges has one at least. And of nothing there are no parts; but some clients ask for parts of everything, and all of
+    // nothing is what they can deal with, as other servers have it.
+    if list(specs).next().is_none() || length == 0 {
+        return Wanted::Whole;
+    }
     let mut found: Vec<Range<u64>> = Vec::new();
     for (index, spec) in list(specs).enumerate() {
         if index == MOST {
@@ -190,7 +195,8 @@ mod tests {
             ("bytes=-0", Wanted::Unsatisfiable),
             ("bytes=0-5,3-7", Wanted::Unsatisfiable),
             ("bytes=0-,-1", Wanted::Unsatisfiable),
-            ("bytes=", Wanted::Unsatisfiable),
+            ("bytes=", Wanted::Whole),
+            ("bytes= , ,", Wanted::Whole),
             ("bytes=5-3", Wanted::Whole),
             ("bytes=a-b", Wanted::Whole),
             ("bytes=1", Wanted::Whole),
@@ -219,15 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_nothing() {
-        assert_eq!(
-            asked(&Method::Get, &[("Range", "bytes=0-")], 0),
-            Wanted::Unsatisfiable
-        );
-        assert_eq!(
-            asked(&Method::Get, &[("Range", "bytes=-5")], 0),
-            Wanted::Unsatisfiable
-        );
+    fn nothing_is_not_divided() {
+        for range in ["bytes=0-", "bytes=-5", "bytes=3-4", "bytes=0-0,5-"] {
+            let wanted = asked(&Method::Get, &[("Range", range)], 0);
+            assert_eq!(wanted, Wanted::Whole, "{range}");
+        }
     }
 
     #[test]

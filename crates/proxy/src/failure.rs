@@ -52,6 +52,15 @@ pub(crate) enum Failure {
     /// The file is there but cannot be read.
     #[error("the file cannot be read: {0}")]
     FileUnreadable(#[source] io::Error),
+    /// The file is not, or no longer, the one that If-Match or If-Unmodified-Since names (RFC 9110 §15.5.13).
+    #[error("the file is not the one that the request is about")]
+    Precondition,
+    /// The file has none of the parts that are asked for (RFC 9110 §15.5.17).
+    #[error("a file of {length} bytes has no such part")]
+    NoPart {
+        /// How long what would be sent is, in bytes.
+        length: u64,
+    },
     /// The client's address is not let in.
     #[error("the client's address is not let in here")]
     Denied,
@@ -292,6 +301,8 @@ impl Failure {
             Self::FileUnreadable(_) => 403,
             Self::Method { .. } | Self::Connect { .. } => 405,
             Self::NoTunnel => 501,
+            Self::Precondition => 412,
+            Self::NoPart { .. } => 416,
             Self::Expectation => 417,
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimeout | Self::HeadTimeout(_) => 408,
@@ -332,6 +343,8 @@ impl Failure {
             Self::NoRoute => "no-route",
             Self::NoFile => "no-file",
             Self::FileUnreadable(_) => "file-unreadable",
+            Self::Precondition => "precondition-failed",
+            Self::NoPart { .. } => "no-such-part",
             Self::Method { .. } => "method-not-allowed",
             Self::Connect { .. } => "connect",
             Self::NoTunnel => "no-tunnel",
@@ -440,7 +453,9 @@ impl Failure {
             404 => "There is nothing at this address.",
             405 => "This address does not take this kind of request.",
             408 => "The request took too long to arrive.",
+            412 => "What is at this address is not what the request was made for.",
             413 => "What was sent is larger than this site accepts.",
+            416 => "What is at this address has no such part.",
             421 => "This server does not answer for the name that was asked for.",
             429 => "There were too many requests from where you are. Please wait a moment.",
             501 => "This address does not do what was asked for.",
@@ -468,6 +483,9 @@ impl Failure {
             .with("Cache-Control", "no-store");
         if let Self::Method { allow } | Self::Connect { allow } = &self {
             response = response.with("Allow", allow);
+        }
+        if let Self::NoPart { length } = &self {
+            response = response.with("Content-Range", format!("bytes */{length}"));
         }
         if let Self::Unauthorized { challenge } = &self {
             response = response.with("WWW-Authenticate", challenge.as_bytes());

@@ -58,6 +58,18 @@ pub const ALL: &[Cause] = &[
         "The file is there but we may not read it.",
     ),
     cause(
+        "precondition-failed",
+        "client",
+        412,
+        "The file is not, or no longer, the one that If-Match or If-Unmodified-Since names.",
+    ),
+    cause(
+        "no-such-part",
+        "client",
+        416,
+        "The file has none of the parts that Range asks for, or they overlap.",
+    ),
+    cause(
         "method-not-allowed",
         "client",
         405,

@@ -53,8 +53,8 @@ pub(super) async fn run(
         let file = file(slot.connection(), &head, offset);
         finish(slot, unsent.as_ref());
         let response = response(&head, Content::None);
-        let answered = file.and_then(|(file, part)| from_descriptor(file, part, response, request));
-        return answered.map(Answer::Here).map_err(Failure::Handed);
+        let (file, part) = file.map_err(Failure::Handed)?;
+        return from_descriptor(file, part, response, request).map(Answer::Here);
     }
     let is_head = request.head.method == Method::Head;
     if !is_head && is_live(&head) && !slot.stream(app.settings.streams) {

@@ -109,7 +109,7 @@ pub(crate) async fn from_route(
         fields_unchanged: &fields_unchanged,
         ..selected
     };
-    Ok(finish(handed.response.status, &selected, request))
+    finish(handed.response.status, &selected, request)
 }
 
 /// The folders whose files an app may answer with.
@@ -195,7 +195,7 @@ impl SendFile {
             fields: &fields,
             fields_unchanged: &fields_unchanged,
         };
-        Ok(finish(handed.response.status, &selected, request))
+        finish(handed.response.status, &selected, request)
     }
 }
 
@@ -219,13 +219,10 @@ pub(crate) fn from_descriptor(
     part: Range<u64>,
     response: Response,
     request: &Request<'_>,
-) -> io::Result<Response> {
+) -> Result<Response, Failure> {
     let length = part.end - part.start;
+    let identity = Identity::of(&file.metadata().map_err(Failure::Handed)?);
     let content = Held::Open(file.into(), part.start);
-    let Held::Open(file, _) = &content else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    let identity = Identity::of(&file.metadata()?);
     let given = |name: &str| {
         let value = response.fields.get(name)?;
         str::from_utf8(value).ok()
@@ -265,7 +262,7 @@ pub(crate) fn from_descriptor(
         fields_unchanged: &fields_unchanged,
     };
     if is_whole {
-        return Ok(finish(200, &selected, request));
+        return finish(200, &selected, request);
     }
     let mut whole = whole(&selected);
     whole.status = response.status;
@@ -343,23 +340,31 @@ fn with_unchanged(fields: FieldLines) -> (Bytes, Bytes) {
     (fields.into_shared(), unchanged.into_shared())
 }
 
-fn finish(status: u16, selected: &Selected<'_>, request: &Request<'_>) -> Response {
+fn finish(
+    status: u16,
+    selected: &Selected<'_>,
+    request: &Request<'_>,
+) -> Result<Response, Failure> {
     let reads = matches!(request.head.method, Method::Get | Method::Head);
-    match status {
+    Ok(match status {
         // A part that the app cut is cut by us: it was told which.
-        200 | 206 if reads => answer(selected, request),
+        200 | 206 if reads => answer(selected, request)?,
         200 | 206 => whole(selected),
         204 | 304 => Response {
             status,
             fields: FieldLines::beginning(selected.fields_unchanged),
             content: Content::None,
         },
-        416 => Response::new(416, Content::Bytes(Bytes::new())),
+        416 => {
+            return Err(Failure::NoPart {
+                length: selected.length,
+            });
+        }
         status => Response {
             status,
             ..whole(selected)
         },
-    }
+    })
 }
 
 #[cfg(test)]

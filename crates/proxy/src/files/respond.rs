@@ -52,7 +52,7 @@ pub(crate) async fn respond(
         return Err(Failure::NoFile);
     }
     match find(folder, below).await? {
-        Answer::File(entry) => Ok(folder.represent(&entry, below, request).await),
+        Answer::File(entry) => folder.represent(&entry, below, request).await,
         // Relative links in its index need the slash.
         Answer::Folder => Ok(redirect::response(
             301,
@@ -97,6 +97,7 @@ pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failur
     Ok(match seen.map_err(Failure::FileUnreadable)? {
         Seen::Same(entry) => {
             entry.confirm();
+            folder.store.watch(&folder.root, key);
             Answer::File(entry)
         }
         Seen::New(served) => {
@@ -104,6 +105,7 @@ pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failur
             let entry = Arc::new(Entry::new(*served));
             if settled {
                 folder.store.cache.put(key, Arc::clone(&entry), weight);
+                folder.store.watch(&folder.root, key);
             } else {
                 folder.store.cache.forget(key);
             }
@@ -191,7 +193,7 @@ async fn fallback(
     let Answer::File(entry) = find(folder, page.as_bytes()).await? else {
         return Err(Failure::NoFile);
     };
-    let response = folder.represent(&entry, page.as_bytes(), request).await;
+    let response = folder.represent(&entry, page.as_bytes(), request).await?;
     Ok(if varies {
         response.with("Vary", "Accept")
     } else {
@@ -240,7 +242,7 @@ impl Folder {
         entry: &Arc<Entry<Served>>,
         path: &[u8],
         request: &Request<'_>,
-    ) -> Response {
+    ) -> Result<Response, Failure> {
         answer(&self.chosen(entry, path, request).await, request)
     }
 
@@ -290,10 +292,10 @@ impl<'a> Selected<'a> {
 }
 
 /// Answers conditions and ranges.
-pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Response {
+pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Result<Response, Failure> {
     let fields = &request.head.fields;
     if !is_conditional(fields) {
-        return whole(selected);
+        return Ok(whole(selected));
     }
     let method = &request.head.method;
     let validators = Validators {
@@ -301,21 +303,24 @@ pub(super) fn answer(selected: &Selected<'_>, request: &Request<'_>) -> Response
         modified: selected.modified,
     };
     match condition::evaluate(method, fields, &validators) {
-        Verdict::PreconditionFailed => Response::new(412, Content::Bytes(Bytes::new())),
-        Verdict::NotModified => Response {
-            status: 304,
-            fields: FieldLines::beginning(selected.fields_unchanged),
-            content: Content::None,
-        },
-        Verdict::Proceed => match range::wanted(method, fields, &validators, selected.length) {
+        Verdict::PreconditionFailed => return Err(Failure::Precondition),
+        Verdict::NotModified => return Ok(unchanged(selected)),
+        Verdict::Proceed => {}
+    }
+    Ok(
+        match range::wanted(method, fields, &validators, selected.length) {
             Wanted::Whole => whole(selected),
-            Wanted::Unsatisfiable => unsatisfiable(selected),
             Wanted::Parts(parts) => match &parts[..] {
                 [part] => single(selected, part.clone()),
                 _ => multiple(selected, &parts, request.id),
             },
+            Wanted::Unsatisfiable => {
+                return Err(Failure::NoPart {
+                    length: selected.length,
+                });
+            }
         },
-    }
+    )
 }
 
 /// Whether there is a precondition or a range: most requests have neither, and one look at the names tells.
@@ -344,10 +349,13 @@ pub(super) fn whole(selected: &Selected<'_>) -> Response {
     }
 }
 
-fn unsatisfiable(selected: &Selected<'_>) -> Response {
-    let length = selected.length;
-    Response::new(416, Content::Bytes(Bytes::new()))
-        .with("Content-Range", format!("bytes */{length}"))
+/// RFC 9110 §15.4.5.
+fn unchanged(selected: &Selected<'_>) -> Response {
+    Response {
+        status: 304,
+        fields: FieldLines::beginning(selected.fields_unchanged),
+        content: Content::None,
+    }
 }
 
 fn single(selected: &Selected<'_>, part: Range<u64>) -> Response {
