@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Answer, Site, Stack, venv};
+use crate::harness::{Answer, Site, Stack, descriptors, venv};
 
 /// A site whose only route is this folder, with these keys more.
 fn site(keys: &str) -> Site {
@@ -300,4 +300,35 @@ fn a_file_goes_before_the_app_and_only_a_file() {
     // A file that comes later is seen.
     std::fs::write(stack.path().join("public/missing.css"), "here").expect("written");
     stack.until("the file", || stack.get("/missing.css").text() == "here");
+}
+
+/// That it is told is tried where it is heard (`files::watch`); here, that the proxy may listen, confined as it is.
+#[test]
+fn the_kernel_tells_the_proxy_of_changes() {
+    let watched = |stack: &Stack| {
+        let proxy = stack.proxy().expect("it runs");
+        let mut open = descriptors(proxy).into_iter();
+        let inotify = open.find(|(_, what)| what.contains("inotify"));
+        inotify.map(|(number, _)| {
+            let place = format!("/proc/{proxy}/fdinfo/{number}");
+            let said = std::fs::read_to_string(place).expect("it is open");
+            said.matches("inotify wd:").count()
+        })
+    };
+    let stack = site("").file("public/css/deep/a.css", "a").start();
+    assert_eq!(stack.get("/css/deep/a.css").text(), "a");
+    // The folder, and those above it.
+    stack.until("the watches", || {
+        // What was written a moment ago is not remembered yet.
+        assert_eq!(stack.get("/css/deep/a.css").text(), "a");
+        watched(&stack) == Some(3)
+    });
+    std::fs::write(stack.path().join("public/css/deep/a.css"), "b").expect("ours");
+    stack.until("the new one", || stack.get("/css/deep/a.css").text() == "b");
+    let stack = site("")
+        .edit("[server]", "[limits]\nfile_watches = 0\n[server]")
+        .file("public/a.css", "a")
+        .start();
+    assert_eq!(stack.get("/a.css").text(), "a");
+    assert_eq!(watched(&stack), None);
 }

@@ -74,6 +74,8 @@ pub(crate) const BUFFERS_MEMORY: Figure<u64> = figure("buffers_memory", 128 * MI
 pub(crate) const BUFFERS_DISK: Figure<u64> = figure("buffers_disk", GIB, 0, 1 << 50);
 // The style sheets, scripts and small pictures of a dozen sites; a kernel has the rest in its own cache.
 pub(crate) const FILE_MEMORY: Figure<u64> = figure("file_memory", 64 * MIB, 0, 1 << 40);
+// The folders of a large site; a kernel gives each user 8192 at least, for all programs together.
+pub(crate) const FILE_WATCHES: Figure<u64> = figure("file_watches", 1024, 0, 1_000_000);
 // An encoder takes about a MiB.
 pub(crate) const ENCODERS: Figure<u64> = figure("encoders", 128, 0, 100_000);
 // A client that takes nothing for a minute is gone.
@@ -291,6 +293,7 @@ impl Default for Limits {
             buffers_memory: BUFFERS_MEMORY.default,
             buffers_disk: BUFFERS_DISK.default,
             file_memory: FILE_MEMORY.default,
+            file_watches: FILE_WATCHES.default,
             encoders: ENCODERS.default,
             send_timeout: SEND_TIMEOUT.default,
             keepalive_timeout: KEEPALIVE_TIMEOUT.default,

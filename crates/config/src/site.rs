@@ -265,6 +265,8 @@ pub struct Limits {
     pub buffers_disk: u64,
     /// How much of files, and of what they were compressed to, is kept in memory.
     pub file_memory: u64,
+    /// Most folders of files whose changes the kernel tells; elsewhere they are seen within a second. 0: none.
+    pub file_watches: u64,
     /// Most responses that are encoded while they come; further ones go out as they are.
     pub encoders: u64,
     /// Longest time a client may take to accept any byte of a response (reset).

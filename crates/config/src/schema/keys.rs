@@ -118,6 +118,7 @@ pub(crate) static LIMITS: Keys = Keys {
         "buffers_memory",
         "buffers_disk",
         "file_memory",
+        "file_watches",
         "encoders",
         "send_timeout",
         "keepalive_timeout",

@@ -41,6 +41,7 @@ fn figures(table: &Table<'_>) -> Limits {
         buffers_memory: table.size(&defaults::BUFFERS_MEMORY),
         buffers_disk: table.size(&defaults::BUFFERS_DISK),
         file_memory: table.size(&defaults::FILE_MEMORY),
+        file_watches: table.count(&defaults::FILE_WATCHES),
         encoders: table.count(&defaults::ENCODERS),
         send_timeout: table.duration(&defaults::SEND_TIMEOUT),
         keepalive_timeout: table.duration(&defaults::KEEPALIVE_TIMEOUT),

@@ -109,6 +109,9 @@ const FILES: &[i64] = &[
     libc::SYS_getcwd,
     libc::SYS_unlinkat,
     libc::SYS_memfd_create,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
 ];
 
 const MEMORY: &[i64] = &[

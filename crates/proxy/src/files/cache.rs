@@ -1,7 +1,8 @@
 //! What was found lately, over all folders: descriptor, validators, prepared fields and, for a small file, its content.
 //!
 //! An entry is believed for [`FRESH`], then one request looks again while the others still get what is there; so a changed
-//! file is served after a second at the latest, and a file that everybody wants costs one look a second. Bounded in entries,
+//! file is served after a second at the latest, and a file that everybody wants costs one look a second. Where the kernel tells
+//! of a change ([`super::watch`]), the entry is doubted at once. Bounded in entries,
 //! in descriptors and in bytes (`limits.file_memory`): when the younger half is full it becomes the older one, and what nobody
 //! asked for meanwhile is forgotten.
 
@@ -9,16 +10,13 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, Hasher},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, LazyLock, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::{
-    process::{Resource, getrlimit},
-    time::{ClockId, clock_gettime},
-};
+use rustix::process::{Resource, getrlimit};
 
 /// How long an entry is believed without a look.
 const FRESH: Duration = Duration::from_secs(1);
@@ -59,15 +57,24 @@ impl<T> Entry<T> {
         }
     }
 
-    /// Believes it for another while.
+    /// Believes it for another while, unless something has changed during the look.
     pub(super) fn confirm(&self) {
-        self.checked.store(now(), Ordering::Relaxed);
+        let believe = |checked| (checked != DOUBTED).then(now);
+        // Refused is right: the next request looks again.
+        let _ = self
+            .checked
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, believe);
     }
 
     /// Believes it no longer.
-    #[cfg(test)]
     pub(super) fn doubt(&self) {
-        self.checked.store(0, Ordering::Relaxed);
+        self.checked.store(DOUBTED, Ordering::Relaxed);
+    }
+
+    /// Whether it is believed no longer.
+    #[cfg(test)]
+    pub(super) fn is_doubted(&self) -> bool {
+        self.checked.load(Ordering::Relaxed) == DOUBTED
     }
 
     /// Whether it may be served without a look. Of those who come too late only the first is told no.
@@ -83,11 +90,14 @@ impl<T> Entry<T> {
     }
 }
 
-/// Milliseconds on a clock that costs next to nothing to read and is exact to some of them; 0 is always stale.
+/// A time that is always too long ago.
+const DOUBTED: u64 = 0;
+
+/// Milliseconds since the first look; [`DOUBTED`] is none of them.
 fn now() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let milliseconds = time.tv_sec.saturating_mul(1000) + time.tv_nsec / 1_000_000;
-    u64::try_from(milliseconds).unwrap_or(0) + FRESH.as_millis() as u64
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = BEGAN.elapsed() + FRESH;
+    since.as_secs() * 1000 + u64::from(since.subsec_millis())
 }
 
 /// What is known of a path.
@@ -283,6 +293,27 @@ impl<T> Cache<T> {
         });
     }
 
+    /// What is known of this key, as [`Key::with_bytes`] has it, is looked at before it is served again.
+    pub(super) fn doubt(&self, key: &[u8]) {
+        let halves = self.shard(key);
+        for half in [&halves.young, &halves.old] {
+            if let Some(kept) = half.entries.get(key) {
+                kept.entry.doubt();
+            }
+        }
+    }
+
+    /// The same for all keys that begin so.
+    pub(super) fn doubt_below(&self, start: &[u8]) {
+        for shard in &self.shards {
+            let halves = lock(shard);
+            let all = halves.young.entries.iter().chain(&halves.old.entries);
+            for (_, kept) in all.filter(|(key, _)| key.starts_with(start)) {
+                kept.entry.doubt();
+            }
+        }
+    }
+
     /// The entry has come to hold so many bytes more.
     pub(super) fn grown(&self, key: Key<'_>, entry: &Arc<Entry<T>>, bytes: usize) {
         key.with_bytes(|key| {
@@ -347,8 +378,11 @@ fn lock<T>(shard: &Mutex<Halves<T>>) -> MutexGuard<'_, Halves<T>> {
 }
 
 impl Key<'_> {
+    /// How many bytes of it are the folder's number.
+    pub(super) const NUMBER: usize = size_of::<u32>();
+
     /// The key as the table has it: the folder's number, and the path.
-    fn with_bytes<R>(self, work: impl FnOnce(&[u8]) -> R) -> R {
+    pub(super) fn with_bytes<R>(self, work: impl FnOnce(&[u8]) -> R) -> R {
         const ON_STACK: usize = 256;
         let number = self.folder.to_ne_bytes();
         let length = number.len() + self.path.len();

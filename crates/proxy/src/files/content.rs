@@ -172,3 +172,81 @@ pub(crate) fn truncated() -> io::Error {
         "the file became shorter while it was sent",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    /// A file that is on the disk and not in memory; `None` where the file system keeps all in memory (tmpfs), which is said.
+    fn cold(length: usize) -> Option<Arc<File>> {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&vec![b'x'; length]).expect("written");
+        // Only what is written back can be let go of.
+        file.sync_all().expect("written back");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
+        let is_cold = !is_cached(&file, 0) && !is_cached(&file, length as u64 - 1);
+        if !is_cold {
+            eprintln!("!!! NOT TESTED: this file system keeps files in memory");
+        }
+        is_cold.then(|| Arc::new(file))
+    }
+
+    /// Runs the work; how many threads it took beside this one, which is the reactor's.
+    fn threads_for(work: impl Future<Output = ()>) -> usize {
+        let started = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&started);
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.on_thread_start(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        builder.build().expect("a runtime").block_on(work);
+        started.load(Ordering::SeqCst)
+    }
+
+    const LENGTH: usize = 4 * PIECE;
+
+    #[test]
+    fn what_the_page_cache_lacks_is_fetched_on_a_thread_that_may_wait() {
+        let Some(file) = cold(LENGTH) else { return };
+        let threads = threads_for(async {
+            let all = 0..LENGTH as u64;
+            let content = FileContent::new(Arc::clone(&file), [Segment::File(all.clone())]);
+            content.fetch(all).await.expect("fetched");
+        });
+        assert_eq!(threads, 1);
+        let mut places = (0..LENGTH as u64).step_by(4096);
+        assert!(places.all(|place| is_cached(&file, place)), "all of it");
+        let Some(file) = cold(LENGTH) else { return };
+        let threads = threads_for(async {
+            let now = read_cached(&file, 0, PIECE).expect("readable");
+            assert!(now.is_none(), "a read that does not wait finds nothing");
+            let read = piece(&file, 0, PIECE).await.expect("readable");
+            assert!(!read.is_empty() && read.iter().all(|byte| *byte == b'x'));
+        });
+        assert_eq!(threads, 1);
+    }
+
+    #[test]
+    fn what_it_has_takes_no_other_thread() {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&[b'x'; LENGTH]).expect("written");
+        let threads = threads_for(async {
+            let all = 0..LENGTH as u64;
+            let mut content = FileContent::new(Arc::new(file), [Segment::File(all.clone())]);
+            content.fetch(all).await.expect("fetched");
+            let mut read = 0;
+            while let Some(piece) = content.next().await.expect("readable") {
+                read += piece.len();
+            }
+            assert_eq!(read, LENGTH);
+        });
+        assert_eq!(threads, 0);
+    }
+}

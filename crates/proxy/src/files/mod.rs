@@ -1,8 +1,8 @@
 //! `files` routes: a folder whose files are the answers.
 //!
 //! [`resolve`] finds the file a path names and proves that it lies below the root; [`served`] is what is known of a file;
-//! [`encode`] chooses among its representations; [`cache`] remembers them for a second at least; [`respond`] turns one into a
-//! response; [`content`] is a file, or parts of one, on its way to a client.
+//! [`encode`] chooses among its representations; [`cache`] remembers them, and [`watch`] hears of their changes; [`respond`] turns
+//! one into a response; [`content`] is a file, or parts of one, on its way to a client.
 
 mod cache;
 mod content;
@@ -14,6 +14,7 @@ mod name;
 mod resolve;
 mod respond;
 mod served;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,7 @@ pub(crate) use respond::respond;
 
 use resolve::{Inside, Root};
 use served::Served;
+use watch::Watches;
 
 /// A folder, and how its files are served.
 #[derive(Debug)]
@@ -64,13 +66,17 @@ struct Rules {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     cache: Arc<cache::Cache<Served>>,
+    /// Who hears of changes; `None` where nobody does.
+    watches: Option<Arc<Watches>>,
     folders: Arc<AtomicU32>,
 }
 
 impl Store {
-    /// An empty one, which keeps about so many bytes of content. Must be called inside a tokio runtime.
-    pub(crate) fn new(memory: u64) -> Self {
-        let cache = Arc::new(cache::Cache::new(memory));
+    /// An empty one, which keeps about `limits.file_memory` bytes of content. Must be called inside a tokio runtime.
+    pub(crate) fn new(limits: &site::Limits) -> Self {
+        let cache = Arc::new(cache::Cache::new(limits.file_memory));
+        let most = usize::try_from(limits.file_watches).unwrap_or(usize::MAX);
+        let watches = Watches::start(most, &cache);
         let kept = Arc::downgrade(&cache);
         tokio::spawn(async move {
             loop {
@@ -81,7 +87,15 @@ impl Store {
         });
         Self {
             cache,
+            watches,
             folders: Arc::default(),
+        }
+    }
+
+    /// Has changes of a file told, which was found just now.
+    fn watch(&self, root: &Root, file: cache::Key<'_>) {
+        if let Some(watches) = &self.watches {
+            watches.wish(root, file);
         }
     }
 }

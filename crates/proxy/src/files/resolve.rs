@@ -7,7 +7,10 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     sync::Arc,
     time::SystemTime,
@@ -88,6 +91,13 @@ impl Root {
             // Links of /proc lead to whatever a process has open, below the root or not.
             resolve: resolve | ResolveFlags::NO_MAGICLINKS,
         })
+    }
+
+    /// A path by which this process finds what is at `path` below the folder, wherever the folder has gone. Only for looking: a
+    /// link may lead outside.
+    pub(super) fn place(&self, path: &[u8]) -> Vec<u8> {
+        let folder = format!("/proc/self/fd/{}/", self.folder.as_raw_fd());
+        [folder.as_bytes(), path].concat()
     }
 
     /// Finds what `path` (decoded, relative to the folder, without a leading slash) names.
