@@ -501,16 +501,22 @@ impl<S: Stream> Sending<'_, S> {
     }
 
     fn head(&mut self, response: &Response, framing: Outgoing) {
-        use std::io::Write;
+        // By hand: `write!` takes a tenth as long as the system call that follows.
         let out = &mut self.wire.out;
+        let mut digits = itoa::Buffer::new();
         out.clear();
         out.reserve(HEAD);
-        let (status, reason) = (response.status, status::reason(response.status));
-        write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a Vec takes every write");
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(digits.format(response.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status::reason(response.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
         response.fields.write_to(out);
         match framing {
             Outgoing::Length(length) => {
-                write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
+                out.extend_from_slice(b"Content-Length: ");
+                out.extend_from_slice(digits.format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
             Outgoing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Outgoing::UntilClose | Outgoing::None => {}

@@ -1,8 +1,6 @@
 //! The combined format, byte for byte as nginx writes it:
 //! `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"`.
 
-use std::io::Write as _;
-
 use super::Record;
 use crate::clock;
 
@@ -22,7 +20,15 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     });
     out.extend_from_slice(b"] \"");
     request(record, out);
-    write!(out, "\" {:03} {} \"", record.status, record.bytes_out).expect("a Vec takes everything");
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"\" ");
+    let status = digits.format(record.status);
+    // What never became a response has the status 0, which nginx writes in three digits too.
+    out.extend_from_slice(&b"000"[status.len().min(3)..]);
+    out.extend_from_slice(status.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(digits.format(record.bytes_out).as_bytes());
+    out.extend_from_slice(b" \"");
     field(record.referer, out);
     out.extend_from_slice(b"\" \"");
     field(record.user_agent, out);
