@@ -61,6 +61,12 @@ const FILES: &[(&str, usize)] = &[
     ("10m", 10 * 1024 * 1024),
 ];
 
+/// How many files there are in the folder `many`.
+pub(crate) const MANY: usize = 10_000;
+
+/// The length of `sparse`, of which no disk holds anything.
+pub(crate) const SPARSE: u64 = 1 << 30;
+
 /// Writes all of it into a folder; the files are in its folder `static`.
 pub(crate) fn write(folder: &Path) -> Result<()> {
     let files = folder.join("static");
@@ -69,6 +75,12 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
     fs::write(folder.join("flask_app.py"), FLASK)?;
     for (name, length) in FILES {
         fs::write(files.join(name), vec![b'x'; *length])?;
+    }
+    fs::File::create(files.join("sparse"))?.set_len(SPARSE)?;
+    let many = files.join("many");
+    fs::create_dir_all(&many)?;
+    for number in 0..MANY {
+        fs::write(many.join(number.to_string()), [b'x'; 1024])?;
     }
     Ok(())
 }

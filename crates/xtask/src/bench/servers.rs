@@ -42,8 +42,8 @@ pub(crate) const FORWARDS: &[Peer] = &[
     peer("HAProxy", &["proxy"], forward::haproxy),
 ];
 
-/// Files over TLS.
-pub(crate) const TLS: &[Peer] = &[
+/// Files, in the clear and by TLS.
+pub(crate) const FILES: &[Peer] = &[
     peer("stack", &["proxy"], tls::stack),
     peer("nginx", &["proxy"], tls::nginx),
 ];

@@ -35,7 +35,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "rest-tls",
         about: "connections at rest, with TLS",
-        peers: &[servers::TLS],
+        peers: &[servers::FILES],
         entry: "app:app",
         size: SIZE,
         load: &Resting {

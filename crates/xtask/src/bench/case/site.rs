@@ -32,14 +32,6 @@ const fn app(
     }
 }
 
-/// A file that the proxy serves itself.
-const fn file(name: &'static str, about: &'static str, load: &'static Wrk) -> Case {
-    Case {
-        peers: &[servers::SITES],
-        ..app(name, about, "app:app", load)
-    }
-}
-
 pub(super) const CASES: &[Case] = &[
     app(
         "hello",
@@ -71,7 +63,4 @@ pub(super) const CASES: &[Case] = &[
         "app:app",
         &Wrk(Request::get("/busy")),
     ),
-    file("file-1k", "a small file", &Wrk(Request::get("/static/1k"))),
-    file("file-100k", "a picture", &Wrk(Request::get("/static/100k"))),
-    file("file-10m", "a download", &Wrk(Request::get("/static/10m"))),
 ];

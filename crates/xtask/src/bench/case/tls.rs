@@ -18,7 +18,7 @@ const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) 
     Case {
         name,
         about,
-        peers: &[servers::TLS],
+        peers: &[servers::FILES],
         entry: "app:app",
         size: SIZE,
         load,
@@ -34,11 +34,6 @@ const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) 
 const FILE: Request = Request::get("/static/1k");
 
 pub(super) const CASES: &[Case] = &[
-    case(
-        "tls-1k",
-        "a small file over connections that stay open",
-        &tls::Wrk(FILE),
-    ),
     case(
         "tls-handshake",
         "whole handshakes (ECDSA P-256, X25519), a request on each",

@@ -1,8 +1,14 @@
 //! `wrk` over keep-alive connections, with a script that counts what is not 2xx.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Load, Outcome, Request};
 use crate::bench::{
@@ -12,6 +18,17 @@ use crate::bench::{
 
 /// Makes the request over TCP.
 pub(crate) struct Wrk(pub(crate) Request);
+
+/// Asks for a file that the client has already, as a browser does that looks whether it is still the same.
+pub(crate) struct Unchanged(pub(crate) &'static str);
+
+/// Asks for the files of a folder that are called by their numbers, from 0, one after the other.
+pub(crate) struct Each {
+    /// The folder, with its last slash.
+    pub(crate) folder: &'static str,
+    /// How many there are.
+    pub(crate) count: usize,
+}
 
 /// Prints one line that a program can read.
 const SCRIPT: &str = r#"
@@ -28,6 +45,37 @@ impl Load for Wrk {
     }
 }
 
+impl Load for Unchanged {
+    fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
+        let (url, path) = (server.url()?, self.0);
+        let known = validators(&url, path)?;
+        let status = answer(&url, path, &known)?.0;
+        ensure!(
+            status == 304,
+            "what has not changed is answered with {status}"
+        );
+        let script: String = known
+            .iter()
+            .map(|(name, value)| format!("wrk.headers[{name:?}] = {value:?}\n"))
+            .collect();
+        let url = format!("{url}{path}");
+        ask(&script, &url, &server.folder, connections, time)
+    }
+}
+
+impl Load for Each {
+    fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
+        let Self { folder, count } = self;
+        let script = format!(
+            "local all, next = {{}}, 0\n\
+             init = function()\n for number = 1, {count} do\n\
+             all[number] = wrk.format(nil, \"{folder}\" .. (number - 1))\n end\nend\n\
+             request = function()\n next = next % {count} + 1\n return all[next]\nend\n"
+        );
+        ask(&script, &server.url()?, &server.folder, connections, time)
+    }
+}
+
 /// Makes the request at this address.
 pub(super) fn run(
     request: Request,
@@ -36,21 +84,29 @@ pub(super) fn run(
     connections: usize,
     time: Duration,
 ) -> Result<Outcome> {
-    let script = folder.join("wrk.lua");
-    let mut text = SCRIPT.to_owned();
-    if request.body > 0 {
-        text.push_str(&format!(
-            "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n",
-            request.body
-        ));
-    }
-    std::fs::write(&script, text)?;
+    let script = match request.body {
+        0 => String::new(),
+        length => format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {length})\n"),
+    };
+    let url = format!("{url}{}", request.path);
+    ask(&script, &url, folder, connections, time)
+}
+
+fn ask(
+    script: &str,
+    url: &str,
+    folder: &Path,
+    connections: usize,
+    time: Duration,
+) -> Result<Outcome> {
+    let file = folder.join("wrk.lua");
+    std::fs::write(&file, format!("{SCRIPT}{script}"))?;
     let output = Command::new("wrk")
         .args(["-t1", "-c", &connections.to_string()])
         .args(["-d", &format!("{}s", time.as_secs())])
         .arg("-s")
-        .arg(&script)
-        .arg(format!("{url}{}", request.path))
+        .arg(&file)
+        .arg(url)
         .output()
         .context("cannot run wrk; it is in the package of that name")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -62,6 +118,44 @@ pub(super) fn run(
         )
     })?;
     outcome(line)
+}
+
+/// Fields of a request.
+type Fields = Vec<(&'static str, String)>;
+
+/// What a client that has the file says of it the next time.
+fn validators(url: &str, path: &str) -> Result<Fields> {
+    let (status, head) = answer(url, path, &[])?;
+    ensure!(status == 200, "there is no {path}");
+    let said = |name: &str| {
+        let mut lines = head.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value
+            .map(str::to_owned)
+            .with_context(|| format!("no {name} in: {head}"))
+    };
+    Ok(vec![
+        ("If-None-Match", said("ETag")?),
+        ("If-Modified-Since", said("Last-Modified")?),
+    ])
+}
+
+/// The status and the head of one answer.
+fn answer(url: &str, path: &str, fields: &[(&str, String)]) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{fields}\r\n"
+    )?;
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all)?;
+    let all = String::from_utf8_lossy(&all).into_owned();
+    let status = all.get(9..12).and_then(|status| status.parse().ok());
+    Ok((status.with_context(|| format!("no answer: {all}"))?, all))
 }
 
 fn outcome(line: &str) -> Result<Outcome> {

@@ -1,4 +1,4 @@
-//! Files over TLS, by ours and by nginx, with one certificate. The first page is asked for in the clear.
+//! Files in the clear and over TLS, by ours and by nginx, with one certificate. The first page is asked for in the clear.
 
 use std::{fs, process::Command};
 
@@ -31,14 +31,16 @@ fn certificate(scene: &Scene<'_>) -> Result<()> {
 pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
     certificate(scene)?;
     let (port, tls) = (scene.port, free_port()?);
+    // The one site has the certificate, the other one answers on both ports.
     let files = scene.place.app.join("static");
     let text = format!(
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\nhttps = [\"127.0.0.1:{tls}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
          [limits]\nkeepalive_requests = 100000000\n\
-         [[site]]\nhosts = [\"127.0.0.1\"]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n\
-         routes = [{{ path = \"/static/\", files = {files:?} }}]\n\
-         [[site]]\nhosts = [\"localhost\"]\ntls = \"off\"\nroutes = [{{ path = \"/\", respond = \"ready\" }}]\n"
+         [[site]]\nhosts = [\"example.org\"]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n\
+         routes = [{{ path = \"/\", respond = \"ready\" }}]\n\
+         [[site]]\nhosts = [\"*\"]\ntls = \"off\"\n\
+         routes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", respond = \"ready\" }}]\n"
     );
     let config = scene.folder.join("site.toml");
     fs::write(&config, text)?;

@@ -4,6 +4,7 @@
 //! server once, since a part takes minutes, and compares a server with itself: alone, beside the crowd, after it.
 
 mod crowd;
+mod downloads;
 mod events;
 mod normal;
 mod overload;
@@ -39,6 +40,12 @@ const PARTS: &[Part] = &[
         about: "a normal client beside slow heads, slow uploads and slow readers",
         peers: servers::FRONTS,
         measure: crowd::measure,
+    },
+    Part {
+        name: "slow-downloads",
+        about: "a thousand readers of a file of 1 GiB, and what is held for them",
+        peers: servers::FILES,
+        measure: downloads::measure,
     },
     Part {
         name: "slow-overload",
