@@ -9,84 +9,36 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use crate::{
     harness::{
-        PATIENCE, kill,
+        PATIENCE,
+        nginx::Nginx,
         origin::{Origin, Then},
     },
     raw::{self, After, Closed, Kept},
 };
 
-/// nginx with our limits, in a folder of its own; it goes when it is dropped.
-struct Nginx {
-    folder: tempfile::TempDir,
-    child: Child,
-}
-
-impl Nginx {
-    /// `None` where it is not installed.
-    fn start(origin: &Path) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let place = folder.path().display();
-        let config = format!(
-            "daemon off; worker_processes 1; pid {place}/pid; error_log {place}/error.log; {user}\n\
-             events {{ worker_connections 64; }}\n\
-             http {{ access_log off; server_tokens off; keepalive_timeout 60s; large_client_header_buffers 2 1k;\n\
+/// nginx with our limits, before this origin.
+fn nginx(origin: &Path) -> Option<Nginx> {
+    Nginx::start(|folder| {
+        fs::create_dir(folder.join("files")).expect("the folder is ours");
+        fs::write(folder.join("files/a.txt"), "a file").expect("the folder is ours");
+        format!(
+            "keepalive_timeout 60s; large_client_header_buffers 2 1k;\n\
              client_header_buffer_size 512; client_max_body_size 64k; lingering_close off;\n\
              proxy_ignore_client_abort on; client_header_timeout 2s; client_body_timeout 2s;\n\
-             client_body_temp_path {place}/b; proxy_temp_path {place}/p; fastcgi_temp_path {place}/f;\n\
-             uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
              server {{ listen unix:{place}/nginx.sock default_server; return 421; }}\n\
              server {{ listen unix:{place}/nginx.sock; server_name a [::1] 127.0.0.1;\n\
              location / {{ proxy_pass http://unix:{origin}:; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
              proxy_set_header Host $host; }}\n\
              location /files/ {{ alias {place}/files/; }} location = /old {{ return 302 /new; }}\n\
-             location = /fixed {{ return 200 fixed; }} location = /nothing {{ return 204; }} }} }}\n",
-            user = if rustix::process::geteuid().is_root() {
-                "user root;"
-            } else {
-                ""
-            },
+             location = /fixed {{ return 200 fixed; }} location = /nothing {{ return 204; }} }}",
+            place = folder.display(),
             origin = origin.display(),
-        );
-        fs::create_dir(folder.path().join("files")).expect("the folder is ours");
-        fs::write(folder.path().join("files/a.txt"), "a file").expect("the folder is ours");
-        let file = folder.path().join("nginx.conf");
-        fs::write(&file, config).expect("the folder is ours");
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", "stderr"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let nginx = Self {
-            child: child.ok()?,
-            folder,
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(nginx.socket()).is_err() {
-            assert!(Instant::now() < deadline, "nginx does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Some(nginx)
-    }
-
-    fn socket(&self) -> std::path::PathBuf {
-        self.folder.path().join("nginx.sock")
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Asked to, it takes its worker along.
-        kill(self.child.id(), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
+        )
+    })
 }
 
 /// What nginx made of some bytes: the status, and whether a request behind them was answered. `None`: closed without an answer.
@@ -311,8 +263,7 @@ fn what_nginx_makes_of_it() {
         );
         Then::Goes
     });
-    let Some(nginx) = Nginx::start(&socket) else {
-        println!("SKIPPED: there is no nginx to compare with");
+    let Some(nginx) = nginx(&socket) else {
         return;
     };
     let mut unexplained = Vec::new();

@@ -47,6 +47,7 @@ mod raw;
 mod recycling;
 mod reload;
 mod routes;
+mod same_files;
 mod serve;
 mod serving;
 mod shutdown;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod frames;
 pub mod h2;
 pub mod load;
+pub mod nginx;
 pub mod origin;
 pub mod tls;
 pub mod venv;
