@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Answer, Site, Stack, descriptors, venv};
+use crate::harness::{Answer, Client, Site, Stack, descriptors, memory, venv};
 
 /// A site whose only route is this folder, with these keys more.
 fn site(keys: &str) -> Site {
@@ -132,6 +132,7 @@ fn a_folder_is_shown_where_the_site_says_so() {
         .iter()
         .map(|item| {
             let text = |key: &str| item[key].as_str().expect("text").to_owned();
+            assert!(text("mtime").ends_with(" GMT"), "{item}");
             (text("name"), text("type"), item["size"].as_u64())
         })
         .collect();
@@ -331,4 +332,34 @@ fn the_kernel_tells_the_proxy_of_changes() {
         .start();
     assert_eq!(stack.get("/a.css").text(), "a");
     assert_eq!(watched(&stack), None);
+}
+
+/// A download takes from the page cache what its client takes from it, and holds nothing meanwhile.
+#[test]
+fn downloads_that_nobody_reads_hold_next_to_nothing() {
+    const CLIENTS: u64 = 300;
+    let stack = site("").file("public/image", "").start();
+    let image = std::fs::File::options()
+        .write(true)
+        .open(stack.path().join("public/image"));
+    let image = image.expect("ours");
+    image
+        .set_len(1 << 30)
+        .expect("the file system has sparse files");
+    let (proxy, address) = (stack.proxy().expect("it runs"), stack.http());
+    let begin = |count: u64| -> Vec<Client> {
+        let begun = (0..count).map(|_| {
+            let mut client = Client::with_small_buffer(address);
+            client.ask("/image");
+            assert_eq!(client.answer_head().status, 200);
+            client
+        });
+        begun.collect()
+    };
+    // What the first ones bring about is there for all.
+    let _first = begin(20);
+    let before = memory(proxy);
+    let _others = begin(CLIENTS);
+    let each = memory(proxy).saturating_sub(before) / CLIENTS;
+    assert!(each < 64, "{each} KiB for each");
 }

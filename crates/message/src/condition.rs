@@ -315,6 +315,87 @@ mod tests {
         }
     }
 
+    /// The steps of §13.2.2 as they are written there; `None`: the field is not there, or does not count.
+    fn step_by_step(
+        reads: bool,
+        if_match: Option<bool>,
+        if_unmodified_since: Option<bool>,
+        if_none_match: Option<bool>,
+        if_modified_since: Option<bool>,
+    ) -> Verdict {
+        let first = if_match.or(if_unmodified_since);
+        if first == Some(false) {
+            return Verdict::PreconditionFailed;
+        }
+        match if_none_match {
+            Some(true) => return Verdict::Proceed,
+            Some(false) if reads => return Verdict::NotModified,
+            Some(false) => return Verdict::PreconditionFailed,
+            None => {}
+        }
+        match if_modified_since {
+            Some(false) if reads => Verdict::NotModified,
+            _ => Verdict::Proceed,
+        }
+    }
+
+    #[test]
+    fn all_of_them_together() {
+        type Cells = &'static [(Option<&'static str>, Option<bool>)];
+        const IF_MATCH: Cells = &[
+            (None, None),
+            (Some(ETAG), Some(true)),
+            (Some("\"x\""), Some(false)),
+        ];
+        const IF_UNMODIFIED_SINCE: Cells = &[
+            (None, None),
+            (Some(SAME), Some(true)),
+            (Some(BEFORE), Some(false)),
+            (Some("never"), None),
+        ];
+        const IF_NONE_MATCH: Cells = &[
+            (None, None),
+            (Some("\"x\""), Some(true)),
+            (Some(ETAG), Some(false)),
+        ];
+        const IF_MODIFIED_SINCE: Cells = &[
+            (None, None),
+            (Some(BEFORE), Some(true)),
+            (Some(SAME), Some(false)),
+            (Some("never"), None),
+        ];
+        let mut cells = 0;
+        for (one, is_one) in IF_MATCH {
+            for (two, is_two) in IF_UNMODIFIED_SINCE {
+                for (three, is_three) in IF_NONE_MATCH {
+                    for (four, is_four) in IF_MODIFIED_SINCE {
+                        let all = [
+                            ("If-Match", one),
+                            ("If-Unmodified-Since", two),
+                            ("If-None-Match", three),
+                            ("If-Modified-Since", four),
+                        ];
+                        let there = all
+                            .iter()
+                            .filter_map(|(name, value)| Some((*name, (**value)?)));
+                        let fields: Vec<(&str, &str)> = there.collect();
+                        for (method, reads) in [(Method::Get, true), (Method::Put, false)] {
+                            let expected =
+                                step_by_step(reads, *is_one, *is_two, *is_three, *is_four);
+                            assert_eq!(
+                                verdict(&method, &fields),
+                                expected,
+                                "{method:?} {fields:?}"
+                            );
+                            cells += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(cells, 3 * 4 * 3 * 4 * 2);
+    }
+
     #[test]
     fn without_a_date_conditions_on_it_are_ignored() {
         let validators = Validators {

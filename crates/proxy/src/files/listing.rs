@@ -100,20 +100,18 @@ fn read(root: &Root, rules: &Rules, open: OwnedFd, path: &[u8]) -> io::Result<Ve
 /// What a name is, if a visitor could have it.
 fn item(root: &Root, rules: &Rules, open: &OwnedFd, path: &[u8], name: &[u8]) -> Option<Item> {
     let stat = statat(open, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let own = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (kind, size, modified) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-            let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            let size = u64::try_from(stat.st_size).ok();
-            (Kind::File, size, Some(modified))
-        }
-        FileType::Directory => (Kind::Directory, None, None),
+        FileType::RegularFile => (Kind::File, u64::try_from(stat.st_size).ok(), Some(own)),
+        FileType::Directory => (Kind::Directory, None, Some(own)),
         FileType::Symlink => match root.find(&[path, name].concat(), rules.inside(), Wait::Yes) {
             Ok(Found::File(file, _)) => {
                 let identity = file.identity;
                 (Kind::File, Some(identity.length), identity.modified)
             }
-            Ok(Found::Folder) => (Kind::Directory, None, None),
+            // Of a link, the time is the link's.
+            Ok(Found::Folder) => (Kind::Directory, None, Some(own)),
             _ => return None,
         },
         _ => return None,
