@@ -19,6 +19,7 @@ pub(super) fn read(value: Option<Value<'_>>, notes: &Notes) -> Limits {
     // Figures that are wrong have given way to defaults, which say nothing about what was meant.
     if notes.count() == before {
         check_head(&table, &limits, notes);
+        check_body(&table, &limits);
     }
     limits
 }
@@ -65,13 +66,15 @@ fn figures(table: &Table<'_>) -> Limits {
 }
 
 /// `limits = { body = "1GiB" }` of a site or a route: what a request meets once it is known whose it is. `None`: as `outer`.
-pub(super) fn read_part(table: &Table<'_>, outer: &Limits) -> Option<Box<Limits>> {
+/// `whole`: bodies are buffered.
+pub(super) fn read_part(table: &Table<'_>, outer: &Limits, whole: bool) -> Option<Box<Limits>> {
     let value = table.get("limits")?;
     let table = value.table(&keys::PART, "a table such as `{ body = \"1GiB\" }`")?;
     fn or<T: Copy>(figure: Figure<T>, default: T) -> Figure<T> {
         Figure { default, ..figure }
     }
-    Some(Box::new(Limits {
+    let before = table.notes.count();
+    let limits = Limits {
         body_timeout: table.duration(&or(defaults::BODY_TIMEOUT, outer.body_timeout)),
         body_rate: table.size(&or(defaults::BODY_RATE, outer.body_rate)),
         body: table.size(&or(defaults::BODY, outer.body)),
@@ -83,7 +86,35 @@ pub(super) fn read_part(table: &Table<'_>, outer: &Limits) -> Option<Box<Limits>
         queue_per_client: table.count(&or(defaults::QUEUE_PER_CLIENT, outer.queue_per_client)),
         queue_target: table.duration(&or(defaults::QUEUE_TARGET, outer.queue_target)),
         ..outer.clone()
-    }))
+    };
+    if whole && table.notes.count() == before {
+        check_body(&table, &limits);
+    }
+    Some(Box::new(limits))
+}
+
+/// A body that no budget can hold would be refused for want of room for ever, and its client told to come again.
+fn check_body(table: &Table<'_>, limits: &Limits) {
+    if limits.body <= limits.buffers_disk.max(limits.body_memory) {
+        return;
+    }
+    let written = ["body", "buffers_disk", "body_memory"];
+    // Where none of them is written, whoever wrote one has been told.
+    let Some(value) = written.into_iter().find_map(|key| table.get(key)) else {
+        return;
+    };
+    let (body, disk) = (
+        units::show_size(limits.body),
+        units::show_size(limits.buffers_disk),
+    );
+    let message = format!(
+        "`body` is {body}, more than `buffers_disk` of [limits], which is {disk} and holds all bodies at once"
+    );
+    table
+        .notes
+        .wrong(Problem::new(value.span, message).hint(format!(
+            "raise `buffers_disk` to {body} at least, or lower `body`"
+        )));
 }
 
 /// The line is part of the head: a longer one could never come.

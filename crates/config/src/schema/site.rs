@@ -17,7 +17,7 @@ pub(super) fn read(
     taken: &mut Vec<HostPattern>,
 ) -> Option<VirtualHost> {
     let table = value.table(&keys::SITE, "a table `[[site]]`")?;
-    let part = limits::read_part(&table, limits);
+    let part = limits::read_part(&table, limits, true);
     let outer = route::Outer {
         limits: part.as_deref().unwrap_or(limits),
         part: part.as_deref(),

@@ -2,7 +2,8 @@
 //! themselves back.
 //!
 //! A share is taken as bytes arrive, not for what a client announces: a thousand heads that promise uploads would otherwise
-//! take all of it with no byte sent.
+//! take all of it with no byte sent. Where more has begun than there is room for in the end, the first that finds none ends,
+//! and what it gives back lets the others go on.
 
 use std::sync::{
     Arc,
@@ -49,11 +50,13 @@ impl Account {
         }
     }
 
-    /// Whether something new of this size may begin. The last eighth is for what has begun: it would be a pity to refuse that
-    /// in the middle.
+    /// Whether something new of this size may begin: it would fit into what is left. While the last eighth is in use nothing
+    /// begins at all: that is for what has begun, which it would be a pity to refuse in the middle. What is as large as all
+    /// of the room may begin where nothing else is in it; the configuration allows no body that is larger.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let most = self.most.load(Ordering::Relaxed);
-        self.used().saturating_add(bytes) <= most - most / 8
+        let used = self.used();
+        used < most - most / 8 && used.saturating_add(bytes) <= most
     }
 
     /// How much is in use.
@@ -149,12 +152,15 @@ mod tests {
         let budget = Budget::default();
         budget.set(0, 800);
         let mut share = budget.disk.share();
-        assert!(budget.disk.has_room(700) && !budget.disk.has_room(701));
-        assert!(share.grow(700) && !budget.disk.has_room(1) && share.grow(100));
+        assert!(budget.disk.has_room(800) && !budget.disk.has_room(801));
+        assert!(share.grow(699) && budget.disk.has_room(101) && !budget.disk.has_room(102));
+        assert!(share.grow(1) && !budget.disk.has_room(1) && share.grow(100));
         // A smaller budget by a new configuration.
         budget.set(0, 400);
         assert!(!share.grow(1));
         drop(share);
-        assert!(budget.disk.has_room(350));
+        assert!(budget.disk.has_room(400));
+        budget.set(0, 0);
+        assert!(!budget.disk.has_room(0));
     }
 }

@@ -463,11 +463,8 @@ mod tests {
         let two = || pieces(Body::Length(10), 0, 2, b"12345");
         assert_eq!(outcome_with(two(), &with(10, 0)).await, "memory 10");
         assert_eq!(outcome_with(two(), &with(9, 100)).await, "file 10");
-        assert_eq!(
-            outcome_with(two(), &with(9, 10)).await,
-            "spool-full",
-            "an eighth is kept"
-        );
+        assert_eq!(outcome_with(two(), &with(9, 10)).await, "file 10");
+        assert_eq!(outcome_with(two(), &with(9, 9)).await, "spool-full");
         let how = with(0, 0);
         let one = pieces(Body::Length(5), 0, 1, b"12345");
         assert_eq!(
