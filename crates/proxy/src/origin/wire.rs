@@ -1,12 +1,12 @@
 //! A connection to an origin and what was read from it: strict response heads, and content as it comes.
 
 use std::{
-    fmt,
-    future::poll_fn,
+    cell::RefCell,
+    future::{Future, poll_fn},
     io::{self, IoSliceMut},
     mem::MaybeUninit,
     os::fd::OwnedFd,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
@@ -57,29 +57,16 @@ pub(crate) struct Wire {
 }
 
 /// What reads of a head need beside the socket.
+#[derive(Debug, Default)]
 pub(crate) struct Inbox {
     /// What came beside the last head ([`message::handoff::FILE`]).
     pub(crate) descriptor: Option<OwnedFd>,
-    /// Where a read puts what it finds. `recvmsg` takes no memory that is not initialised, and to clear some for each head
-    /// costs more than to copy the head.
-    space: Box<[u8]>,
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
-        Self {
-            descriptor: None,
-            space: vec![0; READ].into(),
-        }
-    }
-}
-
-impl fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("descriptor", &self.descriptor)
-            .finish_non_exhaustive()
-    }
+thread_local! {
+    /// Where a read of an [`Inbox`] puts what it finds. `recvmsg` takes no memory that is not initialised, and to clear some for
+    /// each head costs more than to copy the head.
+    static SPACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
 
 /// Why a response head could not be read.
@@ -205,7 +192,7 @@ impl Wire {
     pub(crate) fn new(socket: Socket, inbox: Option<Inbox>) -> Self {
         Self {
             socket,
-            buffer: BytesMut::with_capacity(READ),
+            buffer: BytesMut::new(),
             inbox,
         }
     }
@@ -219,10 +206,18 @@ impl Wire {
         read_head(reader, &mut self.buffer, &mut self.inbox, interims).await
     }
 
-    /// Reads more; 0 is the end.
+    /// Reads more; 0 is the end. While nothing comes there is no memory for it: an event stream is silent most of the time, and
+    /// there may be thousands.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(READ);
-        self.socket.read_buf(&mut self.buffer).await
+        poll_fn(|cx| {
+            self.buffer.reserve(READ);
+            let read = pin!(self.socket.read_buf(&mut self.buffer)).poll(cx);
+            if read.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            read
+        })
+        .await
     }
 
     /// Reads what is there already, up to `more` bytes, without waiting; `None` when nothing is.
@@ -286,11 +281,7 @@ pub(super) async fn read_head(
             continue;
         }
         let read = match (reader.socket(), &mut *inbox) {
-            (Socket::Unix(stream), Some(inbox)) => {
-                let read = inbox.receive(stream).await?;
-                buffer.extend_from_slice(&inbox.space[..read]);
-                read
-            }
+            (Socket::Unix(stream), Some(inbox)) => inbox.receive(stream, buffer).await?,
             _ => reader.read(buffer).await?,
         };
         if read == 0 {
@@ -301,16 +292,24 @@ pub(super) async fn read_head(
 
 impl Inbox {
     /// Reads what there is, as tokio's own read does it, and a descriptor if one comes; 0 is the end.
-    async fn receive(&mut self, stream: &UnixStream) -> io::Result<usize> {
+    async fn receive(&mut self, stream: &UnixStream, to: &mut BytesMut) -> io::Result<usize> {
         loop {
             stream.readable().await?;
             let mut drained = None;
             let received = stream.try_io(Interest::READABLE, || {
-                let (count, beside) = receive_now(stream, &mut self.space)?;
+                let (count, beside) = SPACE.with_borrow_mut(|space| {
+                    let received = receive_now(stream, space)?;
+                    if to.capacity() - to.len() < received.0 {
+                        // Room for the next heads as well.
+                        to.reserve(READ);
+                    }
+                    to.extend_from_slice(&space[..received.0]);
+                    io::Result::Ok(received)
+                })?;
                 if beside.is_some() {
                     // A read ends at a descriptor, whatever follows it.
                     self.descriptor = beside;
-                } else if (1..self.space.len()).contains(&count) {
+                } else if (1..READ).contains(&count) {
                     // The socket is empty. Said so here, the next wait needs no call that finds nothing.
                     drained = Some(count);
                     return Err(io::ErrorKind::WouldBlock.into());
