@@ -27,6 +27,7 @@ mod files;
 mod framed;
 mod journal;
 mod listener;
+mod memory;
 mod network;
 mod origin;
 mod pages;
@@ -41,4 +42,5 @@ pub mod tls;
 mod trust;
 mod upstream;
 
+pub use memory::GiveBack;
 pub use server::{Error, run};

@@ -40,6 +40,7 @@ use crate::{
     door::{self, Door},
     figures::Figures,
     listener::Listening,
+    memory::{GiveBack, Tide},
     plan::{Given, Plan},
     tls::SelfSigned,
 };
@@ -88,11 +89,11 @@ pub enum Error {
 }
 
 /// Runs the proxy until the master tells it to drain, or is gone. Blocks. `drains` is called once it has been told, on this
-/// thread.
+/// thread; `give_back` after a rush, on each that has worked.
 ///
 /// # Errors
 /// When it cannot begin to serve, or has lost its master.
-pub fn run(control: OwnedFd, drains: impl FnOnce()) -> Result<(), Error> {
+pub fn run(control: OwnedFd, drains: impl FnOnce(), give_back: GiveBack) -> Result<(), Error> {
     let descriptors = door::raise_descriptors();
     // Before confinement: what control groups allow is read from files.
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -101,15 +102,18 @@ pub fn run(control: OwnedFd, drains: impl FnOnce()) -> Result<(), Error> {
         confine(site);
     }
     telemetry::log::never_wait().map_err(Error::Runtime)?;
+    let tide = Tide::new(give_back);
+    let resting = Arc::clone(&tide);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads)
         .thread_name("proxy")
+        .on_thread_park(move || resting.rest())
         .build()
         .map_err(Error::Runtime)?;
     let result = runtime.block_on(async {
         let (sender, receiver) = Channel::new(control).map_err(Error::Channel)?.split();
-        obey(sender, receiver, first, descriptors, drains).await
+        obey(sender, receiver, first, descriptors, drains, tide).await
     });
     // Connections that outlived the grace end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -137,6 +141,8 @@ pub(crate) struct Server {
     plan: ArcSwap<Plan>,
     /// Who may come in.
     pub(crate) door: Door,
+    /// What all requests and responses hold.
+    pub(crate) budget: Arc<Budget>,
     /// What is counted.
     pub(crate) figures: Arc<Figures>,
     stop: watch::Sender<Stop>,
@@ -500,6 +506,7 @@ async fn obey(
     first: (Order, Vec<OwnedFd>),
     descriptors: u64,
     drains: impl FnOnce(),
+    tide: Arc<Tide>,
 ) -> Result<(), Error> {
     let (reports, outbox) = mpsc::channel(REPORTS);
     tokio::spawn(tell(sender, outbox));
@@ -519,6 +526,7 @@ async fn obey(
         offer: Mutex::default(),
     };
     let server = begin(&kept, first).await?;
+    tokio::spawn(tide.watch(Arc::clone(&server)));
     let stop = loop {
         tokio::select! {
             biased;
@@ -604,6 +612,7 @@ async fn begin(
     let server = Arc::new(Server {
         plan: ArcSwap::from_pointee(plan),
         door: Door::new(door::connections(&site, kept.descriptors)),
+        budget: Arc::clone(&kept.budget),
         figures: Arc::clone(&kept.figures),
         stop: watch::Sender::new(Stop::No),
         stopped: Arc::default(),

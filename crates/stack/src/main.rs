@@ -28,10 +28,6 @@ use std::process::ExitCode;
 
 use crate::args::Command;
 
-// The proxy allocates for each request on several threads; glibc's arenas cost both time and memory there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Does without huge pages. The allocator asks for them, and each that is touched once is 2 MiB that stay: master and proxy at
 /// rest take 8 MiB in place of 21, and a request costs the same (measured). Children get them back.
 fn small_pages() {

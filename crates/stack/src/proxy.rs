@@ -29,8 +29,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         filter: DEFAULT_FILTER.to_owned(),
         format: Format::from_env(),
     })?;
-    ::proxy::run(control, || {
-        title.set(TITLE, &[&format!("{TITLE} (draining)"), TITLE]);
-    })?;
+    let drains = || title.set(TITLE, &[&format!("{TITLE} (draining)"), TITLE]);
+    ::proxy::run(control, drains, allocator::give_back)?;
     Ok(())
 }
