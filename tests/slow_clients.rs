@@ -5,7 +5,7 @@ use std::{fs, io::Write, net::TcpStream, process::Command};
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, Site, Stack, descriptors, is_alive, kill, read_some};
+use crate::harness::{Client, Site, Stack, descriptors, is_alive, kill, read_some, resident};
 
 /// `/large` answers with 4 MiB, `/closed` says how often a response was closed, `/events` sends one whenever there is another
 /// `go`, everything else answers with the length of what was sent.
@@ -506,4 +506,26 @@ fn a_client_that_leaves_in_its_head_is_nobody() {
     assert_eq!(read_some(&mut tcp, &mut [0; 10]).unwrap_or(0), 0);
     assert_eq!(stack.get("/").status, 200);
     assert!(!stack.logged().contains("/half"));
+}
+
+/// The allocator keeps what a thread has freed until that thread allocates again, and after a rush none does.
+#[test]
+fn the_memory_of_a_rush_goes_back_to_the_system() {
+    let stack = site(1, "").start();
+    let proxy = stack.proxy().expect("it runs");
+    assert_eq!(stack.get("/").status, 200);
+    let before = resident(proxy);
+    let rush: Vec<Client> = (0..400)
+        .map(|_| {
+            let mut client = stack.client();
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n");
+            client.send([b'x'; 60_000]);
+            client
+        })
+        .collect();
+    let most = 16 << 10;
+    stack.until("16 MiB are in memory", || resident(proxy) > before + most);
+    drop(rush);
+    stack.until("it is given back", || resident(proxy) < before + most / 4);
+    assert_eq!(stack.get("/").status, 200);
 }

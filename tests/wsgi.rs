@@ -4,7 +4,7 @@ use std::{fs, thread, time::Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Answer, Client, PATIENCE, Site, Stack, descriptors, h2::H2};
+use crate::harness::{Answer, Client, PATIENCE, Site, Stack, descriptors, h2::H2, resident};
 
 /// `file_wrapper` with all that people give it; the path chooses. Every `close` is counted.
 const FILES: &str = r#"
@@ -439,14 +439,6 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [str(total).encode()]
 "#;
-
-/// The resident memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let size = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    size.expect("a size in kB")
-}
 
 /// Neither the proxy, which has it on disk, nor the worker, which reads it in pieces, holds an upload.
 #[test]
