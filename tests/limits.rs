@@ -1,9 +1,9 @@
 //! Every limit ends what it is for, with the status and the cause that are documented, and nothing else. Limits that have files of
 //! their own are tried there: heads and bodies in `http1`, buffers in `slow_clients`, the queue in `overload`.
 
-use std::net::TcpStream;
+use std::{fs, net::TcpStream};
 
-use crate::harness::{Client, Site, Stack, memory, read_some};
+use crate::harness::{Client, Site, Stack, memory, read_some, repository};
 
 const APP: &str = r#"
 def app(environ, start_response):
@@ -47,7 +47,7 @@ fn a_handshake_that_is_not_finished_is_closed() {
     let server = "[limits]\nhandshake_timeout = \"50ms\"\n[server]";
     let stack = Site::with_app(APP)
         .edit("[server]", server)
-        .edit("http = ", "https = ")
+        .edit("http = ", "https = [\"127.0.0.1:0\"]\nhttp = ")
         .start();
     let mut tcp = TcpStream::connect(stack.https()).expect("it listens");
     tcp.set_read_timeout(Some(crate::harness::PATIENCE))
@@ -167,4 +167,64 @@ fn a_route_has_limits_of_its_own() {
         .start();
     let post = |path| stack.client().post(path, "a/b", &[b'x'; 1000]).status;
     assert_eq!((post("/"), post("/upload")), (413, 200));
+}
+
+/// The rows of a table of docs/limits.md.
+fn rows(table: &str) -> Vec<Vec<String>> {
+    let page = fs::read_to_string(repository().join("docs/limits.md")).expect("the page");
+    let start = format!("<!-- {table} -->");
+    let (_, rest) = page.split_once(&start).expect("it begins");
+    let (rows, _) = rest.split_once("<!-- end -->").expect("it ends");
+    let cells = |row: &str| {
+        let cells = row.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    };
+    rows.trim().lines().skip(2).map(cells).collect()
+}
+
+/// The keys of a table of the reference, each with its default.
+fn keys(table: &str) -> Vec<(String, String)> {
+    let reference = fs::read_to_string(repository().join("config/reference.toml")).expect("ours");
+    let (_, rest) = reference.split_once(table).expect("it begins");
+    let lines = rest.lines().take_while(|line| !line.starts_with('['));
+    let written = lines.filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
+    let keys = written.filter(|(key, _)| {
+        key.bytes()
+            .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'2')
+    });
+    keys.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned()))
+        .collect()
+}
+
+/// Whether there is such a test: `file::name` of these, or `crate::module::name`.
+fn exists(test: &str) -> bool {
+    let (module, name) = test.rsplit_once("::").expect("a path");
+    let file = match module.strip_prefix("proxy::") {
+        Some(module) => format!("crates/proxy/src/{}.rs", module.replace("::", "/")),
+        None => format!("tests/{module}.rs"),
+    };
+    let text = fs::read_to_string(repository().join(file)).unwrap_or_default();
+    text.contains(&format!("fn {name}()"))
+}
+
+/// A limit that nobody tries may bound nothing: each has a line in the documentation, and that names its test.
+#[test]
+fn every_limit_is_documented_and_has_a_test() {
+    let of_limits = rows("limits");
+    let named = |row: &Vec<String>, key: &str| row[0].trim_end_matches(" *") == format!("`{key}`");
+    for (key, default) in keys("\n[limits]\n") {
+        let row = of_limits.iter().find(|row| named(row, &key));
+        let row = row.unwrap_or_else(|| panic!("{key} is not in docs/limits.md"));
+        assert_eq!(row[1], default, "{key}");
+    }
+    let upstream = keys("\n[upstream.api]\n");
+    for row in rows("upstream") {
+        let known = |(key, default): &&(String, String)| named(&row, key) && row[1] == *default;
+        let is_rule = row[0].starts_with('(');
+        assert!(is_rule || upstream.iter().any(|key| known(&key)), "{row:?}");
+    }
+    for row in [of_limits, rows("app"), rows("upstream")].concat() {
+        let test = row[3].trim_matches('`');
+        assert!(exists(test), "there is no test {test}");
+    }
 }

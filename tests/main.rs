@@ -28,6 +28,7 @@ mod files;
 mod frameworks;
 mod grpc;
 mod handed;
+mod hangups;
 mod http1;
 mod http2;
 mod http2_attacks;

@@ -230,3 +230,24 @@ fn without_descriptors_it_pauses_says_so_once_and_goes_on() {
     let log = stack.logged();
     assert_eq!(log.matches("cannot accept").count(), 1, "{log}");
 }
+
+#[test]
+fn a_plan_for_more_connections_than_descriptors_is_said_to_be_one() {
+    let launcher = ["prlimit", "--nofile=500:1000"];
+    let site = Site::with_app(APP).through(&launcher);
+    let log = site.start().until_logged("leaves room for");
+    assert!(
+        log.contains(
+            "limits.connections is 16384, and the limit of open files, 1000, leaves room for 656"
+        ),
+        "{log}"
+    );
+    let few = Site::with_app(APP).edit("[server]", "[limits]\nconnections = 100\n[server]");
+    let stack = few.through(&launcher).start();
+    assert_eq!(stack.get("/").status, 200);
+    assert!(
+        !stack.logged().contains("leaves room"),
+        "{}",
+        stack.logged()
+    );
+}

@@ -5,7 +5,7 @@ use std::{fs, io::Write, net::TcpStream, process::Command};
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, Site, Stack, descriptors, is_alive, kill, read_some, resident};
+use crate::harness::{Client, Site, Stack, descriptors, is_alive, kill, memory, read_some};
 
 /// `/large` answers with 4 MiB, `/closed` says how often a response was closed, `/events` sends one whenever there is another
 /// `go`, everything else answers with the length of what was sent.
@@ -514,7 +514,7 @@ fn the_memory_of_a_rush_goes_back_to_the_system() {
     let stack = site(1, "").start();
     let proxy = stack.proxy().expect("it runs");
     assert_eq!(stack.get("/").status, 200);
-    let before = resident(proxy);
+    let before = memory(proxy);
     let rush: Vec<Client> = (0..400)
         .map(|_| {
             let mut client = stack.client();
@@ -524,8 +524,8 @@ fn the_memory_of_a_rush_goes_back_to_the_system() {
         })
         .collect();
     let most = 16 << 10;
-    stack.until("16 MiB are in memory", || resident(proxy) > before + most);
+    stack.until("16 MiB are in memory", || memory(proxy) > before + most);
     drop(rush);
-    stack.until("it is given back", || resident(proxy) < before + most / 4);
+    stack.until("it is given back", || memory(proxy) < before + most / 4);
     assert_eq!(stack.get("/").status, 200);
 }

@@ -4,7 +4,7 @@ use std::{fs, thread, time::Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Answer, Client, PATIENCE, Site, Stack, descriptors, h2::H2, resident};
+use crate::harness::{Answer, Client, PATIENCE, Site, Stack, descriptors, h2::H2, memory};
 
 /// `file_wrapper` with all that people give it; the path chooses. Every `close` is counted.
 const FILES: &str = r#"
@@ -452,7 +452,7 @@ fn an_upload_of_any_size_is_nowhere_in_memory() {
         "100000"
     );
     let processes = [stack.workers()[0], stack.proxy().expect("it runs")];
-    let before = processes.map(resident);
+    let before = processes.map(memory);
     let mut client = stack.client();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n"
@@ -463,7 +463,7 @@ fn an_upload_of_any_size_is_nowhere_in_memory() {
     }
     assert_eq!(client.answer(false).text(), SIZE.to_string());
     for (pid, before) in processes.into_iter().zip(before) {
-        let grown = resident(pid).saturating_sub(before);
+        let grown = memory(pid).saturating_sub(before);
         assert!(grown < 8 * 1024, "process {pid} has grown by {grown} KiB");
     }
 }
@@ -499,9 +499,9 @@ def app(environ, start_response):
         });
     };
     ask(4000);
-    let before = resident(worker);
+    let before = memory(worker);
     ask(20_000);
-    let grown = resident(worker).saturating_sub(before);
+    let grown = memory(worker).saturating_sub(before);
     assert!(grown < 1024, "the worker has grown by {grown} KiB");
 }
 

@@ -577,14 +577,6 @@ pub fn descriptors(pid: u32) -> Vec<(u32, String)> {
     open
 }
 
-/// The resident memory of a process, in KiB.
-pub fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let size = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    size.expect("a size in kB")
-}
-
 /// A process's command line.
 pub fn command_line(pid: u32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
