@@ -23,8 +23,9 @@ pub type GiveBack = fn();
 /// How often it is looked whether the rush is over.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// For how many looks threads are woken that may have slept through it.
-const WAKES: u32 = 3;
+/// For how many looks after it threads are asked. One may sleep through the first, and those that wait for disks leave ten
+/// seconds after their last work, and leave what they had behind.
+const ASKS: u32 = 8;
 
 /// A connection at work, roughly, beside what is counted.
 const CONNECTION: u64 = 16 * 1024;
@@ -64,15 +65,16 @@ impl Tide {
     pub(crate) async fn watch(self: Arc<Self>, server: Arc<Server>) {
         let threads = Handle::current().metrics().num_workers();
         let mut most = Most::default();
-        let mut wakes = 0;
+        let mut asks = 0;
         loop {
             sleep(LOOK).await;
             if most.is_over(server.held()) {
-                self.asked.fetch_add(1, Ordering::Relaxed);
-                wakes = WAKES;
+                asks = ASKS;
             }
-            if wakes > 0 {
-                wakes -= 1;
+            if asks > 0 {
+                asks -= 1;
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                // Whoever sleeps is woken by work.
                 for _ in 0..threads * 2 {
                     tokio::spawn(tokio::task::yield_now());
                 }
