@@ -36,6 +36,7 @@ pub(super) fn read(
     let compress = table.get("compress").and_then(|value| value.boolean());
     let request_buffering = table.get("request_buffering");
     let request_buffering = request_buffering.and_then(|value| value.boolean());
+    let request_buffering = request_buffering.unwrap_or(defaults::REQUEST_BUFFERING);
     let (strip, headers) = (
         strip(&table, path.as_ref()),
         headers::read(&table, &outer.headers),
@@ -45,8 +46,8 @@ pub(super) fn read(
         strip,
         headers,
         compress: compress.unwrap_or(defaults::COMPRESS),
-        request_buffering: request_buffering.unwrap_or(defaults::REQUEST_BUFFERING),
-        limits: limits::read_part(&table, outer.limits)
+        request_buffering,
+        limits: limits::read_part(&table, outer.limits, request_buffering)
             .or_else(|| outer.part.cloned().map(Box::new)),
         security_headers: headers::security(&table, outer.security_headers),
         access: access::read(context, &table, &outer.access),
