@@ -1,6 +1,6 @@
 //! WSGI (PEP 3333) from the client's side: what an app gives is what a client gets, and what it gives wrongly harms nobody.
 
-use std::{fs, thread, time::Instant};
+use std::{thread, time::Instant};
 
 use rustix::process::Signal;
 
