@@ -114,11 +114,12 @@ pub(crate) async fn respond(
     let (body, feed) = spool::receive(upload, &app.settings.spooling, request.id).await?;
     journal.received = body.length();
     let Some(feed) = feed else {
-        let run = run(app, request, peer, body, journal);
+        // A future that is moved stands in two places of the one that awaits it, and that is allocated for each request.
+        let run = std::pin::pin!(run(app, request, peer, body, journal));
         return attend(upload, &request.interims, run).await;
     };
     let (answer, received) = {
-        let run = run(app, request, peer, body, journal);
+        let run = Box::pin(run(app, request, peer, body, journal));
         feed.beside(upload, &request.interims, run).await
     };
     journal.received = received;

@@ -370,7 +370,8 @@ impl Lease {
             return Ok(true);
         }
         let patience = self.member.settings.connect_timeout;
-        let connected = timeout(patience, self.member.connect()).await;
+        // Seldom needed, and large where it is TLS.
+        let connected = timeout(patience, Box::pin(self.member.connect())).await;
         let socket = connected.unwrap_or_else(|_| {
             let late = format!("no connection in {patience:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, late))

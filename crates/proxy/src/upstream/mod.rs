@@ -244,16 +244,17 @@ pub(crate) async fn respond(
         return Err(Failure::NoTunnel);
     }
     if is_http2 {
-        return http2::respond(route, request, upload, journal).await;
+        return Box::pin(http2::respond(route, request, upload, journal)).await;
     }
     let (body, feed) = spool::receive(upload, &route.spooling, request.id).await?;
     journal.received = body.length();
     let Some(feed) = feed else {
-        let run = run(route, request, upgrade, body, journal);
+        // A future that is moved stands in two places of the one that awaits it, and that is allocated for each request.
+        let run = std::pin::pin!(run(route, request, upgrade, body, journal));
         return attend(upload, &request.interims, run).await;
     };
     let (response, received) = {
-        let run = run(route, request, upgrade, body, journal);
+        let run = Box::pin(run(route, request, upgrade, body, journal));
         feed.beside(upload, &request.interims, run).await
     };
     journal.received = received;
