@@ -111,8 +111,8 @@ impl Worker {
         };
         freeze(py)?;
         let slots = worker.start(py, &loaded.app)?;
-        worker.say(&Report::Ready)?;
         worker.show("worker", "");
+        worker.say(&Report::Ready)?;
         worker.wait(py)?;
         worker.show("worker", " (draining)");
         worker.shared.crew.stop();

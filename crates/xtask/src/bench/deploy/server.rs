@@ -220,6 +220,8 @@ impl<'a> Trial<'a> {
         thread::sleep(Duration::from_secs(1));
         process::kill(self.master, Signal::TERM);
         until("the first master has left", || self.is_gone().then_some(()))?;
+        // Once a second it looks whether it is the only one; before that it takes no USR2.
+        thread::sleep(Duration::from_secs(2));
         self.master = next;
         Ok(())
     }
