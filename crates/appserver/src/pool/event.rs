@@ -10,7 +10,7 @@ use super::{Load, Settings};
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time has passed: see [`Pool::wake`].
+    /// Time has passed: see [`super::Pool::wake`].
     Tick,
     /// A worker that was to be started has no process.
     NotStarted {

@@ -13,7 +13,7 @@ pub struct WorkerStatus {
     pub name: String,
     /// Its process id.
     pub pid: i32,
-    /// See [`Pool::state`].
+    /// See [`crate::pool::Pool::state`].
     pub state: String,
     /// Since when its process lives, in seconds.
     pub age: u64,
