@@ -1,9 +1,10 @@
 //! What answers behind us, be it a slot of a worker or a member of an upstream: one way to speak to both.
 //!
-//! [`head`] is what passes of the two heads; [`spool`] reads a request's content whole, at the client's speed; [`wire`] is a connection and what was read from it;
-//! [`interim`] passes on what comes before the response;
-//! [`relay`] writes the request and takes the response at the origin's speed. Who the origin is, how a connection to it is
-//! found and what its end means is known to `app` and `upstream`, which share nothing else.
+//! [`head`] is what passes of the two heads; [`spool`] reads a request's content whole, at the client's speed, and [`live`] brings
+//! content that goes on beside its response; [`wire`] is a connection and what was read from it, [`encrypted`] one over TLS;
+//! [`interim`] passes on what comes before the response; [`relay`] writes the request and takes the response at the origin's
+//! speed. Who the origin is, how a connection to it is found and what its end means is known to `app` and `upstream`, which share
+//! nothing else.
 
 pub(crate) mod encrypted;
 pub(crate) mod head;
