@@ -6,9 +6,10 @@ use anyhow::Result;
 
 /// As little as WSGI allows, so that what is measured is the server.
 const PLAIN: &str = r#"
-import time
+import os, time
 
 MIB = b"x" * (1 << 20)
+LIVE = [("X-Accel-Buffering", "no")] if os.environ.get("BENCH_UNBUFFERED") else []
 
 
 def events():
@@ -38,9 +39,12 @@ def app(environ, start_response):
         while time.thread_time() < end:
             pass
         body = b"busy\n"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), *LIVE])
     return [body]
 "#;
+
+/// The variable that has the plain app say of its responses that nobody is to keep them back.
+pub(crate) const UNBUFFERED: &str = "BENCH_UNBUFFERED";
 
 /// Flask's own first example.
 const FLASK: &str = r#"

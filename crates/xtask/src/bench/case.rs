@@ -3,6 +3,7 @@
 //! A new case goes into the list of its group, a new group into [`all`]. A load that is not here yet is a type that
 //! implements [`Load`], a server that is not is a [`Peer`] in a list of `servers`.
 
+mod buffering;
 mod files;
 mod forward;
 mod rest;
@@ -75,6 +76,7 @@ pub(crate) fn all() -> Vec<&'static Case> {
     [
         site::CASES,
         files::CASES,
+        buffering::CASES,
         forward::CASES,
         tls::CASES,
         rest::CASES,

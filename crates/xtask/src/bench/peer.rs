@@ -71,7 +71,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) folder: &'a Path,
     /// A free port.
     pub(crate) port: u16,
-    /// What it imports.
+    /// What it imports, or the address of the server that it passes requests to.
     pub(crate) entry: &'a str,
     /// Worker processes, as an argument.
     pub(crate) workers: String,

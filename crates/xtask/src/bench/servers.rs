@@ -93,6 +93,22 @@ pub(crate) const FRONTS: &[Peer] = &[SITES[0], APPS[0], SITES[1], APPS[4]];
 /// What has a thread for each of a thousand streams.
 pub(crate) const EVENTS: &[Peer] = &[SITES[0], SITES[1], APPS[4]];
 
+/// With what they keep back for slow clients, and without.
+pub(crate) const BUFFERING: &[Peer] = &[
+    SITES[0],
+    peer("stack, unbuffered", BOTH, stack::unbuffered),
+    SITES[1],
+    peer("nginx + gunicorn gthread, unbuffered", BOTH, |scene| {
+        nginx::unbuffered(scene, python::gunicorn_gthread)
+    }),
+];
+
+/// Proxies before a server that is not theirs; what they import is its address.
+pub(crate) const RELAYS: &[Peer] = &[
+    peer("stack", &["proxy"], stack::relay),
+    peer("nginx", &["proxy"], nginx::relay),
+];
+
 /// Python servers alone, on a Unix socket.
 pub(crate) const WORKERS: &[Peer] = &[
     Peer {

@@ -7,12 +7,31 @@ use anyhow::Result;
 use super::python;
 use crate::bench::peer::{Address, Scene, Started, Tree};
 
+/// How requests go to a server that speaks HTTP.
+const PASS: &str = "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
+                    proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n\
+                    proxy_set_header X-Forwarded-Proto $scheme;";
+
 /// Before a server that speaks HTTP.
 pub(super) fn before(scene: &Scene<'_>, server: fn(&Scene<'_>) -> Result<Tree>) -> Result<Started> {
-    let pass = "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
-                proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n\
-                proxy_set_header X-Forwarded-Proto $scheme;";
-    started(scene, pass, server)
+    started(scene, PASS, server)
+}
+
+/// The same without its buffers, as it is told for apps that stream.
+pub(super) fn unbuffered(
+    scene: &Scene<'_>,
+    server: fn(&Scene<'_>) -> Result<Tree>,
+) -> Result<Started> {
+    let pass = format!("{PASS} proxy_buffering off; proxy_request_buffering off;");
+    started(scene, &pass, server)
+}
+
+/// Before a server that runs already.
+pub(super) fn relay(scene: &Scene<'_>) -> Result<Started> {
+    Ok(Started {
+        trees: vec![nginx(scene, PASS, scene.entry)?],
+        address: Address::Port(scene.port),
+    })
 }
 
 /// Before uWSGI, in its protocol.
@@ -26,15 +45,19 @@ fn started(
     pass: &str,
     server: fn(&Scene<'_>) -> Result<Tree>,
 ) -> Result<Started> {
+    let socket = format!("unix:{}", scene.socket());
+    Ok(Started {
+        trees: vec![nginx(scene, pass, &socket)?, server(scene)?],
+        address: Address::Port(scene.port),
+    })
+}
+
+fn nginx(scene: &Scene<'_>, pass: &str, app: &str) -> Result<Tree> {
     let config = scene.folder.join("nginx.conf");
-    fs::write(&config, configuration(scene, pass))?;
-    let nginx = Tree {
+    fs::write(&config, configuration(scene, pass, app))?;
+    Ok(Tree {
         child: scene.command("nginx")?.arg("-c").arg(&config).spawn()?,
         part: |_| "proxy",
-    };
-    Ok(Started {
-        trees: vec![nginx, server(scene)?],
-        address: Address::Port(scene.port),
     })
 }
 
@@ -47,18 +70,18 @@ pub(super) fn user() -> &'static str {
     }
 }
 
-fn configuration(scene: &Scene<'_>, pass: &str) -> String {
+fn configuration(scene: &Scene<'_>, pass: &str, app: &str) -> String {
     format!(
         "{user}daemon off;\nworker_processes auto;\npid {run}/nginx.pid;\nerror_log {run}/error.log;\n\
          events {{ worker_connections 16384; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
          client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;\n\
          scgi_temp_path {run}/s;\nkeepalive_requests 1000000; client_max_body_size 16m;\n\
-         upstream app {{ server unix:{run}/app.sock; keepalive 64; keepalive_requests 1000000; }}\n\
+         upstream app {{ server {app}; keepalive 64; keepalive_requests 1000000; }}\n\
          server {{ listen 127.0.0.1:{port}; location / {{ {pass} }}\n\
-         location /static/ {{ root {app}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
+         location /static/ {{ root {files}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
         user = user(),
         run = scene.folder.display(),
         port = scene.port,
-        app = scene.place.app.display(),
+        files = scene.place.app.display(),
     )
 }

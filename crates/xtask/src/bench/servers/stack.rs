@@ -4,7 +4,10 @@ use std::fs;
 
 use anyhow::Result;
 
-use crate::bench::peer::{Address, Scene, Started, Tree};
+use crate::bench::{
+    apps,
+    peer::{Address, Scene, Started, Tree},
+};
 
 /// What our proxy tells a slot of the client.
 pub(super) const FIELDS: &str =
@@ -14,9 +17,29 @@ pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
     site_with(scene, "")
 }
 
+/// One that keeps nothing back: uploads go on as they come, and the app says that its responses are to.
+pub(super) fn unbuffered(scene: &Scene<'_>) -> Result<Started> {
+    let env = format!("env = {{ {} = \"1\" }}\n", apps::UNBUFFERED);
+    site_of(scene, &env, ", request_buffering = false")
+}
+
+/// Only the proxy: everything goes to the server at the address that stands for the app.
+pub(super) fn relay(scene: &Scene<'_>) -> Result<Started> {
+    let Scene { port, entry, .. } = scene;
+    let text = format!(
+        "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
+         access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
+         [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/\", upstream = \"http://{entry}\" }}]\n",
+    );
+    up(scene, &text)
+}
+
 /// With more keys of the app.
 pub(super) fn site_with(scene: &Scene<'_>, keys: &str) -> Result<Started> {
-    let config = scene.folder.join("site.toml");
+    site_of(scene, keys, "")
+}
+
+fn site_of(scene: &Scene<'_>, of_app: &str, of_route: &str) -> Result<Started> {
     let Scene {
         port,
         entry,
@@ -30,9 +53,14 @@ pub(super) fn site_with(scene: &Scene<'_>, keys: &str) -> Result<Started> {
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
          [limits]\nkeepalive_requests = 1000000\n\
-         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n{keys}\
-         [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n",
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n{of_app}\
+         [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\"{of_route} }}]\n",
     );
+    up(scene, &text)
+}
+
+fn up(scene: &Scene<'_>, text: &str) -> Result<Started> {
+    let config = scene.folder.join("site.toml");
     fs::write(&config, text)?;
     let mut command = scene.command(&scene.place.stack)?;
     let child = command.args(["up", "--config"]).arg(&config).spawn()?;
@@ -43,7 +71,7 @@ pub(super) fn site_with(scene: &Scene<'_>, keys: &str) -> Result<Started> {
     };
     Ok(Started {
         trees: vec![Tree { child, part }],
-        address: Address::Port(*port),
+        address: Address::Port(scene.port),
     })
 }
 

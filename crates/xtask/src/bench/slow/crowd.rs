@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
+    runtime::Runtime,
     time::sleep,
 };
 
@@ -29,6 +30,9 @@ use crate::bench::{
 
 /// How many come in a second.
 const ARRIVALS: u32 = 50;
+
+/// The same where nobody minds.
+const ARRIVALS_ELSEWHERE: u32 = 300;
 
 /// How long the normal client is watched alone.
 const ALONE: Duration = Duration::from_secs(15);
@@ -61,13 +65,11 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
     normal::ask_until(address, Instant::now() + Duration::from_secs(2));
     let (memory, descriptors) = (server.front_memory()?, server.front_descriptors());
     let mut alone = normal::ask_until(address, Instant::now() + ALONE);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let tally = Arc::new(Tally::default());
     let count = options.slow_clients * 3;
-    runtime.spawn(arrive(address, count, Arc::clone(&tally)));
+    let mut elsewhere = beside_a_crowd_elsewhere(address, count)?;
+    let runtime = runtime()?;
+    let tally = Arc::new(Tally::default());
+    runtime.spawn(arrive(address, count, ARRIVALS, Arc::clone(&tally)));
     let coming = Duration::from_secs(count as u64) / ARRIVALS;
     let arriving = normal::ask_until(address, Instant::now() + coming);
     let watched =
@@ -85,6 +87,7 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
     let during = percentile(&mut beside.latencies, 0.99);
     Ok(vec![
         ("p99 ms alone", before),
+        ("elsewhere", percentile(&mut elsewhere.latencies, 0.99)),
         ("p99 beside", during),
         ("times", during / before),
         ("p50 beside", percentile(&mut beside.latencies, 0.5)),
@@ -116,7 +119,47 @@ fn settle(
     }
 }
 
-async fn arrive(address: SocketAddr, count: usize, tally: Arc<Tally>) {
+/// The same crowd at a server that does nothing but read and write: what it takes of the machine, its own side included, is
+/// taken from the normal client whoever serves the crowd.
+fn beside_a_crowd_elsewhere(address: SocketAddr, count: usize) -> Result<normal::Seen> {
+    let (crowd, server) = (runtime()?, runtime()?);
+    let listener = server.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let other = listener.local_addr()?;
+    server.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Whoever leaves ends it.
+            tokio::spawn(async move { drop(indulge(stream).await) });
+        }
+    });
+    crowd.spawn(arrive(other, count, ARRIVALS_ELSEWHERE, Arc::default()));
+    let coming = Duration::from_secs(count as u64) / ARRIVALS_ELSEWHERE;
+    normal::ask_until(address, Instant::now() + coming);
+    let seen = normal::ask_until(address, Instant::now() + ALONE);
+    crowd.shutdown_background();
+    server.shutdown_background();
+    Ok(seen)
+}
+
+/// Sends the page to who asks for it, and reads what the others send for as long as they like.
+async fn indulge(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut piece = [0; 4096];
+    loop {
+        let read = stream.read(&mut piece).await?;
+        if piece[..read].starts_with(b"GET /page") {
+            stream.write_all(&vec![b'x'; 512 * 1024]).await?;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(1).enable_all().build()?)
+}
+
+async fn arrive(address: SocketAddr, count: usize, rate: u32, tally: Arc<Tally>) {
     for number in 0..count {
         let kind = [Kind::Head, Kind::Upload, Kind::Reader][number % 3];
         // 127.1.0.1 and on: every tenth client shares its address.
@@ -130,7 +173,7 @@ async fn arrive(address: SocketAddr, count: usize, tally: Arc<Tally>) {
                 sleep(Duration::from_secs(1)).await;
             }
         });
-        sleep(Duration::from_secs(1) / ARRIVALS).await;
+        sleep(Duration::from_secs(1) / rate).await;
     }
     std::future::pending().await
 }

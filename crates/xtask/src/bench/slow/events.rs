@@ -1,5 +1,5 @@
-//! Events (`text/event-stream`) to a thousand clients: how long the first takes, and those that follow. Each carries the time at
-//! which the app made it.
+//! Events (`text/event-stream`) to a thousand clients, from the app and from another server: how long the first takes, and
+//! those that follow. Each carries the time at which it was made.
 
 use std::{
     net::SocketAddr,
@@ -11,12 +11,19 @@ use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
     time::{sleep, timeout},
 };
 
 use super::{address, percentile};
-use crate::bench::{Options, case::Size, peer::Peer, place::Place, report::Row};
+use crate::bench::{
+    Options,
+    case::Size,
+    peer::{Peer, Running},
+    place::Place,
+    report::Row,
+};
 
 const SIZE: Size = Size {
     workers: 2,
@@ -38,9 +45,22 @@ struct Seen {
     never: usize,
 }
 
+/// From the app.
 pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<Row> {
     let server = peer.start(place, "app:app", SIZE)?;
-    let address = address(&server)?;
+    watch(&server, options)
+}
+
+/// From another server, which answers at once: what comes late is the proxy's doing.
+pub(super) fn relayed(peer: &Peer, place: &Place, options: &Options) -> Result<Row> {
+    let origin = Origin::start()?;
+    let server = peer.start(place, &origin.address.to_string(), SIZE)?;
+    watch(&server, options)
+}
+
+fn watch(server: &Running, options: &Options) -> Result<Row> {
+    let address = address(server)?;
+    let calm = server.front_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -55,6 +75,7 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
         sleep(STAY).await;
     });
     let memory = server.front_memory()?;
+    let streams = seen.lock().map_or(0, |seen| seen.first.len()).max(1);
     let after = server.cpu()?;
     let mut seen = seen
         .lock()
@@ -73,6 +94,7 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
         ("next: p99", percentile(&mut seen.next, 0.99)),
         ("front µs/event", after.since(&before, "proxy") / events),
         ("front MiB", memory),
+        ("KiB/stream", (memory - calm) * 1024.0 / streams as f64),
     ])
 }
 
@@ -115,6 +137,73 @@ async fn event(lines: &mut Lines) -> std::io::Result<Option<u64>> {
         }
     }
     Ok(None)
+}
+
+/// A server of events in a thread of its own: the first at once, another each second.
+struct Origin {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Origin {
+    fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        let address = listener.local_addr()?;
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Whoever leaves ends it.
+                tokio::spawn(async move { drop(serve(stream).await) });
+            }
+        });
+        Ok(Self {
+            address,
+            runtime: Some(runtime),
+        })
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn serve(stream: TcpStream) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    let mut events = false;
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        events |= line.starts_with("GET /events ");
+        if !line.trim_end().is_empty() {
+            continue;
+        }
+        if !events {
+            let page = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nHello, world!\n";
+            stream.write_all(page).await?;
+            continue;
+        }
+        // The last field is for nginx, which keeps events back otherwise.
+        let head =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n\
+                     Transfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head).await?;
+        loop {
+            let event = format!("data: {}\n\n", now());
+            let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+            stream.write_all(chunk.as_bytes()).await?;
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 /// Nanoseconds, as Python's `time.monotonic_ns`.

@@ -59,6 +59,12 @@ const PARTS: &[Part] = &[
         peers: servers::EVENTS,
         measure: events::measure,
     },
+    Part {
+        name: "slow-events-upstream",
+        about: "events to a thousand clients at once, from a server behind the proxy that has its first event ready",
+        peers: servers::RELAYS,
+        measure: events::relayed,
+    },
 ];
 
 /// Whether the command line asks for these parts, and no others.

@@ -1,0 +1,44 @@
+//! What it costs that requests are read whole and responses taken ahead of their clients, where nothing needs it: small ones.
+
+use super::{Bound, Case, Promise, Size};
+use crate::bench::{
+    load::{Request, wrk::Wrk},
+    report::CPU,
+    servers,
+};
+
+const SIZE: Size = Size {
+    workers: 2,
+    threads: 4,
+    connections: 32,
+};
+
+const fn small(name: &'static str, about: &'static str, load: &'static Wrk) -> Case {
+    Case {
+        name,
+        about,
+        peers: &[servers::BUFFERING],
+        entry: "app:app",
+        size: SIZE,
+        load,
+        limit: None,
+        promises: &[Promise {
+            column: CPU,
+            peer: Some("stack, unbuffered"),
+            bound: Bound::AtMost(1.05),
+        }],
+    }
+}
+
+pub(super) const CASES: &[Case] = &[
+    small(
+        "buffering-hello",
+        "the smallest response, kept back where its client is slow, and never",
+        &Wrk(Request::get("/")),
+    ),
+    small(
+        "buffering-form",
+        "a form of 1 KiB, read whole before its slot is taken, and passed on as it comes",
+        &Wrk(Request::post("/read", 1024)),
+    ),
+];
