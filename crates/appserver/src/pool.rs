@@ -48,6 +48,11 @@ const LAST_STACK: Duration = Duration::from_secs(1);
 /// How long a worker may run its exit handlers once its grace has ended.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
+/// The longest wait until a worker that had been ready is followed by another. Visitors wait in its place, and an app that
+/// starts well is no crash loop that has to be slowed down: with waits of half a minute, somebody who killed a worker every
+/// half second would have starved the queue. One that cannot even start waits longer ([`Boot`]).
+const MISSED: Duration = Duration::from_secs(1);
+
 /// Most workers that a person can ask for by hand (TTIN); the same as in the configuration.
 const SEATS_MAX: usize = 1024;
 
@@ -217,7 +222,7 @@ impl Seat {
     fn vacant(now: Instant) -> Self {
         Self {
             state: State::Vacant { from: now },
-            deaths: Backoff::new(),
+            deaths: Backoff::up_to(MISSED),
         }
     }
 

@@ -13,8 +13,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
 /// The series of deaths of one thing that is kept alive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
+    longest: Duration,
     /// The wait after the last death; `None` before the first of a series.
     last: Option<Duration>,
     /// Since when it is up.
@@ -25,7 +26,17 @@ impl Backoff {
     /// No death yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::up_to(LONGEST)
+    }
+
+    /// No death yet, and no wait longer than this.
+    #[must_use]
+    pub fn up_to(longest: Duration) -> Self {
+        Self {
+            longest,
+            last: None,
+            up: None,
+        }
     }
 
     /// It does its work from now on.
@@ -42,9 +53,15 @@ impl Backoff {
         if lived.is_some_and(|lived| lived >= LONG_LIFE) {
             self.last = None;
         }
-        let wait = self.last.map_or(FIRST, |last| (last * 2).min(LONGEST));
+        let wait = self.last.map_or(FIRST, |last| (last * 2).min(self.longest));
         self.last = Some(wait);
         now + wait
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
