@@ -12,7 +12,7 @@ use appserver::{
     application::Application,
     request::Request,
     response::{Head, Response},
-    serve::{Identity, serve},
+    serve::{Connection, Identity, Received, Wait},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -56,8 +56,14 @@ fuzz_target!(|bytes: &[u8]| {
         worker: 1,
         slot: 1,
     };
+    let mut connection = Connection::new(slot, identity);
     // How it ends is for the input to say.
-    let _ = serve(slot, &identity, &mut Checks);
+    while let Ok(Received::Request) = connection.receive(Wait::Yes) {
+        if !matches!(connection.answer(&mut Checks), Ok(true)) {
+            break;
+        }
+    }
+    drop(connection);
     let mut answers = Vec::new();
     proxy
         .read_to_end(&mut answers)
