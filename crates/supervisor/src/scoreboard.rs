@@ -346,11 +346,13 @@ mod tests {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
-                for round in (b'a'..=b'z').cycle() {
+                for (pause, round) in (0..4096).cycle().zip((b'a'..=b'z').cycle()) {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
                     pen.begin(1, &[round], &[round; 300], &[round; 16]);
+                    // A writer that never pauses leaves a reader beside it no moment for a whole entry.
+                    (0..pause).for_each(|_| std::hint::spin_loop());
                 }
             });
             let mut seen = 0;
