@@ -78,10 +78,10 @@ const AGAINST: &str = "stack (the other)";
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if slow::is_wanted(options) {
+    if asks_for(slow::NAME, options) {
         return slow::run(options);
     }
-    if deploy::is_wanted(options) {
+    if asks_for(deploy::NAME, options) {
         return deploy::run(options);
     }
     let cases = chosen(options)?;
@@ -119,6 +119,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let path = place.target.join("bench.json");
     fs::write(&path, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether the command line asks for parts of the group `name`, and for nothing else.
+fn asks_for(name: &str, options: &Options) -> bool {
+    !options.cases.is_empty() && options.cases.iter().all(|case| case.starts_with(name))
+}
+
+/// Those of the group's parts that were named, or all if the group was.
+fn parts<'a, P>(
+    group: &str,
+    all: &'a [P],
+    name: impl Fn(&P) -> &'static str,
+    options: &Options,
+) -> Result<Vec<&'a P>> {
+    let is_wanted = |part: &&P| {
+        let is_named = |case: &String| case == group || case == name(part);
+        options.cases.iter().any(is_named)
+    };
+    let chosen: Vec<_> = all.iter().filter(is_wanted).collect();
+    let names: Vec<_> = all.iter().map(name).collect();
+    ensure!(!chosen.is_empty(), "there are: {}", names.join(", "));
+    Ok(chosen)
 }
 
 /// The cases that were named, or all.

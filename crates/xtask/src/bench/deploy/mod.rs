@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
 use self::{
@@ -23,7 +23,7 @@ use self::{
     server::{Server, Settings, Trial},
 };
 use super::{
-    Options, eprintln_line,
+    Options, eprintln_line, parts,
     place::Place,
     print_lines, process,
     report::{Row, Table},
@@ -185,20 +185,9 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Whether the command line asks for these parts, and no others.
-pub(crate) fn is_wanted(options: &Options) -> bool {
-    !options.cases.is_empty() && options.cases.iter().all(|case| case.starts_with(NAME))
-}
-
 /// Runs them and prints their tables; `target/bench-deploy.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let wanted = |part: &&Part| {
-        let named = |case: &String| case == NAME || case == part.name;
-        options.cases.iter().any(named)
-    };
-    let parts: Vec<_> = PARTS.iter().filter(wanted).collect();
-    let names: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-    ensure!(!parts.is_empty(), "there are: {}", names.join(", "));
+    let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
     for part in parts {

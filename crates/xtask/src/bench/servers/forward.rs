@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::nginx;
+use super::{nginx, stack};
 use crate::bench::peer::{Address, Scene, Started, Tree};
 
 /// The server behind.
@@ -32,7 +32,6 @@ pub(super) fn nginx(scene: &Scene<'_>) -> Result<Started> {
 }
 
 pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
-    let config = scene.folder.join("site.toml");
     let text = format!(
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
@@ -41,16 +40,9 @@ pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
         port = scene.port,
         socket = scene.socket(),
     );
-    fs::write(&config, text)?;
     let origin = origin(scene)?;
-    let mut command = scene.command(&scene.place.stack)?;
-    let child = command.args(["up", "--config"]).arg(&config).spawn()?;
-    let part = |line: &str| match line {
-        _ if line.contains(" proxy") => "proxy",
-        _ => "master",
-    };
     Ok(Started {
-        trees: vec![Tree { child, part }, origin],
+        trees: vec![stack::start(scene, &text)?, origin],
         address: Address::Port(scene.port),
     })
 }

@@ -60,6 +60,14 @@ fn site_of(scene: &Scene<'_>, of_app: &str, of_route: &str) -> Result<Started> {
 }
 
 fn up(scene: &Scene<'_>, text: &str) -> Result<Started> {
+    Ok(Started {
+        trees: vec![start(scene, text)?],
+        address: Address::Port(scene.port),
+    })
+}
+
+/// Starts it with this configuration.
+pub(super) fn start(scene: &Scene<'_>, text: &str) -> Result<Tree> {
     let config = scene.folder.join("site.toml");
     fs::write(&config, text)?;
     let mut command = scene.command(&scene.place.stack)?;
@@ -69,10 +77,7 @@ fn up(scene: &Scene<'_>, text: &str) -> Result<Started> {
         _ if line.contains("python") || line.contains(": worker ") => "worker",
         _ => "master",
     };
-    Ok(Started {
-        trees: vec![Tree { child, part }],
-        address: Address::Port(scene.port),
-    })
+    Ok(Tree { child, part })
 }
 
 /// What the master does to start a worker, and nothing else of it: descriptors at their numbers, then the bootstrap.

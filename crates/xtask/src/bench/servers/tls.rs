@@ -4,6 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
+use super::stack;
 use crate::bench::peer::{Address, Scene, Started, Tree, free_port};
 
 /// A certificate of ECDSA P-256, as most sites have.
@@ -42,16 +43,8 @@ pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
          [[site]]\nhosts = [\"*\"]\ntls = \"off\"\n\
          routes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", respond = \"ready\" }}]\n"
     );
-    let config = scene.folder.join("site.toml");
-    fs::write(&config, text)?;
-    let mut command = scene.command(&scene.place.stack)?;
-    let child = command.args(["up", "--config"]).arg(&config).spawn()?;
-    let part = |line: &str| match line {
-        _ if line.contains(" proxy") => "proxy",
-        _ => "master",
-    };
     Ok(Started {
-        trees: vec![Tree { child, part }],
+        trees: vec![stack::start(scene, &text)?],
         address: Address::Tls { port, tls },
     })
 }

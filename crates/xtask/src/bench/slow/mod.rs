@@ -15,7 +15,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{
-    Options, eprintln_line,
+    Options, eprintln_line, parts,
     peer::{Peer, Running},
     place::Place,
     print_lines,
@@ -67,27 +67,9 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Whether the command line asks for these parts, and no others.
-pub(crate) fn is_wanted(options: &Options) -> bool {
-    !options.cases.is_empty() && options.cases.iter().all(|case| case.starts_with(NAME))
-}
-
 /// Runs them and prints their tables; `target/bench-slow.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let wanted = |part: &&Part| {
-        let named = |case: &String| case == NAME || case == part.name;
-        options.cases.iter().any(named)
-    };
-    let parts: Vec<_> = PARTS.iter().filter(wanted).collect();
-    anyhow::ensure!(
-        !parts.is_empty(),
-        "there are: {}",
-        PARTS
-            .iter()
-            .map(|part| part.name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
     for part in parts {
