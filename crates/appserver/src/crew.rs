@@ -775,4 +775,24 @@ mod tests {
             Worker::start(slots).stop();
         }
     }
+
+    #[test]
+    fn in_the_child_of_a_fork_a_thread_leaves_whoever_held_the_lock() {
+        for slots in [1, 3] {
+            let worker = Worker::start(slots);
+            let mut client = worker.connect();
+            client.ask("/wait");
+            assert_eq!(worker.began.recv().expect("it begins"), "/wait");
+            // As a thread that is not in the child would have left it.
+            let held = worker.crew.duty();
+            worker.crew.is_copied();
+            worker.go.send(()).expect("it waits");
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while !worker.threads.iter().any(thread::JoinHandle::is_finished) {
+                assert!(std::time::Instant::now() < deadline, "{slots}: it waits");
+                thread::yield_now();
+            }
+            drop(held);
+        }
+    }
 }
