@@ -223,7 +223,7 @@ fn every_limit_is_documented_and_has_a_test() {
         let is_rule = row[0].starts_with('(');
         assert!(is_rule || upstream.iter().any(|key| known(&key)), "{row:?}");
     }
-    for row in [of_limits, rows("app"), rows("upstream")].concat() {
+    for row in [of_limits, rows("app"), rows("upstream"), rows("auth")].concat() {
         let test = row[3].trim_matches('`');
         assert!(exists(test), "there is no test {test}");
     }

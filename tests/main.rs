@@ -25,6 +25,7 @@ mod errors;
 mod exec;
 mod figures;
 mod files;
+mod forward;
 mod frameworks;
 mod grpc;
 mod handed;

@@ -219,6 +219,10 @@ pub(crate) const BAN: Figure<Duration> = Figure {
 pub(crate) const BAN_AFTER: Figure<u64> = figure("ban_after", 20, 1, 1_000_000);
 // What the question above a name and a password is about, when nothing else is said.
 pub(crate) const REALM: &str = "Restricted";
+// It looks a session up, and every request waits for it.
+pub(crate) const AUTH_TIMEOUT: Figure<Duration> = time("timeout", 5);
+// What Authelia and Authentik's relatives say; the field is theirs, whatever a client sends in it.
+pub(crate) const AUTH_USER: &str = "remote-user";
 // A browser never forgets a 301: that a move is for good has to be said.
 pub(crate) const REDIRECT_STATUS: u16 = 302;
 // What a text is when nothing else is said.

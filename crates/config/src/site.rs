@@ -17,7 +17,7 @@ use crate::error::Span;
 
 mod access;
 
-pub use access::{Access, Auth, Ban, Cors, Limit, LimitBy, Satisfy};
+pub use access::{Access, Auth, Ban, Cors, Forward, Limit, LimitBy, Satisfy};
 
 /// The whole file: `site.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     origin::interim::Interims,
     plan::Plan,
-    request::{Client, Peer, Request, RequestId},
+    request::{Client, Peer, Request, RequestId, Vouched},
 };
 
 /// The methods any target may take; the rest of the table is the application's.
@@ -58,6 +58,10 @@ pub(crate) fn admit<'head>(
         client,
         id,
         user: None,
+        vouched: Vouched {
+            everywhere: plan.vouched.clone(),
+            ..Vouched::default()
+        },
         interims: Interims::default(),
     })
 }

@@ -24,7 +24,7 @@ use crate::{
     plan::{self, Action, CHALLENGES, Host, Plan},
     redirect,
     request::{Peer, Request, Upload},
-    response::{Content, Edits, Response, date},
+    response::{Content, Edits, FieldLines, Response, date},
     upstream,
 };
 
@@ -57,6 +57,9 @@ pub(crate) async fn respond(
     if let Some(edits) = finish.edits {
         response.fields.edit(edits);
     }
+    for (name, value) in finish.cookies.iter() {
+        response.fields.push(name, value);
+    }
     if let Some(cors) = finish.cors {
         cors.mark(head, &mut response.fields);
     }
@@ -71,6 +74,8 @@ struct Finish<'plan> {
     /// `Strict-Transport-Security`.
     hsts: Option<&'plan str>,
     cors: Option<&'plan Cors>,
+    /// What who was asked about the client says to its browser.
+    cookies: FieldLines,
 }
 
 /// Answers what never became a request.
@@ -158,11 +163,14 @@ impl<'plan, 'c> Routed<'plan, 'c> {
             return Ok(None);
         };
         finish.cors = gate.cors.as_ref();
+        gate.claim(&mut request.vouched);
         Ok(match gate.pass(request).await? {
             Passed::Preflight(answer) => Some(answer),
-            Passed::In(user) => {
-                journal.user.clone_from(&user);
-                request.user = user;
+            Passed::In(entered) => {
+                journal.user.clone_from(&entered.user);
+                request.user = entered.user;
+                request.vouched.fields = entered.fields;
+                finish.cookies = entered.cookies;
                 None
             }
         })

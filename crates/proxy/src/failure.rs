@@ -9,7 +9,7 @@ use std::{io, sync::Arc, time::Duration};
 use message::{field::Fields, frame::Code, refusal::Refusal};
 
 use crate::{
-    access::TooMany,
+    access::{TooMany, bare_fields, is_bare},
     pages::{Pages, page},
     request::RequestId,
     response::{Content, Response},
@@ -73,6 +73,12 @@ pub(crate) enum Failure {
     /// Too many passwords are being checked.
     #[error("the password could not be checked in time")]
     AuthBusy,
+    /// A server that was asked who may come in (`auth = { forward = … }`) says no.
+    #[error("the server that `auth` asks lets nobody in who says this")]
+    AuthRefused(Box<Response>),
+    /// That server cannot say, so nobody comes in.
+    #[error("who may come in cannot be asked: {0}")]
+    AuthUnavailable(Arc<str>),
     /// The client asks more often than a `limit` has it (RFC 6585 §4).
     #[error("more requests than the limit allows{}", if .0.banned { ", and again and again" } else { "" })]
     TooMany(TooMany),
@@ -296,6 +302,7 @@ impl Failure {
             Self::UnknownHost(_) | Self::OtherConnection(_) => 421,
             Self::Denied => 403,
             Self::Unauthorized { .. } => 401,
+            Self::AuthRefused(answer) => answer.status,
             Self::TooMany(_) => 429,
             Self::NoRoute | Self::NoFile => 404,
             Self::FileUnreadable(_) => 403,
@@ -313,6 +320,7 @@ impl Failure {
             | Self::QueueTimeout { .. }
             | Self::AppNotReady { .. }
             | Self::AuthBusy
+            | Self::AuthUnavailable(_)
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
@@ -337,6 +345,8 @@ impl Failure {
             Self::Denied => "address-denied",
             Self::Unauthorized { .. } => "unauthorized",
             Self::AuthBusy => "auth-busy",
+            Self::AuthRefused(_) => "auth-refused",
+            Self::AuthUnavailable(_) => "auth-unavailable",
             Self::TooMany(TooMany { banned: true, .. }) => "banned",
             Self::TooMany(_) => "rate-limited",
             Self::OtherConnection(_) => "other-connection",
@@ -396,7 +406,8 @@ impl Failure {
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamCut { .. }
             | Self::UpstreamReset { .. }
-            | Self::UpstreamBroken { .. } => Who::Upstream,
+            | Self::UpstreamBroken { .. }
+            | Self::AuthUnavailable(_) => Who::Upstream,
             Self::QueueFull { .. }
             | Self::QueueClient { .. }
             | Self::QueueShed { .. }
@@ -475,12 +486,23 @@ impl Failure {
         asked: Option<&Fields>,
         id: RequestId,
     ) -> Response {
+        let this = match self {
+            Self::AuthRefused(answer) if !is_bare(&answer) => return *answer,
+            other => other,
+        };
+        this.into_page(pages, asked, id)
+    }
+
+    fn into_page(self, pages: Option<&Pages>, asked: Option<&Fields>, id: RequestId) -> Response {
         let status = self.status();
         let page = page(&self, pages, asked, id);
         let retry_after = self.retry_after();
-        let mut response = Response::new(status, Content::Bytes(page.content))
-            .with("Content-Type", page.content_type.as_bytes())
-            .with("Cache-Control", "no-store");
+        let mut response = Response::new(status, Content::Bytes(page.content));
+        match &self {
+            Self::AuthRefused(answer) => response.fields = bare_fields(answer.fields.clone()),
+            _ => response = response.with("Cache-Control", "no-store"),
+        }
+        response = response.with("Content-Type", page.content_type.as_bytes());
         if let Self::Method { allow } | Self::Connect { allow } = &self {
             response = response.with("Allow", allow);
         }
@@ -500,7 +522,8 @@ impl Failure {
                 )
                 .with("RateLimit", format!("\"limit\";r=0;t={retry_after}"));
         }
-        if matches!(status, 429 | 503) {
+        let said = matches!(self, Self::AuthRefused(_));
+        if matches!(status, 429 | 503) && !said {
             response = response.with("Retry-After", retry_after.to_string());
         }
         response

@@ -13,7 +13,7 @@ use telemetry::access::Log;
 use tokio::sync::Semaphore;
 
 use crate::{
-    access::{self, Gate, GateError, Gates, Limiters},
+    access::{self, Gate, GateError, Gates, Limiters, Origins},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
     control::{Certificate, Credentials, Listener, Users},
@@ -53,6 +53,8 @@ pub(crate) struct Plan {
     /// Whether there is anything that a WebSocket could lead to. Clients of HTTP/2 are told before they ask, and otherwise open a
     /// connection of HTTP/1.1 for each.
     pub(crate) has_tunnels: bool,
+    /// Fields that servers of `auth = { forward = … }` say of who they let in, and clients do not.
+    pub(crate) vouched: Option<Arc<[Box<str>]>>,
     hosts: Hosts<Arc<Host>>,
     /// All of them: what the next plan has as well goes on there.
     upstreams: Vec<Arc<Upstream>>,
@@ -235,7 +237,11 @@ impl Plan {
             places: Places::new(given.figures),
         };
         for (index, virtual_host) in site.hosts.iter().enumerate() {
-            let gates = Gates::new(site, virtual_host, given.limiters, given.users);
+            let origins = Origins {
+                upstreams: &maker.upstreams,
+                buffers: &maker.buffers,
+            };
+            let gates = Gates::new(site, virtual_host, given.limiters, given.users, origins);
             let host = Arc::new(maker.host(index, virtual_host, https_port, &gates)?);
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
@@ -259,6 +265,7 @@ impl Plan {
             limits: site.limits.clone(),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
+            vouched: access::vouched(site),
             hosts,
             upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),

@@ -16,6 +16,7 @@ use message::{framing::Body, head::RequestHead, target::Target};
 use crate::{
     failure::Failure,
     origin::interim::{Interim, Interims},
+    response::FieldLines,
     tls::Presented,
 };
 
@@ -54,8 +55,31 @@ pub(crate) struct Request<'head> {
     pub(crate) id: RequestId,
     /// Who it has shown to be, where it had to.
     pub(crate) user: Option<String>,
+    /// What a server that was asked who it is says of it, for its origin.
+    pub(crate) vouched: Vouched,
     /// What its origin says before it answers.
     pub(crate) interims: Interims,
+}
+
+/// Fields that only the servers of `auth = { forward = … }` may say, and what one has said.
+#[derive(Debug, Default)]
+pub(crate) struct Vouched {
+    /// Those of the whole configuration: an app reads a field in the same way on every route, so nowhere is it a client's.
+    pub(crate) everywhere: Option<Arc<[Box<str>]>>,
+    /// Those of the route.
+    pub(crate) here: Option<Arc<[Box<str>]>>,
+    /// What was said.
+    pub(crate) fields: FieldLines,
+}
+
+impl Vouched {
+    /// Whether what a client says in this field does not go on.
+    pub(crate) fn covers(&self, name: &[u8]) -> bool {
+        let lists = [&self.everywhere, &self.here].into_iter().flatten();
+        lists
+            .flat_map(|list| list.iter())
+            .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+    }
 }
 
 /// Who asks, once trusted proxies have been believed.

@@ -364,6 +364,18 @@ pub const ALL: &[Cause] = &[
         "Too many passwords are being checked at once.",
     ),
     cause(
+        "auth-refused",
+        "client",
+        401,
+        "The server that `auth` asks said no. The status is its own: 401, 403, or one that leads to where people log in.",
+    ),
+    cause(
+        "auth-unavailable",
+        "upstream",
+        503,
+        "The server that `auth` asks did not answer in time, cannot be reached, or answered with 5xx; nobody comes in meanwhile.",
+    ),
+    cause(
         "banned",
         "client",
         429,

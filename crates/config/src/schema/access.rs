@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Context, keys, trust::parse_network};
+use super::{Context, forward, keys, trust::parse_network};
 use crate::{
     defaults,
     error::{Mistake, Problem},
-    site::{Access, Auth, Ban, Cors, Limit, LimitBy, Satisfy},
+    site::{Access, Auth, Ban, Cors, Limit, LimitBy, Satisfy, Upstream},
     units,
     walk::{Table, Value},
 };
 
 /// `outer` is what the site says; for the site itself nothing.
-pub(super) fn read(context: &Context, table: &Table<'_>, outer: &Access) -> Access {
+pub(super) fn read(
+    context: &Context,
+    table: &Table<'_>,
+    upstreams: &mut Vec<Upstream>,
+    outer: &Access,
+) -> Access {
     let lists = ["allow", "deny"].map(|key| table.get(key));
     let (allow, deny) = match lists {
         [None, None] => (outer.allow.clone(), outer.deny.clone()),
@@ -24,7 +29,9 @@ pub(super) fn read(context: &Context, table: &Table<'_>, outer: &Access) -> Acce
             (allow, deny)
         }
     };
-    let auth = table.get("auth").map(|value| auth(context, &value));
+    let auth = table
+        .get("auth")
+        .map(|value| auth(context, &value, upstreams));
     let access = Access {
         allow,
         deny,
@@ -82,12 +89,16 @@ fn networks(value: &Value<'_>) -> Vec<IpNet> {
 }
 
 /// `None` is nobody's question: `auth = "off"`, or what was written is wrong.
-fn auth(context: &Context, value: &Value<'_>) -> Option<Auth> {
+fn auth(context: &Context, value: &Value<'_>, upstreams: &mut Vec<Upstream>) -> Option<Auth> {
     let wanted = "a table such as `{ basic = \"users.htpasswd\" }`, or `\"off\"`";
     if value.as_str() == Some("off") {
         return None;
     }
     let table = value.table(&keys::AUTH, wanted)?;
+    if let Some(asked) = table.get("forward") {
+        return forward::read(context, &table, &asked, upstreams).map(Auth::Forward);
+    }
+    forward::check_alone(&table);
     let file = table.required("basic", "basic = \"users.htpasswd\"")?;
     let users = file.parsed("a path in quotes", |text| context.folder.parse(text));
     let realm = match table.get("realm") {

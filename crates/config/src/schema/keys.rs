@@ -388,8 +388,16 @@ pub(crate) static ROUTE: Keys = Keys {
 
 pub(crate) static AUTH: Keys = Keys {
     place: "`auth`",
-    names: &["basic", "realm"],
+    names: &[
+        "basic", "realm", "forward", "upstream", "timeout", "copy", "user",
+    ],
     foreign: &[
+        ("auth_request", "forward"),
+        ("address", "forward"),
+        ("url", "forward"),
+        ("copy_headers", "copy"),
+        ("headers", "copy"),
+        ("authresponseheaders", "copy"),
         ("users", "basic"),
         ("file", "basic"),
         ("htpasswd", "basic"),

@@ -8,6 +8,7 @@ mod access;
 mod account;
 mod app;
 mod files;
+mod forward;
 mod headers;
 pub(crate) mod keys;
 mod limits;

@@ -50,7 +50,7 @@ pub(super) fn read(
         limits: limits::read_part(&table, outer.limits, request_buffering)
             .or_else(|| outer.part.cloned().map(Box::new)),
         security_headers: headers::security(&table, outer.security_headers),
-        access: access::read(context, &table, &outer.access),
+        access: access::read(context, &table, names.upstreams, &outer.access),
         action: action?,
     })
 }

@@ -23,7 +23,7 @@ pub(super) fn read(
         part: part.as_deref(),
         headers: headers::read(&table, &Headers::default()),
         security_headers: headers::security(&table, false),
-        access: access::read(context, &table, &Access::default()),
+        access: access::read(context, &table, names.upstreams, &Access::default()),
     };
     Some(VirtualHost {
         names: hosts(&table, value, taken),

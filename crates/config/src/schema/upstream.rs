@@ -130,6 +130,22 @@ pub(super) fn of_route(
     Some(Action::Upstream { upstream: name })
 }
 
+/// The upstream of one address, such as that of a server that `auth` asks; its name.
+pub(super) fn of_address(
+    context: &Context,
+    value: &Value<'_>,
+    address: &str,
+    upstreams: &mut Vec<Upstream>,
+) -> Option<String> {
+    match parse(context, address) {
+        Ok(member) => Some(unnamed(vec![value.located(member)], upstreams)),
+        Err(mistake) => {
+            value.wrong(mistake);
+            None
+        }
+    }
+}
+
 fn is_address(text: &str) -> bool {
     text.contains([':', '/', '.'])
 }
@@ -147,7 +163,8 @@ fn unnamed(members: Vec<Located<Member>>, upstreams: &mut Vec<Upstream>) -> Stri
     name
 }
 
-fn named(value: &Value<'_>, name: &str, upstreams: &[Upstream]) -> String {
+/// A name of the file; says so where there is no such upstream.
+pub(super) fn named(value: &Value<'_>, name: &str, upstreams: &[Upstream]) -> String {
     let is_named = |upstream: &&Upstream| !is_address(&upstream.name);
     let names: Vec<&str> = upstreams
         .iter()

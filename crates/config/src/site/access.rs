@@ -45,6 +45,25 @@ pub enum Auth {
         /// What a browser shows above its question.
         realm: String,
     },
+    /// A server that is asked for each request.
+    Forward(Box<Forward>),
+}
+
+/// A server that says who may come in, as nginx's `auth_request` and Traefik's ForwardAuth ask one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The name of its upstream.
+    pub upstream: String,
+    /// The value of `Host` in the question.
+    pub host: String,
+    /// The path, and perhaps a query, that is asked for.
+    pub target: String,
+    /// How long its answer may take, to the end of the head.
+    pub timeout: Duration,
+    /// Fields of its answer that go on with the request, in place of what the client says in them; in lower case.
+    pub copy: Vec<String>,
+    /// The field of its answer that names the user; in lower case.
+    pub user: String,
 }
 
 /// How often somebody may ask.

@@ -7,6 +7,7 @@
 mod addresses;
 mod basic;
 mod cors;
+mod forward;
 mod passwords;
 mod rate;
 
@@ -23,10 +24,20 @@ use config::{
 };
 
 pub use self::passwords::hash as hash_password;
-use self::{addresses::Addresses, basic::Basic, rate::Limiter};
-pub(crate) use self::{cors::Cors, rate::TooMany};
+use self::{addresses::Addresses, basic::Basic, forward::Forward, rate::Limiter};
+pub(crate) use self::{
+    cors::Cors,
+    forward::{bare_fields, is_bare},
+    rate::TooMany,
+};
 use crate::{
-    control::Users, failure::Failure, network::Network, request::Request, response::Response,
+    buffer::Store,
+    control::Users,
+    failure::Failure,
+    network::Network,
+    request::{Request, Vouched},
+    response::{FieldLines, Response},
+    upstream::{Inquiry, Upstream},
 };
 
 /// What a request must pass.
@@ -34,10 +45,28 @@ use crate::{
 pub(crate) struct Gate {
     addresses: Option<Addresses>,
     limits: Vec<Limited>,
-    basic: Option<Arc<Basic>>,
+    guard: Option<Guard>,
     satisfy: Satisfy,
     /// What is said to pages of other origins.
     pub(crate) cors: Option<Cors>,
+}
+
+/// Who says who somebody is.
+#[derive(Clone, Debug)]
+enum Guard {
+    Basic(Arc<Basic>),
+    Forward(Arc<Forward>),
+}
+
+/// Who has come in.
+#[derive(Debug, Default)]
+pub(crate) struct Entered {
+    /// As whom, if it had to say who it is.
+    pub(crate) user: Option<String>,
+    /// What its origin is told of it.
+    pub(crate) fields: FieldLines,
+    /// What its browser is told beside the answer: `Set-Cookie`, for sessions that are prolonged.
+    pub(crate) cookies: FieldLines,
 }
 
 /// One `limit`.
@@ -50,24 +79,31 @@ struct Limited {
 /// What came of asking.
 #[derive(Debug)]
 pub(crate) enum Passed {
-    /// It may go on, as this user if it had to say who it is.
-    In(Option<String>),
+    /// It may go on.
+    In(Entered),
     /// A browser only asks what it may ask, and has its answer.
     Preflight(Response),
 }
 
 impl Gate {
+    /// Fields of the request that are not its client's to say here.
+    pub(crate) fn claim(&self, vouched: &mut Vouched) {
+        if let Some(Guard::Forward(forward)) = &self.guard {
+            vouched.here = Some(forward.claimed());
+        }
+    }
+
     /// Asks everything.
     pub(crate) async fn pass(&self, request: &Request<'_>) -> Result<Passed, Failure> {
         let in_place = self
             .addresses
             .as_ref()
             .map(|addresses| addresses.admit(request.client.address));
-        let open = match (in_place, &self.basic, self.satisfy) {
+        let open = match (in_place, &self.guard, self.satisfy) {
             (Some(true), Some(_), Satisfy::Any) => true,
             (Some(false), Some(_), Satisfy::Any) => false,
             (Some(false), ..) => return Err(Failure::Denied),
-            (_, basic, _) => basic.is_none(),
+            (_, guard, _) => guard.is_none(),
         };
         self.count(request)?;
         if let Some(answer) = self
@@ -77,13 +113,19 @@ impl Gate {
         {
             return Ok(Passed::Preflight(answer));
         }
-        match &self.basic {
-            Some(basic) if !open => {
+        let entered = match self.guard.as_ref().filter(|_| !open) {
+            None => Entered::default(),
+            Some(Guard::Basic(basic)) => {
                 let user = basic.user(request.head.fields.get("authorization")).await?;
-                Ok(Passed::In(Some(user)))
+                Entered {
+                    user: Some(user),
+                    ..Entered::default()
+                }
             }
-            _ => Ok(Passed::In(None)),
-        }
+            // Seldom needed, and large: every request has room for what it awaits.
+            Some(Guard::Forward(forward)) => Box::pin(forward.enter(request)).await?,
+        };
+        Ok(Passed::In(entered))
     }
 
     /// Each limit counts, also what another refuses: who asks too much does not get more by it.
@@ -145,6 +187,9 @@ pub(crate) enum GateError {
     /// Nobody handed the file over.
     #[error("{0} was not handed over")]
     NoUsers(PathBuf),
+    /// An upstream that there is not; the configuration forbids it.
+    #[error("there is no upstream {0:?}")]
+    NoUpstream(String),
     /// Something is wrong in the file.
     #[error("{path}: {source}")]
     Users {
@@ -160,27 +205,41 @@ pub(crate) enum GateError {
 pub(crate) struct Gates<'a> {
     host: &'a site::VirtualHost,
     keys: usize,
+    limits: &'a site::Limits,
     limiters: &'a Limiters,
     users: &'a [Users],
+    origins: Origins<'a>,
     /// Those of the site, which all its routes share.
     shared: Vec<Limited>,
     /// Made once for each file and realm, so that who was let in is known on all routes.
     basics: Mutex<HashMap<(PathBuf, String), Arc<Basic>>>,
 }
 
+/// What servers are asked by.
+#[derive(Clone, Copy)]
+pub(crate) struct Origins<'a> {
+    /// By their names.
+    pub(crate) upstreams: &'a HashMap<&'a str, Arc<Upstream>>,
+    /// Where what they answer is kept.
+    pub(crate) buffers: &'a Arc<Store>,
+}
+
 impl<'a> Gates<'a> {
     /// For the routes of this site.
     pub(crate) fn new(
-        site: &Site,
+        site: &'a Site,
         host: &'a site::VirtualHost,
         limiters: &'a Limiters,
         users: &'a [Users],
+        origins: Origins<'a>,
     ) -> Self {
         let mut gates = Self {
             host,
             keys: usize::try_from(site.limits.limit_clients).unwrap_or(usize::MAX),
             limiters,
             users,
+            origins,
+            limits: &site.limits,
             shared: Vec::new(),
             basics: Mutex::default(),
         };
@@ -193,18 +252,23 @@ impl<'a> Gates<'a> {
         let access = &route.access;
         let mut limits = self.shared.clone();
         limits.extend(self.limited(Some(route.path.as_str()), &access.limits));
-        let basic = match &access.auth {
-            Some(site::Auth::Basic { users, realm }) => Some(self.basic(&users.value, realm)?),
+        let guard = match &access.auth {
+            Some(site::Auth::Basic { users, realm }) => {
+                Some(Guard::Basic(self.basic(&users.value, realm)?))
+            }
+            Some(site::Auth::Forward(forward)) => {
+                Some(Guard::Forward(self.forward(route, forward)?))
+            }
             None => None,
         };
         let gate = Gate {
             addresses: Addresses::new(&access.allow, &access.deny),
             limits,
-            basic,
+            guard,
             satisfy: access.satisfy,
             cors: access.cors.as_ref().map(Cors::new),
         };
-        let open = gate.addresses.is_none() && gate.limits.is_empty() && gate.basic.is_none();
+        let open = gate.addresses.is_none() && gate.limits.is_empty() && gate.guard.is_none();
         Ok((!open || gate.cors.is_some()).then(|| Arc::new(gate)))
     }
 
@@ -219,6 +283,19 @@ impl<'a> Gates<'a> {
             )),
         };
         limits.iter().map(limited).collect()
+    }
+
+    fn forward(
+        &self,
+        route: &site::Route,
+        forward: &site::Forward,
+    ) -> Result<Arc<Forward>, GateError> {
+        let Origins { upstreams, buffers } = self.origins;
+        let upstream = upstreams.get(forward.upstream.as_str());
+        let upstream = upstream.ok_or_else(|| GateError::NoUpstream(forward.upstream.clone()))?;
+        let limits = route.limits.as_deref().unwrap_or(self.limits);
+        let inquiry = Inquiry::new(forward, Arc::clone(upstream), limits, buffers);
+        Ok(Arc::new(Forward::new(forward, inquiry)))
     }
 
     fn basic(&self, path: &PathBuf, realm: &str) -> Result<Arc<Basic>, GateError> {
@@ -239,16 +316,31 @@ impl<'a> Gates<'a> {
     }
 }
 
+fn all(site: &Site) -> impl Iterator<Item = &site::Access> {
+    let of_site = site.hosts.iter().map(|host| &host.access);
+    let routes = site.hosts.iter().flat_map(|host| &host.routes);
+    of_site.chain(routes.map(|route| &route.access))
+}
+
+/// The fields that servers say of who they let in, anywhere; `None` where there are none. What clients log in with is theirs
+/// where nobody is asked.
+pub(crate) fn vouched(site: &Site) -> Option<Arc<[Box<str>]>> {
+    let mut names: Vec<Box<str>> = Vec::new();
+    for access in all(site) {
+        if let Some(site::Auth::Forward(forward)) = &access.auth {
+            let claimed = forward::claimed(forward).filter(|name| *name != "authorization");
+            names.extend(claimed.map(Into::into));
+        }
+    }
+    names.sort();
+    names.dedup();
+    (!names.is_empty()).then(|| names.into())
+}
+
 /// The files of names and passwords that a configuration names, each once.
 pub fn user_files(site: &Site) -> Vec<&site::Located<PathBuf>> {
-    let of_site = site.hosts.iter().map(|host| &host.access);
-    let of_routes = site
-        .hosts
-        .iter()
-        .flat_map(|host| &host.routes)
-        .map(|route| &route.access);
     let mut files: Vec<&site::Located<PathBuf>> = Vec::new();
-    for access in of_site.chain(of_routes) {
+    for access in all(site) {
         if let Some(site::Auth::Basic { users, .. }) = &access.auth
             && !files.iter().any(|known| known.value == users.value)
         {

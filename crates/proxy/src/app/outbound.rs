@@ -41,7 +41,10 @@ pub(super) fn write_head(
     if !authority.is_empty() {
         line(out, b"Host", authority);
     }
-    passed_on(out, &request.head.fields, |_| false);
+    passed_on(out, &request.head.fields, |name| {
+        request.vouched.covers(name)
+    });
+    request.vouched.fields.write_to(out);
     if let Some(client) = told {
         line(out, b"X-Forwarded-For", client.as_bytes());
     }

@@ -171,6 +171,7 @@ mod tests {
             },
             id: RequestId::new(),
             user: None,
+            vouched: crate::request::Vouched::default(),
             interims: Interims::default(),
         };
         let peer = Peer {

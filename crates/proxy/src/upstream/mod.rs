@@ -4,6 +4,7 @@
 //! member only as long as not a byte of it has been sent; a member that fails is passed over for a while. What comes back is
 //! held to the same rules as what clients send, and taken at the member's speed, as from a slot.
 
+mod ask;
 mod http2;
 mod member;
 mod outbound;
@@ -39,6 +40,7 @@ use crate::{
     response::Response,
     tls::CertificateError,
 };
+pub(crate) use ask::Inquiry;
 use member::{Lease, Member};
 use tls::Trust;
 pub(crate) use tunnel::{Passed, Tunnel};
@@ -168,10 +170,20 @@ impl Upstream {
         route: &UpstreamRoute,
         journal: &mut Journal,
     ) -> Result<OwnedSemaphorePermit, Failure> {
-        let places = Arc::clone(&self.places.free);
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        if let Some(place) = self.place_now() {
             return Ok(place);
         }
+        journal.queue();
+        let place = self.place_later(route).await;
+        journal.dequeue();
+        place
+    }
+
+    fn place_now(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places.free).try_acquire_owned().ok()
+    }
+
+    async fn place_later(&self, route: &UpstreamRoute) -> Result<OwnedSemaphorePermit, Failure> {
         let full = |waited| Failure::UpstreamFull {
             upstream: Arc::clone(&self.name),
             waited,
@@ -181,10 +193,8 @@ impl Upstream {
             return Err(full(Duration::ZERO));
         }
         let _waits = Waits::new(waiting);
-        journal.queue();
-        let place = tokio::time::timeout(route.queue_timeout, places.acquire_owned()).await;
-        journal.dequeue();
-        match place {
+        let place = Arc::clone(&self.places.free).acquire_owned();
+        match tokio::time::timeout(route.queue_timeout, place).await {
             Ok(place) => Ok(place.expect("the semaphore is never closed")),
             Err(_) => Err(full(route.queue_timeout)),
         }
@@ -269,7 +279,11 @@ async fn run(
     body: Spooled,
     journal: &mut Journal,
 ) -> Result<Response, Failure> {
-    let (lease, written) = begin(route, request, upgrade.as_ref(), &body, journal).await?;
+    let place = route.upstream.place(route, journal).await?;
+    let write = |out: &mut Vec<u8>| {
+        outbound::write_head(out, request, route.stripped, upgrade.as_ref(), &body);
+    };
+    let (lease, written) = begin(&route.upstream, place, &body, write).await?;
     journal.member = Some(lease.label());
     run::run(lease, route, request, upgrade, body, written, journal).await
 }
@@ -277,14 +291,11 @@ async fn run(
 /// Writes the request to a member. As long as not a byte has been written to it, the request is not in it, and goes to the
 /// next connection or the next member.
 async fn begin(
-    route: &UpstreamRoute,
-    request: &Request<'_>,
-    upgrade: Option<&Upgrade>,
+    upstream: &Upstream,
+    mut place: OwnedSemaphorePermit,
     body: &Spooled,
-    journal: &mut Journal,
+    write_head: impl Fn(&mut Vec<u8>),
 ) -> Result<(Lease, Written), Failure> {
-    let upstream = &route.upstream;
-    let mut place = upstream.place(route, journal).await?;
     let mut tried = Vec::new();
     let mut last = None;
     while let Some((index, member)) = upstream.choose(&tried) {
@@ -298,7 +309,7 @@ async fn begin(
                 }
             };
             let connection = lease.connection();
-            outbound::write_head(&mut connection.out, request, route.stripped, upgrade, body);
+            write_head(&mut connection.out);
             if let Some(written) = relay::begin(connection, body) {
                 return Ok((lease, written));
             }

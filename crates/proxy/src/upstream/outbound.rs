@@ -34,8 +34,11 @@ pub(super) fn fields(
     upgrade: Option<&Upgrade>,
     body: &Spooled,
 ) {
-    let ours = |name: &[u8]| upgrade.is_some_and(|upgrade| upgrade.keeps(name));
+    let ours = |name: &[u8]| {
+        request.vouched.covers(name) || upgrade.is_some_and(|upgrade| upgrade.keeps(name))
+    };
     passed_on(out, &request.head.fields, ours);
+    request.vouched.fields.write_to(out);
     forwarded(out, request, stripped);
     line(out, b"X-Request-ID", request.id.as_str().as_bytes());
     // RFC 9110 §7.6.3: a gateway says that it has passed a request on.
@@ -61,7 +64,7 @@ fn host<'r>(request: &'r Request<'_>) -> &'r [u8] {
 }
 
 /// Who asks and how, in the fields that servers behind proxies look for.
-fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Option<usize>) {
+pub(super) fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Option<usize>) {
     if let Some(address) = request.client.address {
         write!(
             out,
