@@ -39,6 +39,7 @@ mod interim;
 mod interpreters;
 mod limits;
 mod logs;
+mod maintenance;
 mod manager;
 mod overload;
 mod pages;

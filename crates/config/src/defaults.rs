@@ -215,6 +215,13 @@ pub(crate) const BAN: Figure<Duration> = Figure {
     least: seconds(1),
     most: seconds(30 * 86_400),
 };
+// Long enough that browsers and crawlers that believe it do not come in vain, short enough for who waits.
+pub(crate) const MAINTENANCE_RETRY_AFTER: Figure<Duration> = Figure {
+    key: "retry_after",
+    default: seconds(60),
+    least: seconds(1),
+    most: seconds(30 * 86_400),
+};
 // A page with many pictures may be refused some of them; nobody reloads it for the twentieth time.
 pub(crate) const BAN_AFTER: Figure<u64> = figure("ban_after", 20, 1, 1_000_000);
 // What the question above a name and a password is about, when nothing else is said.

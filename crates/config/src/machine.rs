@@ -50,6 +50,7 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     problems.extend(authorities.filter_map(readable));
     for host in &site.hosts {
         problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
+        problems.extend(host.maintenance.page.as_ref().and_then(readable));
         if let Tls::Files(pairs) = &host.tls.value {
             let files = pairs
                 .iter()

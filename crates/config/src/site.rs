@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Span;
 
 mod access;
+mod service;
 
 pub use access::{Access, Auth, Ban, Cors, Forward, Limit, LimitBy, Satisfy};
+pub use service::Maintenance;
 
 /// The whole file: `site.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -430,6 +432,10 @@ pub struct VirtualHost {
     pub access: Access,
     /// Its own pages for what we cannot answer.
     pub errors: Vec<ErrorPage>,
+    /// Whether visitors are sent away for a while.
+    pub maintenance: Maintenance,
+    /// Where it says whether it is well, for load balancers.
+    pub health: Option<String>,
     /// Which path goes where.
     pub routes: Vec<Route>,
 }
@@ -794,6 +800,11 @@ impl Site {
         roots
             .chain(self.apps.iter().flat_map(|app| &app.sendfile))
             .chain(errors.map(|error| &error.page))
+            .chain(
+                self.hosts
+                    .iter()
+                    .filter_map(|host| host.maintenance.page.as_ref()),
+            )
     }
 
     /// The app of this name.

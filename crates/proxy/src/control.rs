@@ -7,6 +7,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use config::site::Site;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use telemetry::metrics::Snapshot;
 
@@ -29,6 +30,8 @@ pub enum Order {
         credentials: Credentials,
         /// The files of users that the configuration names, read by the master.
         users: Vec<Users>,
+        /// What commands have closed for maintenance.
+        closed: Vec<Closed>,
         /// Whether a descriptor for the access log follows those of the listeners.
         access_log: bool,
     },
@@ -82,6 +85,11 @@ pub enum Order {
     Renew {
         /// All of them.
         credentials: Credentials,
+    },
+    /// This, and nothing else, is closed for maintenance by commands from now on.
+    Close {
+        /// All of it.
+        closed: Vec<Closed>,
     },
     /// Serve what was prepared from here on; no connection notices. [`Report::Serving`] is the answer.
     Commit,
@@ -155,6 +163,37 @@ pub struct WorkerName {
 impl std::fmt::Display for WorkerName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}·{}", self.app, self.number)
+    }
+}
+
+/// Something that a command has closed for maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// What.
+    pub extent: Extent,
+    /// Who comes in nevertheless, besides those of the configuration.
+    pub allow: Vec<IpNet>,
+}
+
+/// How much is closed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Extent {
+    /// All sites.
+    Everything,
+    /// The site that has this among its `hosts`.
+    Site(String),
+    /// What this app would answer, on all sites.
+    App(String),
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Everything => f.write_str("everything"),
+            Self::Site(name) => write!(f, "site {name}"),
+            Self::App(name) => write!(f, "app {name}"),
+        }
     }
 }
 

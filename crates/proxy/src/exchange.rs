@@ -103,6 +103,11 @@ async fn attempt<'plan>(
     if request.client.https {
         finish.hsts = host.hsts.as_deref();
     }
+    if let Some(health) = host.health.as_ref().filter(|it| it.is_asked(&request)) {
+        // Before all that is for visitors: load balancers come as they like, and in the clear.
+        journal.route = Route::Fixed("health");
+        return health.respond(&request);
+    }
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
         return Ok(Response::new(204, Content::None).with("Allow", "GET, HEAD, OPTIONS"));
@@ -111,6 +116,9 @@ async fn attempt<'plan>(
         return Ok(response);
     }
     check_connection(host, &request, peer)?;
+    if !(host.has_challenges && is_challenge(host, &request)) {
+        host.maintenance.check(request.client.address)?;
+    }
     let routed = Routed::find(plan, host, peer, &request)?;
     finish.edits = routed.route.edits.as_ref();
     journal.place = routed.route.place;
@@ -229,6 +237,8 @@ impl<'plan, 'c> Routed<'plan, 'c> {
         match action {
             Action::App(app) => {
                 journal.route = Route::Named(app.pool.label.clone());
+                let client = request.client.address;
+                self.host.maintenance.check_app(client, &app.pool.app)?;
                 let answer = app::respond(app, request, self.peer, upload, journal).await?;
                 let response = match answer {
                     app::Answer::Here(response) => response,

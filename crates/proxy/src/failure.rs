@@ -10,7 +10,7 @@ use message::{field::Fields, frame::Code, refusal::Refusal};
 
 use crate::{
     access::{TooMany, bare_fields, is_bare},
-    pages::{Pages, page},
+    pages::{Page, Pages, page},
     request::RequestId,
     response::{Content, Response},
 };
@@ -60,6 +60,14 @@ pub(crate) enum Failure {
     NoPart {
         /// How long what would be sent is, in bytes.
         length: u64,
+    },
+    /// The site, or the app, is closed for a while.
+    #[error("closed for maintenance")]
+    Maintenance {
+        /// What the site shows meanwhile.
+        page: Option<Page>,
+        /// When visitors shall come back.
+        retry_after: Duration,
     },
     /// The client's address is not let in.
     #[error("the client's address is not let in here")]
@@ -321,6 +329,7 @@ impl Failure {
             | Self::AppNotReady { .. }
             | Self::AuthBusy
             | Self::AuthUnavailable(_)
+            | Self::Maintenance { .. }
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
@@ -342,6 +351,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.cause(),
             Self::UnknownHost(_) => "unknown-host",
+            Self::Maintenance { .. } => "maintenance",
             Self::Denied => "address-denied",
             Self::Unauthorized { .. } => "unauthorized",
             Self::AuthBusy => "auth-busy",
@@ -413,12 +423,26 @@ impl Failure {
             | Self::QueueShed { .. }
             | Self::QueueTimeout { .. }
             | Self::AuthBusy
+            | Self::Maintenance { .. }
             | Self::Spool(_)
             | Self::SpoolFull
             | Self::StreamsFull { .. }
             | Self::Encoding(_)
             | Self::Handed(_) => Who::Us,
             _ => Who::Client,
+        }
+    }
+
+    /// Whether somebody has wanted it so: then it is no news for the error log.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Maintenance { .. })
+    }
+
+    /// A page for it alone.
+    pub(crate) fn page(&self) -> Option<&Page> {
+        match self {
+            Self::Maintenance { page, .. } => page.as_ref(),
+            _ => None,
         }
     }
 
@@ -455,6 +479,9 @@ impl Failure {
             }
             Self::Refused(Refusal::TlsOnPlainPort) => {
                 return "This port speaks plain HTTP: put http:// in front of the address.";
+            }
+            Self::Maintenance { .. } => {
+                return "This site is being worked on. Please come back a little later.";
             }
             _ => {}
         }
@@ -540,6 +567,7 @@ impl Failure {
                 (retry_after.as_secs() + 1).min(RETRY_AFTER_MOST)
             }
             Self::TooMany(too_many) => too_many.retry.as_secs() + 1,
+            Self::Maintenance { retry_after, .. } => retry_after.as_secs().max(1),
             _ => RETRY_AFTER,
         }
     }

@@ -126,7 +126,8 @@ impl Journal {
             detail: failure.to_string(),
             closes: failure.closes(),
             left: matches!(failure, Failure::ClientLeft),
-            is_ours: matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us),
+            is_ours: matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us)
+                && !failure.is_wanted(),
         });
     }
 

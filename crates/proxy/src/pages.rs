@@ -32,16 +32,7 @@ impl Pages {
     /// # Errors
     /// The page that cannot be read, or is too long.
     pub(crate) fn read(pages: &[ErrorPage]) -> Result<Self, (String, io::Error)> {
-        let read = |written: &ErrorPage| {
-            let path: &Path = &written.page.value;
-            let content = read(path).map_err(|error| (path.display().to_string(), error))?;
-            let content_type = type_of(path);
-            let page = Page {
-                content_type,
-                content,
-            };
-            Ok((written.statuses, page))
-        };
+        let read = |written: &ErrorPage| Ok((written.statuses, Page::read(&written.page.value)?));
         pages.iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
@@ -52,6 +43,20 @@ impl Pages {
             found.find_map(|(statuses, page)| (*statuses == wanted).then_some(page))
         };
         of(Statuses::One(status)).or_else(|| of(Statuses::Hundred(status / 100)))
+    }
+}
+
+impl Page {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// That it cannot be read, or is too long.
+    pub(crate) fn read(path: &Path) -> Result<Self, (String, io::Error)> {
+        let content = read(path).map_err(|error| (path.display().to_string(), error))?;
+        Ok(Self {
+            content_type: type_of(path),
+            content,
+        })
     }
 }
 
@@ -72,7 +77,9 @@ pub(crate) fn page(
     id: RequestId,
 ) -> Page {
     let wish = asked.map_or(Wish::Nothing, Wish::of);
-    let own = own.and_then(|pages| pages.find(failure.status()));
+    let own = failure
+        .page()
+        .or_else(|| own.and_then(|pages| pages.find(failure.status())));
     // A program that asked for JSON can do nothing with a page for people.
     match (own, wish) {
         (Some(page), Wish::Html | Wish::Nothing) => page.clone(),

@@ -2,7 +2,11 @@
 //!
 //! It is made whole or not at all, and then never changes; a new configuration is a new plan.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use config::{
     error::{Problem, Span},
@@ -16,10 +20,12 @@ use crate::{
     access::{self, Gate, GateError, Gates, Limiters, Origins},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
+    closed::{Closures, Maintenance},
     control::{Certificate, Credentials, Listener, Users},
     figures::{Exchange, Figures, Place},
     files::{Folder, SendFile, Store},
-    pages::Pages,
+    health::Health,
+    pages::{Page, Pages},
     response::Edits,
     route::{Hosts, Paths},
     tls::{self, Tls},
@@ -80,6 +86,10 @@ pub(crate) struct Host {
     pub(crate) has_internal: bool,
     /// Its own pages for failures.
     pub(crate) pages: Pages,
+    /// Whether it is open.
+    pub(crate) maintenance: Maintenance,
+    /// Where it says whether it is well.
+    pub(crate) health: Option<Health>,
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
     /// Where requests are counted that no route answers.
@@ -199,6 +209,10 @@ pub(crate) struct Given<'a> {
     pub(crate) self_signed: &'a tls::SelfSigned,
     /// Who has asked how often.
     pub(crate) limiters: &'a Limiters,
+    /// What commands have closed.
+    pub(crate) closures: &'a Arc<Closures>,
+    /// Whether the proxy stops with nobody to follow.
+    pub(crate) draining: &'a Arc<AtomicBool>,
     /// What all requests and responses may hold.
     pub(crate) budget: &'a Arc<Budget>,
     /// What is being served.
@@ -235,6 +249,8 @@ impl Plan {
             pool: &pool,
             upstreams: upstreams(site, given.before, given.credentials)?,
             places: Places::new(given.figures),
+            closures: given.closures,
+            draining: given.draining,
         };
         for (index, virtual_host) in site.hosts.iter().enumerate() {
             let origins = Origins {
@@ -313,6 +329,8 @@ struct Maker<'a> {
     pool: &'a dyn Fn(&site::App) -> Arc<Pool>,
     upstreams: HashMap<&'a str, Arc<Upstream>>,
     places: Places<'a>,
+    closures: &'a Arc<Closures>,
+    draining: &'a Arc<AtomicBool>,
 }
 
 /// Gives places their numbers.
@@ -423,6 +441,8 @@ impl Maker<'_> {
             hsts: host.hsts.as_ref().map(hsts),
             https_port: https_port.filter(|_| redirects),
             pages: pages(&host.errors)?,
+            maintenance: self.maintenance(host)?,
+            health: self.health(host),
             has_internal: host.routes.iter().any(is_internal),
             has_challenges: host.routes.iter().any(challenges),
             place: self.places.number(&name, NOWHERE, None),
@@ -430,6 +450,29 @@ impl Maker<'_> {
             routes,
             guards: guards(host, &gates),
         })
+    }
+
+    fn maintenance(&self, host: &VirtualHost) -> Result<Maintenance, PlanError> {
+        let page = host.maintenance.page.as_ref();
+        let page = page.map(|page| Page::read(&page.value)).transpose();
+        let page = page.map_err(|(path, source)| PlanError::Page { path, source })?;
+        let (maintenance, names) = (&host.maintenance, &host.names);
+        Ok(Maintenance::new(maintenance, names, page, self.closures))
+    }
+
+    /// It depends on every app that a route leads to.
+    fn health(&self, host: &VirtualHost) -> Option<Health> {
+        let mut names: Vec<&str> = host
+            .routes
+            .iter()
+            .filter_map(|route| app_of(&route.action))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let apps = names.into_iter().filter_map(|name| self.site.app(name));
+        let pools = apps.map(|app| (app.name.as_str().into(), (self.pool)(app)));
+        let path = host.health.as_ref()?;
+        Some(Health::new(path, pools.collect(), self.draining))
     }
 
     fn action(&self, route: &site::Route, action: &site::Action) -> Result<Action, PlanError> {

@@ -35,6 +35,7 @@ use crate::{
     app::pool::Pool,
     buffer::budget::Budget,
     channel::{Channel, Receiver, Sender},
+    closed::Closures,
     confine::confine,
     control::{Credentials, Listener, Order, Report},
     door::{self, Door},
@@ -231,6 +232,9 @@ struct Kept {
     /// What all requests and responses may hold.
     budget: Arc<Budget>,
     limiters: Limiters,
+    closures: Arc<Closures>,
+    /// Whether it stops with nobody to follow.
+    draining: Arc<AtomicBool>,
     figures: Arc<Figures>,
     /// Access logs that are open, by the path of their file.
     logs: Mutex<Vec<(PathBuf, Weak<Log>)>>,
@@ -391,7 +395,11 @@ impl Kept {
                     tracing::warn!("{error}");
                 }
             }
-            Order::Drain => return Ok(Then::Leave(Stop::Now)),
+            Order::Close { closed } => self.closures.set(closed),
+            Order::Drain => {
+                self.draining.store(true, Ordering::Relaxed);
+                return Ok(Then::Leave(Stop::Now));
+            }
             Order::Retire => return Ok(Then::Leave(Stop::Retiring)),
             Order::Ping => self.report(Report::Alive),
             Order::Figures => self.report(Report::Figures(Box::new(self.snapshot(server)))),
@@ -451,12 +459,14 @@ impl Offer {
             listeners,
             credentials,
             users,
+            closed,
             access_log,
         } = order
         else {
             return Err(Error::Protocol);
         };
         kept.build.get_or_init(|| build.into());
+        kept.closures.set(closed);
         let mut descriptors = descriptors.into_iter();
         let listening = listeners
             .iter()
@@ -483,6 +493,8 @@ impl Offer {
             users: &users,
             self_signed: &kept.self_signed,
             limiters: &kept.limiters,
+            closures: &kept.closures,
+            draining: &kept.draining,
             budget: &kept.budget,
             before,
             log,
@@ -517,6 +529,8 @@ async fn obey(
         self_signed: SelfSigned::default(),
         budget: Arc::default(),
         limiters: Limiters::default(),
+        closures: Arc::default(),
+        draining: Arc::default(),
         figures: Arc::default(),
         logs: Mutex::default(),
         dropped: AtomicU64::new(0),

@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 use appserver::pool::keeper::{WorkerStatus, WorkerTrace};
 use bytes::Bytes;
+use ipnet::IpNet;
 use message::head::{Finder, Limits, ResponseHead};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use telemetry::metrics::Snapshot;
@@ -43,6 +44,9 @@ pub(crate) struct Status {
     pub(crate) certificates: Vec<CertificateStatus>,
     /// The apps, in order of name.
     pub(crate) apps: Vec<AppStatus>,
+    /// What is closed for maintenance.
+    #[serde(default)]
+    pub(crate) closed: Vec<ClosedStatus>,
     /// What is logged.
     pub(crate) log: String,
     /// All figures; docs/metrics.md has their names.
@@ -89,6 +93,42 @@ pub(crate) struct AppStatus {
     pub(crate) failed: Option<String>,
     /// All that have a process, those that come and those that leave too.
     pub(crate) workers: Vec<WorkerStatus>,
+}
+
+/// Something that is closed for maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClosedStatus {
+    /// `everything`, `site example.org`, `app web`.
+    pub(crate) what: String,
+    /// Who has closed it: a `command`, or the `configuration`.
+    pub(crate) by: String,
+    /// Who comes in nevertheless.
+    pub(crate) allow: Vec<IpNet>,
+}
+
+/// What `POST /maintenance` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskMaintenance {
+    /// To close or to open; without it, only what is closed.
+    #[serde(default)]
+    pub(crate) on: Option<bool>,
+    /// The site with this host; everything, without it and `app`.
+    #[serde(default)]
+    pub(crate) site: Option<String>,
+    /// What this app answers.
+    #[serde(default)]
+    pub(crate) app: Option<String>,
+    /// Who comes in nevertheless.
+    #[serde(default)]
+    pub(crate) allow: Vec<IpNet>,
+}
+
+/// What is closed now: the answer to `POST /maintenance`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Maintenance {
+    /// All of it.
+    pub(crate) closed: Vec<ClosedStatus>,
 }
 
 /// What `POST /log` asks.

@@ -7,11 +7,12 @@ pub(crate) mod serve;
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
-    Args, Parser, Subcommand,
+    Args, Parser, Subcommand, ValueEnum,
     builder::styling::{AnsiColor, Styles},
     error::{ContextKind, ContextValue},
 };
 use clap_complete::Shell;
+use ipnet::IpNet;
 
 pub(crate) use self::install::{Install, Place};
 use crate::{failure::Failure, load::PLACES, version};
@@ -156,6 +157,18 @@ Examples:
   stack log warn,proxy=debug
   stack log")]
     Log(Log),
+    /// Close sites or apps to visitors for a while, or open them again; say what is closed.
+    #[command(after_help = "\
+Visitors get 503 with Retry-After, and the page of `maintenance` in site.toml. It lasts until `off`, over reloads and restarts of
+the proxy, but not of the whole; `maintenance = true` in site.toml does.
+
+Examples:
+  stack maintenance on --allow 192.0.2.7
+  stack maintenance on --site example.org
+  stack maintenance on --app web --allow 10.0.0.0/8
+  stack maintenance off
+  stack maintenance")]
+    Maintenance(Maintenance),
     /// Say where the Python of every busy slot is, without stopping anything.
     #[command(after_help = "\
 Examples:
@@ -311,6 +324,43 @@ pub(crate) struct Log {
     pub(crate) file: ConfigFile,
     /// A level (off, error, warn, info, debug, trace), also of a part: `warn,proxy=debug`.
     pub(crate) level: Option<String>,
+}
+
+/// `stack maintenance`.
+#[derive(Debug, Args)]
+pub(crate) struct Maintenance {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// What to do; without it, nothing but to say what is closed.
+    #[arg(value_enum)]
+    pub(crate) turn: Option<Turn>,
+    /// The site with this host alone.
+    #[arg(long, value_name = "HOST", requires = "turn")]
+    pub(crate) site: Option<String>,
+    /// What this app answers alone; files are served on.
+    #[arg(long, value_name = "APP", requires = "turn", conflicts_with = "site")]
+    pub(crate) app: Option<String>,
+    /// Who comes in nevertheless: an address or a network (repeatable).
+    #[arg(long, value_name = "NET", requires = "turn", value_parser = network)]
+    pub(crate) allow: Vec<IpNet>,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Turn {
+    /// Close it.
+    On,
+    /// Open it.
+    Off,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse::<IpNet>())
+        .map(|network| network.trunc())
+        .map_err(|_| "write an address, or a network such as 10.0.0.0/8".to_owned())
 }
 
 /// `stack status`.

@@ -10,6 +10,7 @@ mod init;
 mod install;
 mod load;
 mod log;
+mod maintenance;
 mod module;
 mod pages;
 mod passwd;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Status(asked) => status::run(&asked),
         Command::Top(asked) => top::run(&asked),
         Command::Log(asked) => log::run(&asked),
+        Command::Maintenance(asked) => maintenance::run(&asked),
         Command::Trace(asked) => trace::run(&asked),
         Command::Reference => pages::reference(),
         Command::Passwd(asked) => passwd::run(&asked),

@@ -16,6 +16,7 @@ use crate::{
     args,
     check::plural,
     failure::Failure,
+    maintenance,
     view::{self, Span, gauge, grouped, share},
 };
 
@@ -43,6 +44,9 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
     for listener in &status.listeners {
         let scheme = if listener.tls { "https" } else { "http" };
         writeln!(out, "{scheme}: {}", listener.name)?;
+    }
+    for closed in &status.closed {
+        writeln!(out, "{}", maintenance::line(closed))?;
     }
     write_requests(status, out)?;
     write_certificates(status, out)?;

@@ -23,6 +23,7 @@ mod watchdog;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
+use ::proxy::control::Closed;
 use anyhow::Context;
 use config::{
     Loaded,
@@ -162,6 +163,7 @@ fn open(
             broken,
             will: None,
             numbers: BTreeMap::new(),
+            closed: Vec::new(),
         };
         return Ok((opened, setting));
     };
@@ -177,6 +179,7 @@ fn open(
         broken: BrokenApp::Ends,
         will: Some(control),
         numbers: estate.numbers,
+        closed: estate.closed,
     };
     Ok((opened, setting))
 }
@@ -203,6 +206,8 @@ struct Setting {
     will: Option<Will>,
     /// The last number that it gave to a worker of each app.
     numbers: BTreeMap<String, u32>,
+    /// What it had closed for maintenance.
+    closed: Vec<Closed>,
 }
 
 impl Setting {

@@ -118,6 +118,12 @@ pub const ALL: &[Cause] = &[
         "The client went away before it had its whole answer; no status was sent, or it was cut.",
     ),
     cause(
+        "maintenance",
+        "us",
+        503,
+        "The site or the app is closed for maintenance, by `maintenance` or `stack maintenance on`.",
+    ),
+    cause(
         "queue-full",
         "us",
         503,

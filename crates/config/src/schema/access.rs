@@ -71,7 +71,7 @@ fn check_satisfy(table: &Table<'_>, access: &Access) {
     }
 }
 
-fn networks(value: &Value<'_>) -> Vec<IpNet> {
+pub(super) fn networks(value: &Value<'_>) -> Vec<IpNet> {
     let wanted = "a list of networks such as `[\"10.0.0.0/8\"]`";
     let elements = value.list(wanted).unwrap_or_default();
     let network = |element: &Value<'_>| {

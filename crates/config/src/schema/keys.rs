@@ -269,10 +269,14 @@ pub(crate) static SITE: Keys = Keys {
         "limit",
         "cors",
         "errors",
+        "maintenance",
+        "health",
         "limits",
         "routes",
     ],
     foreign: &[
+        ("health_check", "health"),
+        ("healthcheck", "health"),
         ("limit_req", "limit"),
         ("rate_limit", "limit"),
         ("auth_basic", "auth"),
@@ -418,6 +422,13 @@ pub(crate) static LIMIT: Keys = Keys {
     later: &[],
 };
 
+pub(crate) static MAINTENANCE: Keys = Keys {
+    place: "`maintenance`",
+    names: &["on", "page", "allow", "retry_after"],
+    foreign: &[("enabled", "on"), ("file", "page"), ("allowed", "allow")],
+    later: &[],
+};
+
 /// Every kind of table.
 pub(crate) static ALL: &[&Keys] = &[
     &FILE,
@@ -436,6 +447,7 @@ pub(crate) static ALL: &[&Keys] = &[
     &ROUTE,
     &AUTH,
     &LIMIT,
+    &MAINTENANCE,
 ];
 
 /// What is said of a key that a table does not have.
@@ -515,7 +527,7 @@ mod tests {
             (
                 &SITE,
                 "colour",
-                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `client_ca`, `client_auth`, `hsts`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors`, `limits` and `routes`",
+                "unknown key `colour` in `[[site]]` | the keys here are `hosts`, `tls`, `client_ca`, `client_auth`, `hsts`, `headers`, `security_headers`, `allow`, `deny`, `auth`, `satisfy`, `limit`, `cors`, `errors`, `maintenance`, `health`, `limits` and `routes`",
             ),
             (
                 &APP,

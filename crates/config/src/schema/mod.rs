@@ -16,6 +16,7 @@ mod location;
 mod logs;
 mod route;
 mod server;
+mod service;
 mod site;
 mod tls;
 mod trust;

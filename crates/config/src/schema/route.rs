@@ -70,7 +70,7 @@ fn path(table: &Table<'_>, before: &[Route]) -> Option<RoutePath> {
     Some(path)
 }
 
-fn parse_path(text: &str) -> Result<RoutePath, Mistake> {
+pub(super) fn parse_path(text: &str) -> Result<RoutePath, Mistake> {
     let wrong = |hint: String| Err(Mistake::new(format!("{text:?} is not a path")).hint(hint));
     if !text.starts_with('/') {
         let rest = text

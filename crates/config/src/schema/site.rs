@@ -1,6 +1,6 @@
 //! `[[site]]`.
 
-use super::{Context, Names, access, headers, keys, limits, route, tls};
+use super::{Context, Names, access, headers, keys, limits, route, service, tls};
 use crate::{
     error::{Mistake, Problem},
     site::{Access, ErrorPage, Headers, HostPattern, Limits, Route, Statuses, VirtualHost},
@@ -25,13 +25,16 @@ pub(super) fn read(
         security_headers: headers::security(&table, false),
         access: access::read(context, &table, names.upstreams, &Access::default()),
     };
+    let routes = routes(context, &table, names, &outer);
     Some(VirtualHost {
         names: hosts(&table, value, taken),
         tls: tls::read(context, &table, https),
         clients: tls::clients(context, &table, https),
         hsts: tls::hsts(&table, https),
         errors: errors(context, &table),
-        routes: routes(context, &table, names, &outer),
+        maintenance: service::maintenance(context, &table),
+        health: service::health(&table, &routes),
+        routes,
         headers: outer.headers,
         security_headers: outer.security_headers,
         access: outer.access,

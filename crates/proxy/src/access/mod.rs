@@ -24,12 +24,13 @@ use config::{
 };
 
 pub use self::passwords::hash as hash_password;
-use self::{addresses::Addresses, basic::Basic, forward::Forward, rate::Limiter};
 pub(crate) use self::{
+    addresses::Addresses,
     cors::Cors,
     forward::{bare_fields, is_bare},
     rate::TooMany,
 };
+use self::{basic::Basic, forward::Forward, rate::Limiter};
 use crate::{
     buffer::Store,
     control::Users,

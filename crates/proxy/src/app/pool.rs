@@ -477,6 +477,11 @@ impl Pool {
         }
     }
 
+    /// Whether there is a worker that is ready.
+    pub(crate) fn has_workers(&self) -> bool {
+        !self.lock().members.is_empty()
+    }
+
     /// No worker could start: nobody needs to wait, unless one still serves.
     pub(crate) fn fail(&self, why: &str) {
         let mut inner = self.lock();

@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::reload::Scope;
-use crate::admin::{AskLog, AskRecycle, AskReload, AskTrace, SOCKET, Trouble};
+use crate::admin::{AskLog, AskMaintenance, AskRecycle, AskReload, AskTrace, SOCKET, Trouble};
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -73,6 +73,8 @@ pub(crate) enum Question {
         /// `debug`.
         filter: Option<String>,
     },
+    /// To close something to visitors, or to open it.
+    Maintenance(AskMaintenance),
     /// To finish what runs and stop.
     Drain,
     /// To replace a worker: another is ready before this one leaves.
@@ -342,6 +344,9 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
         "/log" => (Method::Post, |_, content| {
             let AskLog { level: filter } = parse(content)?;
             Ok(Question::Log { filter })
+        }),
+        "/maintenance" => (Method::Post, |_, content| {
+            Ok(Question::Maintenance(parse(content)?))
         }),
         "/drain" => (Method::Post, |_, _| Ok(Question::Drain)),
         "/recycle" => (Method::Post, |_, content| {

@@ -3,6 +3,7 @@
 //! It reads what children and people say, decides, and tells others; it never waits for any one of them. Stopping goes from
 //! the outside in: first the proxy stops accepting and finishes what runs, and only when it is gone the workers leave.
 
+mod closing;
 mod fronts;
 mod manager;
 mod stopping;
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ::proxy::control::WorkerName;
+use ::proxy::control::{Closed, WorkerName};
 use anyhow::Context;
 use appserver::{pool::keeper, worker::Template};
 use supervisor::{
@@ -56,6 +57,8 @@ pub(crate) struct Master {
     /// The same by the clock on the wall.
     pub(super) begun: SystemTime,
     pub(super) figures: Figures,
+    /// What commands have closed for maintenance.
+    pub(super) closed: Vec<Closed>,
     setting: Setting,
     beginning: Beginning,
     title: Title,
@@ -257,6 +260,7 @@ impl Master {
             started,
             begun: SystemTime::now(),
             figures: Figures::default(),
+            closed: setting.closed.clone(),
             setting,
             beginning,
             title,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ::proxy::{
-    control::{Certificate, Order, Users},
+    control::{Certificate, Closed, Order, Users},
     tls::TicketKey,
 };
 use anyhow::Context;
@@ -157,7 +157,7 @@ impl Opened {
     }
 
     /// The first message to a proxy, and the descriptors that go with it.
-    pub(crate) fn serve(&self) -> io::Result<(Order, Vec<OwnedFd>)> {
+    pub(crate) fn serve(&self, closed: &[Closed]) -> io::Result<(Order, Vec<OwnedFd>)> {
         let order = Order::Serve {
             site: Box::new(self.loaded.site.clone()),
             build: BUILD_ID.to_owned(),
@@ -168,6 +168,7 @@ impl Opened {
                 .collect(),
             credentials: self.credentials.credentials().clone(),
             users: self.users.clone(),
+            closed: closed.to_vec(),
             access_log: self.logs.access().is_some(),
         };
         let sockets = self.listening.iter().map(|listening| &*listening.socket);

@@ -69,6 +69,7 @@ impl Master {
                 Some(why) => Answer::text(503, TEXT, format!("not ready: {why}\n")),
             },
             Question::Log { filter } => self.log_by(filter),
+            Question::Maintenance(asked) => self.maintain(asked),
             Question::Recycle { worker } => self.recycle(&worker),
             Question::Drain => {
                 self.drain_once();
@@ -173,6 +174,7 @@ impl Master {
             listeners: listeners.collect(),
             certificates: self.certificates(),
             apps: apps.collect(),
+            closed: self.closed_status(),
             log: telemetry::log::filter(),
             figures: Snapshot::default(),
         }

@@ -320,7 +320,7 @@ impl Master {
         let Some(front) = self.front.front().filter(|_| !next.another) else {
             return self.follow(then);
         };
-        match next.opened.serve() {
+        match next.opened.serve(&self.closed) {
             Ok((order, descriptors)) => front.hand(order, descriptors),
             Err(error) => {
                 return self.fail_reload(&format!("no descriptors for the proxy: {error}"));
@@ -530,7 +530,7 @@ impl Master {
     fn switch(&mut self) {
         let Some(next) = self.next() else { return };
         let begin = || {
-            let serve = next.opened.serve()?;
+            let serve = next.opened.serve(&self.closed)?;
             let user = next.opened.identities.proxy();
             Front::start(serve, user, self.front_reports.clone())
         };

@@ -19,7 +19,7 @@ use std::{
 };
 
 use ::proxy::{
-    control::{Certificate, Listener},
+    control::{Certificate, Closed, Listener},
     tls::TicketKey,
 };
 use anyhow::{Context, bail};
@@ -54,6 +54,8 @@ pub(crate) struct Estate {
     pub(crate) certificates: Vec<(Vec<HostPattern>, Certificate)>,
     /// What session tickets are sealed with.
     pub(crate) tickets: Vec<TicketKey>,
+    /// What is closed for maintenance.
+    pub(crate) closed: Vec<Closed>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

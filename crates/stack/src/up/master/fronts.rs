@@ -17,7 +17,7 @@ impl Master {
     pub(super) fn start_front(&mut self) -> anyhow::Result<()> {
         let serve = self
             .opened
-            .serve()
+            .serve(&self.closed)
             .context("no descriptors for the proxy")?;
         let front = Front::start(
             serve,

@@ -94,6 +94,7 @@ impl Master {
             numbers: self.last_numbers.clone(),
             certificates,
             tickets,
+            closed: self.closed.clone(),
             ..Estate::default()
         }
     }

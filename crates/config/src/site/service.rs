@@ -1,0 +1,21 @@
+//! Whether a site is open, and who wants to know.
+
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Located;
+
+/// `maintenance`: visitors are told to come back later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// Whether that is so now. A command may say so as well.
+    pub on: bool,
+    /// What they see; a page for 503 without.
+    pub page: Option<Located<PathBuf>>,
+    /// Who comes in nevertheless.
+    pub allow: Vec<IpNet>,
+    /// When they shall come back.
+    pub retry_after: Duration,
+}
