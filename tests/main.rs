@@ -18,6 +18,7 @@ mod compression;
 mod config;
 mod confinement;
 mod crashes;
+mod dev;
 mod differential;
 mod encodings;
 mod environ;

@@ -192,6 +192,12 @@ impl Site {
         site
     }
 
+    /// Adds to the command line that starts it.
+    pub fn option(mut self, option: &str) -> Self {
+        self.command.push(option.to_owned());
+        self
+    }
+
     /// Adds to the environment of the stack.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

@@ -46,6 +46,8 @@ pub struct Assignment {
     pub dump: RawFd,
     /// After so many requests it says [`Report::Worn`], once.
     pub max_requests: Option<u64>,
+    /// Whether the proxy gets tracebacks, for who develops the app.
+    pub dev: bool,
 }
 
 /// The signal at which a worker writes where each of its threads is, from the signal handler itself and therefore even when

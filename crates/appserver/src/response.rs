@@ -17,7 +17,7 @@ use std::{
 use message::{
     field::is_hop_by_hop,
     framing::chunk_head,
-    handoff::{FAILURE, FILE},
+    handoff::{self, FAILURE, FILE, TRACEBACK},
 };
 use rustix::{
     io::Errno,
@@ -500,6 +500,11 @@ impl Response {
     /// Gives a response up that is not complete: with a 500 while nothing is on the wire, else by cutting the connection, so
     /// that nobody takes what was sent for the whole.
     pub fn fail(&mut self, failure: Failure) {
+        self.fail_with(failure, None);
+    }
+
+    /// The same, with a traceback for who develops the app.
+    pub fn fail_with(&mut self, failure: Failure, traceback: Option<&str>) {
         if self.phase == Phase::Done {
             return;
         }
@@ -511,10 +516,17 @@ impl Response {
         }
         write!(
             self.out,
-            "HTTP/1.1 500 Internal Server Error\r\n{FAILURE}: {}\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 500 Internal Server Error\r\n{FAILURE}: {}\r\n",
             failure.as_str()
         )
         .expect("a Vec takes any write");
+        if let Some(traceback) = traceback {
+            self.out
+                .extend_from_slice(format!("{TRACEBACK}: ").as_bytes());
+            handoff::write_text(traceback, &mut self.out);
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
     }
 
     /// A response of the loop itself.

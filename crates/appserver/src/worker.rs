@@ -120,6 +120,8 @@ pub struct Template {
     pub user: Option<User>,
     /// Time that running requests may take once their worker is to leave.
     pub grace: Duration,
+    /// Whether somebody develops the app, who is to see tracebacks.
+    pub dev: bool,
 }
 
 impl Template {
@@ -479,6 +481,7 @@ fn assign(template: &Template, number: u32) -> Assignment {
         scoreboard: SCOREBOARD_FD,
         dump: DUMP_FD,
         max_requests: app.max_requests.map(|most| jittered(most, number)),
+        dev: template.dev,
     }
 }
 

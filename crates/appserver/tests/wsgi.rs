@@ -148,6 +148,7 @@ impl Worker {
             scoreboard: 8,
             dump: 9,
             max_requests: None,
+            dev: false,
         };
         change(&mut assignment);
         let scoreboard = scoreboard::create(assignment.threads).unwrap();

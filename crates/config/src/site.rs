@@ -36,6 +36,15 @@ pub struct Site {
     pub upstreams: Vec<Upstream>,
     /// `[[site]]`, in order of the file.
     pub hosts: Vec<VirtualHost>,
+    /// Where it is served to who develops it, who may see what nobody else may. No key says so, but the command (`--dev`).
+    pub dev: Option<Dev>,
+}
+
+/// What is otherwise where a site is served to who develops it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dev {
+    /// Certificates that the file names and that are not on this machine; self-signed ones take their place.
+    pub missing: Vec<PathBuf>,
 }
 
 /// A value and where it was written, so that an error found later can still point at it.
@@ -596,6 +605,8 @@ pub enum Cache {
     Age(Duration),
     /// `cache = "immutable"`: for ever, without asking even when the page is reloaded (RFC 8246).
     Immutable,
+    /// Not at all (`no-store`), nor do we remember any: what `--dev` makes of all of them.
+    Never,
 }
 
 /// Where the symbolic links of a folder may lead.

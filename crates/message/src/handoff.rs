@@ -21,6 +21,8 @@ pub const CERTIFICATE: &str = "_certificate";
 pub const GREETING: &str = "_greeting";
 /// Slot to proxy: why the worker's runtime, and not the app, made this response: `exception`, `protocol`.
 pub const FAILURE: &str = "_failure";
+/// Slot to proxy beside [`FAILURE`], where the site is served to who develops it: the traceback, as [`write_text`] writes it.
+pub const TRACEBACK: &str = "_traceback";
 /// Slot to proxy: the content is not here; it is `Content-Length` bytes, from this offset on, of the file whose descriptor comes
 /// beside the head's first byte (`SCM_RIGHTS`, unix(7)).
 pub const FILE: &str = "_file";
@@ -103,6 +105,39 @@ impl<'a> Handoff<'a> {
         };
         parts.next().is_none().then_some(handoff)
     }
+}
+
+/// The most of a text that a field takes, in bytes before it is written; of a longer one the end, which says what is wrong.
+pub const TEXT: usize = 12 * 1024;
+
+/// Writes a text of several lines as a field's value: `%` and what is not visible ASCII as `%XX`.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    let mut from = text.len().saturating_sub(TEXT);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    for byte in text[from..].bytes() {
+        match byte {
+            b'%' | ..=b' ' | 0x7f.. => write!(out, "%{byte:02X}").expect("a Vec takes every write"),
+            visible => out.push(visible),
+        }
+    }
+}
+
+/// Reads what [`write_text`] has written; what it would not have written is kept as it is.
+#[must_use]
+pub fn read_text(value: &[u8]) -> String {
+    let mut text = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%');
+        let code = digits
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        text.push(code.unwrap_or(byte));
+        rest = &after[if code.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Written by hand: this is on the way of every request, and the formatting machinery costs four times as much.
@@ -259,6 +294,25 @@ mod tests {
         ] {
             assert_eq!(Certificate::parse(value.as_bytes()), None, "{value}");
         }
+    }
+
+    #[test]
+    fn a_text_of_lines_is_read_as_it_was_written() {
+        for text in ["", "a b\r\n\tc: 100%41", "M\u{fc}ller \u{1f40d}\n", "%"] {
+            let mut value = Vec::new();
+            write_text(text, &mut value);
+            assert!(value.iter().all(u8::is_ascii_graphic), "{value:?}");
+            assert_eq!(read_text(&value), text);
+        }
+        assert_eq!(read_text(b"%zz%4%"), "%zz%4%", "not ours, and kept");
+        let mut value = Vec::new();
+        write_text(&("\u{fc}".repeat(TEXT) + "end"), &mut value);
+        let read = read_text(&value);
+        assert!(
+            read.len() <= TEXT && read.ends_with("\u{fc}end"),
+            "{}",
+            read.len()
+        );
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub enum Order {
         /// For people, one line; the traceback is in the log.
         why: String,
     },
+    /// The newest code or configuration cannot be served, which pages say to who develops it ([`Site::dev`]); `None`: it is served.
+    Broken {
+        /// For people, of several lines: a traceback, a report.
+        why: Option<String>,
+    },
     /// Say that you live: [`Report::Alive`].
     Ping,
     /// Go on in another file: with the access records of every plan that are written to this path, in the first descriptor

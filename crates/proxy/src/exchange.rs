@@ -16,11 +16,11 @@ use crate::{
     access::{Cors, Passed},
     admit::admit,
     app::{self, AppRoute},
-    clock, compress,
+    clock, compress, dev,
     failure::Failure,
     files::{self, Elsewhere, Folder, Handed, handed},
     journal::{Journal, Route},
-    pages::Pages,
+    pages::{Pages, Wish},
     plan::{self, Action, CHALLENGES, Host, Plan},
     redirect,
     request::{Peer, Request, Upload},
@@ -41,7 +41,17 @@ pub(crate) async fn respond(
         Ok(response) => response,
         Err(failure) => {
             journal.fail(&failure);
-            failure.into_response(finish.pages, Some(&head.fields), journal.id)
+            let detail = plan.dev.as_ref();
+            let detail = detail.and_then(|dev| dev.detail(&failure, journal.client));
+            let cause = failure.cause();
+            let response = failure.into_response(finish.pages, Some(&head.fields), journal.id);
+            match detail {
+                None => response,
+                Some(detail) => {
+                    let wish = Wish::of(&head.fields);
+                    dev::explain(response, &detail, cause, wish, journal.id)
+                }
+            }
         }
     };
     if head.method == Method::Head {
@@ -243,6 +253,10 @@ impl<'plan, 'c> Routed<'plan, 'c> {
                 let response = match answer {
                     app::Answer::Here(response) => response,
                     app::Answer::Elsewhere(handed) => self.elsewhere(handed, app, request).await?,
+                };
+                let response = match &self.plan.dev {
+                    Some(dev) => dev.mark(response, request),
+                    None => response,
                 };
                 Ok(self.encoded(response, request).await)
             }

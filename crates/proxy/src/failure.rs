@@ -215,6 +215,8 @@ pub(crate) enum Failure {
         worker: String,
         /// What the worker's runtime called it: `exception`, `protocol`.
         what: String,
+        /// The traceback, where the site is served to who develops it.
+        traceback: Option<String>,
     },
     /// No member of the upstream takes the request; not a byte of it was sent to any.
     #[error("upstream {upstream} cannot be reached: {member}: {source}")]

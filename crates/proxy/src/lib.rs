@@ -20,6 +20,7 @@ mod compress;
 pub mod confine;
 mod connection;
 pub mod control;
+mod dev;
 mod door;
 mod exchange;
 mod failure;

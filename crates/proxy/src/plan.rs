@@ -22,6 +22,7 @@ use crate::{
     buffer::{self, budget::Budget, scratch::FolderError},
     closed::{Closures, Maintenance},
     control::{Certificate, Credentials, Listener, Users},
+    dev::Dev,
     figures::{Exchange, Figures, Place},
     files::{Folder, SendFile, Store},
     health::Health,
@@ -61,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) has_tunnels: bool,
     /// Fields that servers of `auth = { forward = … }` say of who they let in, and clients do not.
     pub(crate) vouched: Option<Arc<[Box<str>]>>,
+    /// What who develops the site is told; `None` where it is served to everybody.
+    pub(crate) dev: Option<Arc<Dev>>,
     hosts: Hosts<Arc<Host>>,
     /// All of them: what the next plan has as well goes on there.
     upstreams: Vec<Arc<Upstream>>,
@@ -221,6 +224,8 @@ pub(crate) struct Given<'a> {
     pub(crate) log: Arc<Log>,
     /// Where requests are counted.
     pub(crate) figures: &'a Arc<Figures>,
+    /// What is known of the newest code.
+    pub(crate) dev: &'a Arc<Dev>,
 }
 
 impl Plan {
@@ -279,6 +284,7 @@ impl Plan {
             h2c: site.server.h2c,
             has_tunnels: site.upstreams.iter().any(|upstream| !upstream.is_http2()),
             limits: site.limits.clone(),
+            dev: site.dev.as_ref().map(|_| Arc::clone(given.dev)),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
             vouched: access::vouched(site),

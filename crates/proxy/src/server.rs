@@ -38,6 +38,7 @@ use crate::{
     closed::Closures,
     confine::confine,
     control::{Credentials, Listener, Order, Report},
+    dev::Dev,
     door::{self, Door},
     figures::Figures,
     listener::Listening,
@@ -236,6 +237,8 @@ struct Kept {
     /// Whether it stops with nobody to follow.
     draining: Arc<AtomicBool>,
     figures: Arc<Figures>,
+    /// What is known of the newest code, where somebody develops it.
+    dev: Arc<Dev>,
     /// Access logs that are open, by the path of their file.
     logs: Mutex<Vec<(PathBuf, Weak<Log>)>>,
     /// Lines that access logs of earlier configurations have lost.
@@ -428,6 +431,7 @@ impl Kept {
             Order::ReleaseWorker { worker } => self.pool(&worker.app).release(&worker),
             Order::WorkerDied { worker, how } => self.pool(&worker.app).bury(&worker, &how),
             Order::AppFailed { app, why } => self.pool(&app).fail(&why),
+            Order::Broken { why } => self.dev.set_broken(why),
         }
         Ok(Then::Serve)
     }
@@ -499,6 +503,7 @@ impl Offer {
             before,
             log,
             figures: &kept.figures,
+            dev: &kept.dev,
         };
         let pool = |app: &config::site::App| kept.pool(&app.name);
         Ok(match Plan::new(&site, given, pool) {
@@ -532,6 +537,7 @@ async fn obey(
         closures: Arc::default(),
         draining: Arc::default(),
         figures: Arc::default(),
+        dev: Arc::default(),
         logs: Mutex::default(),
         dropped: AtomicU64::new(0),
         reports,

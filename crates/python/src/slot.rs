@@ -57,7 +57,7 @@ impl Slot {
             multithread: assignment.threads > 1,
             multiprocess: assignment.workers > 1,
         };
-        let mut wsgi = Wsgi::new(py, self.app.clone_ref(py), &assignment.app, &fixed)?;
+        let mut wsgi = Wsgi::new(py, self.app.clone_ref(py), assignment, &fixed)?;
         let thread = py.import("threading")?.call_method0("get_ident")?;
         let thread = thread.extract()?;
         while py.detach(|| crew.wait()) {

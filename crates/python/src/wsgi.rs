@@ -4,6 +4,7 @@
 
 use appserver::{
     application::Application,
+    assignment::Assignment,
     request::Request,
     response::{COPIED, Failure, Response},
 };
@@ -27,13 +28,20 @@ pub(crate) struct Wsgi {
     app: Py<PyAny>,
     /// The app's name, for the log.
     name: String,
+    /// Whether whoever asks is to see tracebacks.
+    dev: bool,
     template: Template,
     callables: Callables,
     errors: Py<Errors>,
 }
 
 impl Wsgi {
-    pub(crate) fn new(py: Python<'_>, app: Py<PyAny>, name: &str, fixed: &Fixed) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        app: Py<PyAny>,
+        assignment: &Assignment,
+        fixed: &Fixed,
+    ) -> PyResult<Self> {
         let errors = Errors::new(py)?;
         let template = Template::new(py, fixed)?;
         template.set_errors(py, &errors)?;
@@ -41,7 +49,8 @@ impl Wsgi {
         template.set_early_hints(py, &callables.early_hints)?;
         Ok(Self {
             app,
-            name: name.to_owned(),
+            name: assignment.app.clone(),
+            dev: assignment.dev,
             template,
             callables,
             errors,
@@ -130,14 +139,16 @@ impl Wsgi {
 
     /// Ends a response that cannot be completed, and says why, once.
     fn failed(&self, py: Python<'_>, request: &Request<'_>, responder: &Responder, error: &PyErr) {
+        // Before the lock: it runs code of the app.
+        let traceback = self.dev.then(|| report::traceback(py, error));
         let broken = {
             let mut state = responder.state();
             let protocol = error.is_instance_of::<ProtocolError>(py);
-            state.response.fail(if protocol {
-                Failure::Protocol
-            } else {
-                Failure::Exception
-            });
+            let failure = match protocol {
+                true => Failure::Protocol,
+                false => Failure::Exception,
+            };
+            state.response.fail_with(failure, traceback.as_deref());
             state.response.is_broken()
         };
         // The proxy left: whatever write() raised is no fault of the app.

@@ -82,6 +82,7 @@ The access log goes to standard output, everything else to standard error; STACK
 
 Examples:
   stack up --config config/site.toml
+  stack up --dev
   stack up --config /etc/stack/site.toml > access.log")]
     Up(Up),
     /// Serve one app, without a configuration file; the options are gunicorn's.
@@ -226,6 +227,9 @@ pub(crate) struct Up {
     /// Which configuration.
     #[command(flatten)]
     pub(crate) config: ConfigFile,
+    /// For development: take over changes of code, templates and configuration, and show tracebacks in pages.
+    #[arg(long)]
+    pub(crate) dev: bool,
     /// Write the process id of the master to this file while it serves.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pid: Option<PathBuf>,

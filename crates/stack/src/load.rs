@@ -4,14 +4,23 @@ use std::path::{Path, PathBuf};
 
 use config::{Loaded, error::Report};
 
-use crate::{failure::Failure, serve::Invocation};
+use crate::{develop, failure::Failure, serve::Invocation};
 
 /// Where a configuration is looked for when none is named.
 pub(crate) const PLACES: [&str; 3] = ["./site.toml", "./config/site.toml", "/etc/stack/site.toml"];
 
 /// Where a configuration comes from, so that it can be read again.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) struct Source {
+    /// What says it.
+    pub(crate) origin: Origin,
+    /// Whether it is for who develops the site.
+    pub(crate) dev: bool,
+}
+
+/// What says a configuration.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
     /// `stack up`.
     File(PathBuf),
     /// `stack serve`.
@@ -21,9 +30,31 @@ pub(crate) enum Source {
 impl Source {
     /// Reads a configuration that is right in itself and for this machine.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
-        match self {
-            Self::File(file) => load(file),
-            Self::Arguments(invocation) => invocation.load(),
+        let mut loaded = match &self.origin {
+            Origin::File(file) => config::load(file, is_privileged()),
+            Origin::Arguments(invocation) => invocation.parse(),
+        };
+        if self.dev
+            && let Ok(loaded) = &mut loaded
+        {
+            develop::adapt(&mut loaded.site);
+        }
+        judge(loaded)
+    }
+
+    /// The file, where there is one.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match &self.origin {
+            Origin::File(file) => std::path::absolute(file).ok(),
+            Origin::Arguments(_) => None,
+        }
+    }
+
+    /// Further files that apps depend on.
+    pub(crate) fn extra(&self) -> Vec<PathBuf> {
+        match &self.origin {
+            Origin::File(_) => Vec::new(),
+            Origin::Arguments(invocation) => invocation.extra(),
         }
     }
 }

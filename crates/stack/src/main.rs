@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod check;
+mod develop;
 mod exec;
 mod failure;
 mod identity;

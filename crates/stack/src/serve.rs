@@ -12,13 +12,13 @@ use std::{
 use config::{
     Loaded,
     arguments::{Arguments, Section},
-    error::Span,
+    error::{Report, Span},
 };
 
 use crate::{
     args::serve::{Serve, Silent},
     failure::Failure,
-    load::{self, Source},
+    load::{self, Origin, Source},
     up::{self, BrokenApp},
 };
 
@@ -42,17 +42,25 @@ pub(crate) fn run(serve: Serve) -> Result<(), Failure> {
     };
     if print {
         // A file that would be refused is not worth printing.
-        invocation.load()?;
+        load::judge(invocation.parse())?;
         write!(anstream::stdout(), "{}", invocation.arguments().to_toml())?;
         return Ok(());
     }
-    let source = Source::Arguments(Box::new(invocation));
+    let dev = invocation.serve.reload;
+    let source = Source {
+        origin: Origin::Arguments(Box::new(invocation)),
+        dev,
+    };
     if check {
         let loaded = source.load()?;
         writeln!(anstream::stdout(), "{} can be served", loaded.title())?;
         return Ok(());
     }
-    let broken = BrokenApp::Ends;
+    // Whoever develops mends it, and need not start it again.
+    let broken = match dev {
+        true => BrokenApp::IsTriedAgain,
+        false => BrokenApp::Ends,
+    };
     up::run(&source, up::Options { pid, broken })
 }
 
@@ -67,8 +75,14 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// The configuration, right in itself and for this machine.
-    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+    /// Further files that the app depends on.
+    pub(crate) fn extra(&self) -> Vec<PathBuf> {
+        let files = self.serve.reload_extra_file.iter();
+        files.map(|file| self.folder.join(file)).collect()
+    }
+
+    /// The configuration, right in itself.
+    pub(crate) fn parse(&self) -> Result<Loaded, Report> {
         let arguments = self.arguments();
         // Not a file, but the place of one: relative paths start in its folder, and each command line has its own.
         let mut hasher = DefaultHasher::new();
@@ -76,7 +90,7 @@ impl Invocation {
         let place = self
             .folder
             .join(format!(".stack-serve-{:016x}", hasher.finish()));
-        load::judge(arguments.parse(&place, load::is_privileged()))
+        arguments.parse(&place, load::is_privileged())
     }
 
     fn arguments(&self) -> Arguments {

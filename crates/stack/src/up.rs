@@ -6,6 +6,7 @@
 mod admin;
 mod banner;
 mod credentials;
+mod dev;
 mod errand;
 mod figures;
 mod front;
@@ -37,8 +38,9 @@ use crate::{
     args::Up,
     failure::Failure,
     identity::{self, Identities},
-    load::Source,
+    load::{Origin, Source},
     up::{
+        dev::Dev,
         listen::Given,
         master::Master,
         opened::Opened,
@@ -69,7 +71,10 @@ pub(crate) enum BrokenApp {
 
 /// `stack up`.
 pub(crate) fn from_arguments(up: Up) -> Result<(), Failure> {
-    let source = Source::File(up.config.path()?);
+    let source = Source {
+        origin: Origin::File(up.config.path()?),
+        dev: up.dev,
+    };
     let options = Options {
         pid: up.pid,
         ..Options::default()
@@ -132,10 +137,12 @@ fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Fa
         .build()
         .context("cannot start the runtime")?;
     let source = source.clone();
+    let dev = Dev::start(&opened.loaded.site, &source);
     runtime.block_on(async {
         let beginnings = Beginnings {
             started,
             source,
+            dev,
             beginning,
             setting,
             title,
@@ -189,6 +196,7 @@ fn open(
 struct Beginnings {
     started: Instant,
     source: Source,
+    dev: Option<Dev>,
     beginning: Beginning,
     setting: Setting,
     title: Title,

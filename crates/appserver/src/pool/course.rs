@@ -286,7 +286,10 @@ impl Pool {
         };
         actions.push(Action::Announce(news));
         if self.ready_count() == 0 && serving {
-            actions.push(Action::Announce(News::AppFailed { why }));
+            actions.push(Action::Announce(News::AppFailed {
+                why,
+                traceback: traceback.to_owned(),
+            }));
         }
         self.conclude(actions);
     }

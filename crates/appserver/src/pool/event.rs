@@ -218,6 +218,8 @@ pub enum News {
     AppFailed {
         /// Why, in one line.
         why: String,
+        /// As Python prints it; may be empty.
+        traceback: String,
     },
     /// There are to be so many workers from now on.
     Resized {

@@ -109,6 +109,8 @@ pub enum Told {
     Failed {
         /// Why, in one line.
         why: String,
+        /// As Python prints it; may be empty.
+        traceback: String,
     },
     /// The first round is decided: all workers are ready, or one could not start.
     Decided,
@@ -490,7 +492,7 @@ impl Keeper {
                     reason: cause,
                 });
             }
-            News::AppFailed { why } => self.tell(Told::Failed { why }),
+            News::AppFailed { why, traceback } => self.tell(Told::Failed { why, traceback }),
             News::Decided => self.tell(Told::Decided),
             News::Staged => self.tell(Told::Staged),
             News::StageFailed {

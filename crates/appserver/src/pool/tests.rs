@@ -161,9 +161,10 @@ fn cannot_start(number: u32, why: &str, traceback: Option<&str>, again: Option<u
     })
 }
 
-fn app_failed(why: &str) -> Action {
+fn app_failed(why: &str, traceback: &str) -> Action {
     told(News::AppFailed {
         why: why.to_owned(),
+        traceback: traceback.to_owned(),
     })
 }
 
@@ -231,13 +232,16 @@ fn one_at_a_time_tries_again_and_a_traceback_is_told_once() {
     story.on(Event::Tick);
     let first = [
         cannot_start(1, "no", Some("Traceback"), Some(100)),
-        app_failed("no"),
+        app_failed("no", "Traceback"),
         told(News::Decided),
     ];
     assert_eq!(story.failed(1, "Traceback"), first);
     assert_eq!(
         story.failed(2, "Traceback"),
-        [cannot_start(2, "no", None, Some(100)), app_failed("no")],
+        [
+            cannot_start(2, "no", None, Some(100)),
+            app_failed("no", "Traceback")
+        ],
         "both are one failure"
     );
     story.on(Event::Exited {
@@ -250,7 +254,10 @@ fn one_at_a_time_tries_again_and_a_traceback_is_told_once() {
     });
     assert_eq!(story.after(millis(100)), [start(3)]);
     assert_eq!(story.wait(), Some(BOOT));
-    let again = [cannot_start(3, "no", None, Some(200)), app_failed("no")];
+    let again = [
+        cannot_start(3, "no", None, Some(200)),
+        app_failed("no", "Traceback"),
+    ];
     assert_eq!(story.failed(3, "Traceback"), again);
     story.on(Event::Exited {
         number: 3,
@@ -259,7 +266,7 @@ fn one_at_a_time_tries_again_and_a_traceback_is_told_once() {
     assert_eq!(story.after(millis(200)), [start(4)]);
     let other = [
         cannot_start(4, "no", Some("Other"), Some(400)),
-        app_failed("no"),
+        app_failed("no", "Other"),
     ];
     assert_eq!(story.failed(4, "Other"), other);
     story.on(Event::Exited {
@@ -284,13 +291,13 @@ fn silence_death_and_a_missing_interpreter_are_failures_to_start() {
     };
     let expected = [
         cannot_start(1, "cannot run x", None, Some(100)),
-        app_failed("cannot run x"),
+        app_failed("cannot run x", ""),
         told(News::Decided),
     ];
     assert_eq!(story.on(not_started), expected);
     assert_eq!(story.after(millis(100)), [start(2)]);
     let why = "killed by SIGSEGV before it was ready";
-    let expected = [cannot_start(2, why, None, Some(200)), app_failed(why)];
+    let expected = [cannot_start(2, why, None, Some(200)), app_failed(why, "")];
     assert_eq!(
         story.on(Event::Exited {
             number: 2,
@@ -303,7 +310,7 @@ fn silence_death_and_a_missing_interpreter_are_failures_to_start() {
     let expected = [
         Action::Dump { number: 3 },
         cannot_start(3, why, None, Some(400)),
-        app_failed(why),
+        app_failed(why, ""),
     ];
     assert_eq!(story.after(BOOT), expected);
     assert_eq!(story.ready(3), [], "too late");

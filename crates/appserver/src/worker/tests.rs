@@ -32,6 +32,7 @@ impl Place {
             proxy_uid: rustix::process::geteuid().as_raw(),
             user: None,
             grace: Duration::from_secs(30),
+            dev: false,
         }
     }
 }

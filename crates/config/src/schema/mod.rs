@@ -116,6 +116,7 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
         apps: read_apps(context, root, &apps),
         upstreams,
         hosts,
+        dev: None,
     }
 }
 

@@ -45,9 +45,14 @@ pub(super) async fn run(
     journal.app_time = Some(begun.elapsed());
     if let Some(what) = head.fields.get(handoff::FAILURE) {
         let what = String::from_utf8_lossy(what).into_owned();
+        let traceback = head.fields.get(handoff::TRACEBACK).map(handoff::read_text);
         let worker = slot.worker().label.to_string();
         finish(slot, unsent.as_ref());
-        return Err(Failure::AppFailed { worker, what });
+        return Err(Failure::AppFailed {
+            worker,
+            what,
+            traceback,
+        });
     }
     if let Some(offset) = head.fields.get(handoff::FILE) {
         let file = file(slot.connection(), &head, offset);

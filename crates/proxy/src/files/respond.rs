@@ -3,6 +3,7 @@
 use std::{io, ops::Range, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use config::site::Cache;
 use message::{
     coding::Coding,
     condition::{self, Validators, Verdict},
@@ -77,8 +78,10 @@ pub(super) enum Answer {
 pub(super) async fn find(folder: &Folder, below: &[u8]) -> Result<Answer, Failure> {
     let key = folder.key(below);
     let known = match folder.store.cache.get(key) {
-        Known::Fresh(entry) => return Ok(Answer::File(entry)),
-        Known::Stale(entry) => Some(entry),
+        Known::Fresh(entry) if folder.rules.cache != Cache::Never => {
+            return Ok(Answer::File(entry));
+        }
+        Known::Fresh(entry) | Known::Stale(entry) => Some(entry),
         Known::Unknown if !folder.rules.internal && !is_servable(below) => {
             return Ok(Answer::Nothing);
         }

@@ -273,6 +273,9 @@ fn common(content_type: &str, varies: bool, states: &States, cache: Option<&str>
 pub(super) fn cache_control(path: &[u8], rules: &Rules) -> Option<Box<str>> {
     /// RFC 8246. A year is as long as anything is kept.
     const FOR_EVER: &str = "max-age=31536000, immutable";
+    if rules.cache == Cache::Never {
+        return Some("no-store".into());
+    }
     // One page under many names, which names the scripts of one release: without asking it would outlive them.
     if rules
         .fallback
@@ -285,11 +288,12 @@ pub(super) fn cache_control(path: &[u8], rules: &Rules) -> Option<Box<str>> {
         Cache::Immutable => true,
         Cache::Age(age) => !age.is_zero() && name::is_immutable(path),
         Cache::Unsaid => name::is_immutable(path),
+        Cache::Never => false,
     };
     match rules.cache {
         _ if is_immutable => Some(FOR_EVER.into()),
         Cache::Age(age) => Some(format!("max-age={}", age.as_secs()).into()),
-        Cache::Unsaid | Cache::Immutable => None,
+        Cache::Unsaid | Cache::Immutable | Cache::Never => None,
     }
 }
 
@@ -361,6 +365,8 @@ mod tests {
             (Cache::Unsaid, "index.html", Some("no-cache")),
             (Cache::Immutable, "a.css", ever),
             (Cache::Immutable, "index.html", Some("no-cache")),
+            (Cache::Never, "a.3f2a9c01d4e5.css", Some("no-store")),
+            (Cache::Never, "index.html", Some("no-store")),
             (Cache::Age(hour), "a.css", Some("max-age=3600")),
             (Cache::Age(hour), "a.3f2a9c01d4e5.css", ever),
             (

@@ -15,6 +15,7 @@ Examples:
   stack serve app:app
   stack serve app:app -w 4 --threads 8 -b :8000 --log-file -
   stack serve 'app:create_app()' --static /static=public
+  stack serve app:app --reload
   stack serve mysite.wsgi --chdir /srv/web -e DJANGO_SETTINGS_MODULE=mysite.settings
   stack serve app:app -b :8443 --certfile fullchain.pem --keyfile privkey.pem
   stack serve app:app -w 4 --print-config > site.toml";
@@ -43,6 +44,12 @@ pub(crate) struct Serve {
     /// Files that are served without the app: the folder for a path; can be given several times.
     #[arg(long = "static", value_name = "PATH=FOLDER")]
     pub(crate) statics: Vec<String>,
+    /// For development: take over changes of code, templates and settings, and show tracebacks in pages.
+    #[arg(long, visible_alias = "dev")]
+    pub(crate) reload: bool,
+    /// With --reload: another file that the app depends on; can be given several times.
+    #[arg(long, value_name = "FILE", requires = "reload")]
+    pub(crate) reload_extra_file: Vec<PathBuf>,
     /// How long a request may take until its response begins [default: 30s]
     #[arg(short, long, value_name = "TIME")]
     pub(crate) timeout: Option<String>,

@@ -65,6 +65,9 @@ impl Banner<'_> {
         for app in &self.loaded.site.apps {
             text.extend(["; app ", &app.name, ": ", &self.state(app).0]);
         }
+        if self.loaded.site.dev.is_some() {
+            text.push_str("; for development (--dev)");
+        }
         text.extend(["; ready in ", &Elapsed(self.after).to_string()]);
         text
     }
@@ -82,7 +85,14 @@ impl Banner<'_> {
             width(|row| &row.url).unwrap_or_default(),
             width(|row| &row.what).unwrap_or_default(),
         );
-        let mut text = format!("\n  {bold}stack{bold:#} serves {}\n\n", self.loaded.title());
+        let dev = match self.loaded.site.dev {
+            Some(_) => format!(" {bad}for development{bad:#}"),
+            None => String::new(),
+        };
+        let mut text = format!(
+            "\n  {bold}stack{bold:#} serves {}{dev}\n\n",
+            self.loaded.title()
+        );
         for Row {
             url,
             what,
@@ -95,6 +105,14 @@ impl Banner<'_> {
                 &mut text,
                 format_args!(
                     "  {link}{url:urls$}{link:#}  {what:whats$}  {detail_style}{detail}{detail_style:#}\n"
+                ),
+            );
+        }
+        if self.loaded.site.dev.is_some() {
+            line(
+                &mut text,
+                format_args!(
+                    "\n  {dim}what is saved is taken over by itself; tracebacks are shown in pages{dim:#}\n"
                 ),
             );
         }

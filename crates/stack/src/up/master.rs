@@ -36,6 +36,7 @@ use tracing::{info, warn};
 use super::{
     Beginnings, Setting,
     admin::{Admin, Answer, Asked},
+    dev::{self, Dev},
     figures::Figures,
     front::{self, Front},
     opened::Opened,
@@ -74,6 +75,8 @@ pub(crate) struct Master {
     leaving: Vec<Leaving>,
     /// Where the configuration comes from.
     pub(super) source: Source,
+    /// What is done for who develops the site; `None` where it is served to everybody.
+    pub(super) dev: Option<Dev>,
     pub(super) reload: Option<Reload>,
     /// What is wanted once that one is over.
     pub(super) next_reload: Option<Wanted>,
@@ -206,6 +209,7 @@ impl Master {
         let Beginnings {
             started,
             source,
+            dev,
             beginning,
             setting,
             title,
@@ -232,6 +236,7 @@ impl Master {
             coming: None,
             leaving: Vec::new(),
             source,
+            dev,
             reload: None,
             next_reload: None,
             came,
@@ -288,6 +293,7 @@ impl Master {
                 Some(end) = self.inbox.upgrades.recv() => self.upgrade_ended(end),
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,
                 Some(asked) = self.inbox.admin.recv() => self.questioned(asked),
+                change = dev::next_change(self.dev.as_mut()) => self.saved(&change),
                 () = self.inbox.orphans.ended() => orphans::bury(),
                 () = self.watchdog.due() => self.show_life(),
                 () = sleep_until(self.opened.logs.next_look()) => self.rotate_logs(),

@@ -260,6 +260,7 @@ fn template(
         proxy_uid: identities.proxy_uid(),
         user: identities.app(&app.name).cloned(),
         grace: site.limits.drain_timeout,
+        dev: site.dev.is_some(),
         app,
     })
 }

@@ -119,7 +119,7 @@ pub(super) enum Came {
 const PROXY_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Scope {
-    fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Apps(mut one), Self::Apps(two)) => {
                 one.extend(two);
@@ -374,6 +374,9 @@ impl Master {
     }
 
     fn run_errands(&mut self) {
+        if self.has_no_errands() {
+            return self.stage();
+        }
         let Some(next) = self.next() else { return };
         let errands = next.renewed.iter().filter_map(|app| {
             let errand = Errand::start(&next.templates[app]);
@@ -461,9 +464,25 @@ impl Master {
         self.take_back(reload.next.as_deref());
         self.figures.add(&metrics::RELOADS, ["refused"]);
         error!("the reload has failed, and nothing has changed: {why}");
+        self.is_broken(why, None);
         reload.wanted.answer(&Answer::conflict(why));
         self.notify_reloaded();
         self.begin_reload();
+    }
+
+    /// Something else was saved meanwhile: workers that nobody waits for and that would be out of date are not started, though
+    /// their code may take its time to say that it is broken.
+    pub(super) fn supersede_reload(&mut self) {
+        let is_out_of_date = |reload: &mut Reload| {
+            let starts_apps = reload.next.as_ref().is_some_and(|next| next.new.is_empty());
+            starts_apps
+                && reload.wanted.askers.is_empty()
+                && matches!(reload.step, Step::Staging { .. })
+        };
+        if let Some(reload) = self.reload.take_if(is_out_of_date) {
+            self.take_back(reload.next.as_deref());
+            self.notify_reloaded();
+        }
     }
 
     fn take_back(&mut self, next: Option<&Next>) {
@@ -613,6 +632,9 @@ impl Master {
         if logs_moved {
             self.reopen_logs();
         }
+        let owed = self.next_reload.as_ref();
+        let owed = owed.map(|wanted| wanted.scope.clone());
+        self.is_mended(owed);
         self.finish_if_renewed();
     }
 

@@ -11,7 +11,10 @@ use tracing::error;
 
 use super::{FrontState, Leaving, Master, Phase};
 use crate::failure::Failure;
-use crate::up::front::{self, Front};
+use crate::up::{
+    dev::Dev,
+    front::{self, Front},
+};
 
 impl Master {
     pub(super) fn start_front(&mut self) -> anyhow::Result<()> {
@@ -24,7 +27,8 @@ impl Master {
             self.opened.identities.proxy(),
             self.front_reports.clone(),
         )?;
-        for order in self.roster.orders() {
+        let broken = self.dev.as_ref().and_then(Dev::order);
+        for order in self.roster.orders().into_iter().chain(broken) {
             front.tell(order);
         }
         self.front = FrontState::Starting(front);

@@ -33,6 +33,7 @@ impl Master {
                 if let Some(program) = program {
                     self.programs.insert(app.clone(), program);
                 }
+                self.works(&app);
                 let last = self.last_numbers.entry(app.clone()).or_default();
                 *last = number.max(*last);
                 let order = self
@@ -46,13 +47,14 @@ impl Master {
                 how,
                 reason,
             } => self.gone(WorkerName { app, number }, how, &reason),
-            keeper::Told::Failed { why }
+            keeper::Told::Failed { why, .. }
                 if self.setting.broken == BrokenApp::Ends
                     && matches!(self.phase, Phase::Starting { .. }) =>
             {
                 return Err(Failure::User(format!("the app cannot start: {why}")));
             }
-            keeper::Told::Failed { why } => {
+            keeper::Told::Failed { why, traceback } => {
+                self.is_broken(&format!("{why}\n{traceback}"), Some(app.clone()));
                 let order = self.roster.failed(app, why);
                 self.tell_front(order);
             }
