@@ -147,10 +147,10 @@ fn mistakes_are_shown_in_the_command_line() {
         (
             &["app:app", "-c", "gunicorn.conf.py"],
             Some(2),
-            "takes no file",
+            "stack import gunicorn.conf.py",
         ),
         (&["app:app", "-D"], Some(2), "systemd keeps it"),
-        (&["app:app", "-u", "web"], Some(2), "User="),
+        (&["app:app", "-u", "no-such-user"], Some(1), "no-such-user"),
         (
             &["app:app", "-k", "gevent"],
             Some(1),

@@ -59,6 +59,9 @@ pub(crate) struct Serve {
     /// How long a connection may wait for its next request [default: 75s]
     #[arg(long, value_name = "TIME")]
     pub(crate) keep_alive: Option<String>,
+    /// Replace a worker after so many requests, 10 % more or less [default: never]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_requests: Option<String>,
     /// An environment variable of the app; can be given several times.
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
@@ -77,12 +80,45 @@ pub(crate) struct Serve {
     /// The key of the certificate, in PEM.
     #[arg(long, value_name = "FILE", requires = "certfile")]
     pub(crate) keyfile: Option<PathBuf>,
+    /// Who signs clients' certificates, in PEM; each client then needs one.
+    #[arg(long, value_name = "FILE", requires = "certfile")]
+    pub(crate) ca_certs: Option<PathBuf>,
+    /// Whether each client needs a certificate: `optional` (1), or `required` (2).
+    #[arg(long, value_name = "NEED", requires = "ca_certs")]
+    pub(crate) cert_reqs: Option<String>,
+    /// Who the proxy and the workers run as; only root can choose.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// The primary group, with --user [default: the user's own]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Which permissions the files that the app makes lack, in octal.
+    #[arg(short = 'm', long, value_name = "MASK")]
+    pub(crate) umask: Option<String>,
+    /// Folders for Python's path besides the app's own; several with commas.
+    #[arg(long, value_name = "FOLDERS")]
+    pub(crate) pythonpath: Option<String>,
     /// The access log: a file, `-` for standard output, or `off` [default: -]
     #[arg(long, value_name = "FILE")]
     pub(crate) access_logfile: Option<String>,
+    /// Its format: `combined`, `json`, one with `$names` (docs/logs.md), or one of gunicorn's such as `%(h)s %(r)s`.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) access_logformat: Option<String>,
+    /// Everything else that is to be said: a file, or `-` for standard error [default: -]
+    #[arg(long, alias = "error-logfile", value_name = "FILE")]
+    pub(crate) log_file: Option<String>,
+    /// How much of it: `debug`, `info`, `warning`, `error` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
     /// What looks like a client but is a proxy in front of us, and is believed about clients; several with commas.
     #[arg(long, value_name = "ADDRESSES")]
     pub(crate) forwarded_allow_ips: Option<String>,
+    /// Connections begin with a header of the PROXY protocol, from a load balancer that --proxy-allow-from names.
+    #[arg(long)]
+    pub(crate) proxy_protocol: bool,
+    /// Such proxies; several with commas.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) proxy_allow_from: Option<String>,
     /// Longest request line, in bytes [default: 8KiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) limit_request_line: Option<String>,
@@ -106,9 +142,6 @@ pub(crate) struct Serve {
 /// What people have in their gunicorn commands and what is so, or of no use, here.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Silent {
-    /// The log, as gunicorn has it: `-` is standard error, where ours always goes.
-    #[arg(long, alias = "error-logfile", value_name = "FILE")]
-    pub(crate) log_file: Option<String>,
     #[arg(short = 'k', long, hide = true, value_name = "CLASS")]
     pub(crate) worker_class: Option<String>,
     #[arg(long, hide = true, value_name = "FOLDER")]
@@ -125,28 +158,38 @@ pub(crate) struct Silent {
     pub(crate) no_sendfile: bool,
     #[arg(long, hide = true)]
     pub(crate) preload: bool,
+    #[arg(long, hide = true, value_name = "COUNT")]
+    pub(crate) max_requests_jitter: Option<String>,
+    #[arg(long, hide = true, value_name = "ENGINE")]
+    pub(crate) reload_engine: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) reuse_port: bool,
+    #[arg(long, hide = true)]
+    pub(crate) initgroups: bool,
+    #[arg(long, hide = true)]
+    pub(crate) do_handshake_on_connect: bool,
+    #[arg(long, hide = true)]
+    pub(crate) suppress_ragged_eofs: bool,
+    #[arg(long, hide = true)]
+    pub(crate) disable_redirect_access_to_syslog: bool,
 }
 
 /// What to write in place of a gunicorn option that `stack serve` does not take.
-pub(super) fn instead_of(argument: &str) -> Option<&'static str> {
+pub(crate) fn instead_of(argument: &str) -> Option<&'static str> {
     let name = argument.split('=').next().unwrap_or_default();
     let known = INSTEAD.iter().find(|(names, _)| names.contains(&name));
     known.map(|(_, instead)| *instead)
 }
 
 /// The options, and what is said when one is given.
-const INSTEAD: [(&[&str], &str); 10] = [
+const INSTEAD: [(&[&str], &str); 12] = [
     (
         &["--config", "-c"],
-        "`stack serve` takes no file; write a site.toml (config/reference.toml has every key) and `stack up --config site.toml`",
+        "`stack import gunicorn.conf.py > site.toml` translates the file, and `stack up` serves it",
     ),
     (
         &["--daemon", "-D"],
         "leave it in the foreground: systemd keeps it (deploy/stack.service), a terminal keeps it with `&` or tmux",
-    ),
-    (
-        &["--user", "-u", "--group", "-g", "--umask", "-m"],
-        "set User=, Group= and UMask= in the systemd unit (deploy/stack.service)",
     ),
     (
         &["--worker-connections"],
@@ -157,15 +200,8 @@ const INSTEAD: [(&[&str], &str); 10] = [
         "the whole head of a request has one limit: `[limits] head` in a site.toml",
     ),
     (
-        &[
-            "--ssl-version",
-            "--ciphers",
-            "--cert-reqs",
-            "--ca-certs",
-            "--do-handshake-on-connect",
-            "--suppress-ragged-eofs",
-        ],
-        "TLS 1.2 and 1.3 are spoken, with modern ciphers; client certificates are not asked for",
+        &["--ssl-version", "--ciphers"],
+        "TLS 1.2 and 1.3 are spoken, with modern ciphers",
     ),
     (
         &[
@@ -174,7 +210,7 @@ const INSTEAD: [(&[&str], &str); 10] = [
             "--log-config-json",
             "--logger-class",
         ],
-        "the app configures Python's logging by itself; stack's own log is set by STACK_LOG",
+        "the app configures Python's logging by itself; stack's own log has --log-level and --log-file",
     ),
     (
         &[
@@ -186,11 +222,34 @@ const INSTEAD: [(&[&str], &str); 10] = [
         "under systemd all output is in the journal, which forwards it to syslog",
     ),
     (
-        &["--paste", "--paster"],
+        &[
+            "--statsd-host",
+            "--statsd-prefix",
+            "--dogstatsd-tags",
+            "--enable-backlog-metric",
+        ],
+        "figures are told to Prometheus (docs/metrics.md), whose statsd bridge or agent passes them on",
+    ),
+    (
+        &["--paste", "--paster", "--paste-global"],
         "name the app of the PasteDeploy file: a module with `app = loadapp('config:…')`, and `stack serve module:app`",
     ),
     (
-        &["--pythonpath"],
-        "the app's folder (--chdir) is first on sys.path; add others with `-e PYTHONPATH=FOLDER`",
+        &[
+            "--strip-header-spaces",
+            "--permit-obsolete-folding",
+            "--permit-unconventional-http-method",
+            "--permit-unconventional-http-version",
+            "--casefold-http-method",
+        ],
+        "leave it out: what is ambiguous in a request is refused here, always (docs/security.md)",
+    ),
+    (
+        &["--forwarder-headers", "--header-map"],
+        "leave it out: fields with `_` in their names never reach the app, and forwarding fields are written by stack",
+    ),
+    (
+        &["--spew"],
+        "`stack trace` shows where every busy request is, without stopping any",
     ),
 ];
