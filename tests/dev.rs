@@ -37,7 +37,7 @@ fn until_served(stack: &Stack, path: &str, expected: &str) {
 fn as_browser(stack: &Stack, path: &str) -> Answer {
     stack
         .client()
-        .send(&format!(
+        .send(format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\n\r\n"
         ))
         .answer(false)
