@@ -105,7 +105,10 @@ impl Master {
     /// Something was saved.
     pub(super) fn saved(&mut self, change: &Change) {
         let file = self.opened.loaded.site.file.clone();
-        info!("{}", change.show(file.parent().unwrap_or_else(|| Path::new("/"))));
+        info!(
+            "{}",
+            change.show(file.parent().unwrap_or_else(|| Path::new("/")))
+        );
         let Some(dev) = &mut self.dev else { return };
         let owed = match dev.owed.take() {
             Some(owed) => owed.and(change.scope.clone()),
