@@ -1,6 +1,10 @@
 //! Figures: what is counted is what was done, and every name is one of the documentation.
 
-use std::os::unix::net::UnixStream;
+use std::{
+    io::Write,
+    os::unix::net::UnixStream,
+    process::{Command, Stdio},
+};
 
 use crate::harness::{Client, Site, Stack, kill, repository};
 
@@ -88,7 +92,6 @@ fn what_was_done_is_counted() {
     }
 }
 
-/// Prometheus' own check, where it is installed, and what it would look for, anyway.
 /// Why a worker is gone tells a deploy from a crash.
 #[test]
 fn reloads_and_ends_of_workers_have_reasons() {
@@ -153,6 +156,86 @@ fn every_name_is_documented_and_the_text_is_well_formed() {
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
     assert!(open.text().ends_with("# EOF\n"));
+}
+
+/// Prometheus' own check, where it is installed.
+#[test]
+fn promtool_has_nothing_to_say() {
+    let stack = site().start();
+    stack.get("/");
+    stack.get("/raise");
+    let text = until(&stack, "stack_failures_total{cause=\"app-failed\"} 1");
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        println!("!!! SKIPPED: promtool does not run; it is in the package prometheus");
+        return;
+    };
+    let mut stdin = promtool.stdin.take().expect("piped");
+    stdin.write_all(text.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Every figure that the dashboard asks for is one that there is, and by names that it has.
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let text = std::fs::read_to_string(repository().join("deploy/grafana.json")).expect("ours");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `stack_"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let mut asked = 0;
+    for query in strings(&dashboard) {
+        for (at, _) in query.match_indices("stack_") {
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let rest = &query[at..];
+            let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            let name = rest[..end].trim_end_matches("_bucket");
+            let row = rows.iter().find(|row| row[1] == format!("`{name}`"));
+            let row = row.unwrap_or_else(|| panic!("{name} is not in docs/metrics.md: {query}"));
+            let is_histogram = rest[..end].ends_with("_bucket");
+            assert_eq!(is_histogram, row[2] == "histogram", "{name}: {query}");
+            let labels = rest[end..]
+                .strip_prefix('{')
+                .and_then(|rest| rest.split('}').next());
+            for label in labels
+                .unwrap_or_default()
+                .split(',')
+                .filter(|it| !it.is_empty())
+            {
+                let label = label.split(['=', '!']).next().expect("split gives one");
+                let known = label == "instance" || row[3].contains(&format!("`{label}`"));
+                assert!(known, "{name} has no {label}: {query}");
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 30, "only {asked}");
+}
+
+/// All queries of the dashboard.
+fn strings(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| match value.as_str() {
+                Some(text) if matches!(key.as_str(), "expr" | "query") => vec![text.to_owned()],
+                _ => strings(value),
+            })
+            .collect(),
+        serde_json::Value::Array(list) => list.iter().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
 }
 
 #[test]

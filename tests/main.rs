@@ -42,6 +42,7 @@ mod limits;
 mod logs;
 mod maintenance;
 mod manager;
+mod operators;
 mod overload;
 mod pages;
 mod privileges;

@@ -19,7 +19,7 @@ mod access;
 mod service;
 
 pub use access::{Access, Auth, Ban, Cors, Forward, Limit, LimitBy, Satisfy};
-pub use service::Maintenance;
+pub use service::{Maintenance, Metrics};
 
 /// The whole file: `site.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ pub struct Server {
     pub spool: Option<Located<PathBuf>>,
     /// The admin socket; `None` means in the run directory.
     pub admin: Option<Located<PathBuf>>,
+    /// Where operators find figures, besides the admin socket.
+    pub metrics: Option<Metrics>,
     /// Who the proxy runs as, and the workers of apps that say nothing else; `None` for who we are.
     pub account: Option<Account>,
     /// Whether the proxy gives up every file but those that it serves or writes.

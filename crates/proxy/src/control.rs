@@ -96,6 +96,13 @@ pub enum Order {
         /// All of it.
         closed: Vec<Closed>,
     },
+    /// The answer to [`Report::Asked`].
+    Answer {
+        /// Of which question.
+        id: u64,
+        /// What is said.
+        said: Said,
+    },
     /// Serve what was prepared from here on; no connection notices. [`Report::Serving`] is the answer.
     Commit,
     /// What was prepared is not wanted any more.
@@ -127,6 +134,13 @@ pub enum Report {
     },
     /// What was counted so far.
     Figures(Box<Snapshot>),
+    /// Somebody asks at an address for operators; [`Order::Answer`] is the answer.
+    Asked {
+        /// Counted by this proxy.
+        id: u64,
+        /// What.
+        question: Question,
+    },
     /// This worker, which is to leave, gets no further request.
     Relieved {
         /// Which worker.
@@ -202,6 +216,54 @@ impl std::fmt::Display for Extent {
     }
 }
 
+/// What operators ask for at an address of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// All figures, as Prometheus reads them.
+    Metrics,
+    /// The same in OpenMetrics.
+    OpenMetrics,
+    /// Whether the master lives.
+    Live,
+    /// Whether visitors are served as they should be.
+    Ready,
+    /// What the page shows.
+    Summary,
+}
+
+impl Question {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::Metrics,
+        Self::OpenMetrics,
+        Self::Live,
+        Self::Ready,
+        Self::Summary,
+    ];
+}
+
+/// An answer for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// 200 to 599.
+    pub status: u16,
+    /// Its media type.
+    pub content_type: String,
+    /// The content.
+    pub content: String,
+}
+
+impl Said {
+    /// A line for people.
+    pub fn text(status: u16, content: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            content: content.into(),
+        }
+    }
+}
+
 /// A listening socket that the master opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Listener {
@@ -209,6 +271,9 @@ pub struct Listener {
     pub tls: bool,
     /// Whether connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Whether operators ask for figures there, and not visitors for pages. An older program knows no such socket.
+    #[serde(default)]
+    pub figures: bool,
     /// What it is bound to, for people: `[::]:8080`, `unix:/run/stack.sock`.
     pub name: String,
     /// The port clients see; `None` for a Unix socket.

@@ -32,6 +32,7 @@ mod journal;
 mod listener;
 mod memory;
 mod network;
+pub mod operators;
 mod origin;
 mod pages;
 pub mod plan;

@@ -15,6 +15,7 @@ use crate::{
     connection::{self, Socket},
     control::Listener,
     door::Permit,
+    origin::wire,
     server::Server,
 };
 
@@ -49,6 +50,9 @@ impl Listening {
 
     /// Accepts until the server stops.
     pub(crate) async fn run(self, server: Arc<Server>) {
+        if self.what.figures {
+            return self.run_for_operators(server).await;
+        }
         let mut stop = server.stopping();
         let mut trouble = Trouble::default();
         let accepts = server.figures.listener(&self.what.name);
@@ -69,6 +73,45 @@ impl Listening {
                     ));
                 }
                 Ok(None) => server.figures.refused.add(1),
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    trouble.is_here(&self.what.name, &error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Accepts as long as the process lives: operators want to know also while it stops. Visitors, however many, take none of their
+    /// places.
+    async fn run_for_operators(self, server: Arc<Server>) {
+        let mut trouble = Trouble::default();
+        loop {
+            let place = Arc::clone(&server.places.connections).acquire_owned();
+            let place = place.await.expect("the semaphore is never closed");
+            let accepted = match &self.socket {
+                Listened::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
+                    let address = address.ip().to_canonical();
+                    (wire::Socket::Tcp(stream), Some(address))
+                }),
+                Listened::Unix(listener) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| (wire::Socket::Unix(stream), None))
+                }
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    trouble.accepted(&self.what.name);
+                    let server = Arc::clone(&server);
+                    tokio::spawn(async move {
+                        let _place = place;
+                        let plan = server.plan();
+                        let Server {
+                            bulletins, places, ..
+                        } = &*server;
+                        plan.operators.serve(stream, from, bulletins, places).await;
+                    });
+                }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     trouble.is_here(&self.what.name, &error);

@@ -26,6 +26,7 @@ use crate::{
     figures::{Exchange, Figures, Place},
     files::{Folder, SendFile, Store},
     health::Health,
+    operators::Operators,
     pages::{Page, Pages},
     response::Edits,
     route::{Hosts, Paths},
@@ -60,6 +61,8 @@ pub(crate) struct Plan {
     /// Whether there is anything that a WebSocket could lead to. Clients of HTTP/2 are told before they ask, and otherwise open a
     /// connection of HTTP/1.1 for each.
     pub(crate) has_tunnels: bool,
+    /// What is said to operators, and to whom.
+    pub(crate) operators: Operators,
     /// Fields that servers of `auth = { forward = … }` say of who they let in, and clients do not.
     pub(crate) vouched: Option<Arc<[Box<str>]>>,
     /// What who develops the site is told; `None` where it is served to everybody.
@@ -287,6 +290,7 @@ impl Plan {
             dev: site.dev.as_ref().map(|_| Arc::clone(given.dev)),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
+            operators: Operators::new(site.server.metrics.as_ref()),
             vouched: access::vouched(site),
             hosts,
             upstreams: maker.upstreams.into_values().collect(),

@@ -43,6 +43,7 @@ use crate::{
     figures::Figures,
     listener::Listening,
     memory::{GiveBack, Tide},
+    operators::{Bulletins, Places},
     plan::{Given, Plan},
     tls::SelfSigned,
 };
@@ -147,6 +148,10 @@ pub(crate) struct Server {
     pub(crate) budget: Arc<Budget>,
     /// What is counted.
     pub(crate) figures: Arc<Figures>,
+    /// What the master says to operators.
+    pub(crate) bulletins: Arc<Bulletins>,
+    /// Places for operators.
+    pub(crate) places: Places,
     stop: watch::Sender<Stop>,
     /// Whether it stops at all, for who only looks.
     stopped: Arc<AtomicBool>,
@@ -234,6 +239,7 @@ struct Kept {
     budget: Arc<Budget>,
     limiters: Limiters,
     closures: Arc<Closures>,
+    bulletins: Arc<Bulletins>,
     /// Whether it stops with nobody to follow.
     draining: Arc<AtomicBool>,
     figures: Arc<Figures>,
@@ -398,6 +404,7 @@ impl Kept {
                     tracing::warn!("{error}");
                 }
             }
+            Order::Answer { id, said } => self.bulletins.answered(id, said),
             Order::Close { closed } => self.closures.set(closed),
             Order::Drain => {
                 self.draining.store(true, Ordering::Relaxed);
@@ -535,6 +542,7 @@ async fn obey(
         budget: Arc::default(),
         limiters: Limiters::default(),
         closures: Arc::default(),
+        bulletins: Arc::new(Bulletins::new(reports.clone())),
         draining: Arc::default(),
         figures: Arc::default(),
         dev: Arc::default(),
@@ -634,6 +642,8 @@ async fn begin(
         door: Door::new(door::connections(&site, kept.descriptors)),
         budget: Arc::clone(&kept.budget),
         figures: Arc::clone(&kept.figures),
+        bulletins: Arc::clone(&kept.bulletins),
+        places: Places::default(),
         stop: watch::Sender::new(Stop::No),
         stopped: Arc::default(),
         turns: Semaphore::new(Handle::current().metrics().num_workers()),

@@ -82,6 +82,9 @@ pub(crate) struct ListenerStatus {
     pub(crate) name: String,
     /// Whether TLS is spoken on it.
     pub(crate) tls: bool,
+    /// Whether it is for operators.
+    #[serde(default)]
+    pub(crate) figures: bool,
 }
 
 /// How an app is.

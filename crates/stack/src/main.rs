@@ -19,6 +19,7 @@ mod proxy;
 mod reload;
 mod serve;
 mod status;
+mod summary;
 mod top;
 mod trace;
 mod up;

@@ -7,7 +7,7 @@ use std::{
 
 use appserver::pool::keeper::WorkerStatus;
 use telemetry::{
-    metrics::{self, Value},
+    metrics,
     text::{Elapsed, Size},
 };
 
@@ -42,7 +42,11 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
     )?;
     write_proxy(status, out)?;
     for listener in &status.listeners {
-        let scheme = if listener.tls { "https" } else { "http" };
+        let scheme = match (listener.figures, listener.tls) {
+            (true, _) => "metrics",
+            (false, true) => "https",
+            (false, false) => "http",
+        };
         writeln!(out, "{scheme}: {}", listener.name)?;
     }
     for closed in &status.closed {
@@ -112,15 +116,8 @@ fn write_certificates(status: &Status, out: &mut impl Write) -> io::Result<()> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64();
-    for (labels, value) in status.figures.samples(&metrics::CERTIFICATE) {
-        if let Value::Number(end) = value {
-            writeln!(
-                out,
-                "certificate of {}: {}",
-                labels[0],
-                view::until(*end, now)
-            )?;
-        }
+    for (site, end) in view::certificates(status) {
+        writeln!(out, "certificate of {site}: {}", view::until(end, now))?;
     }
     Ok(())
 }
@@ -232,6 +229,8 @@ mod tests {
                 "{line} is not in:\n{text}"
             );
         }
+        // In some ten million days.
+        assert!(text.contains("\ncertificate of example.org: 1"), "{text}");
         assert!(
             text.contains(
                 "app web: 1 worker ready, 2 slots, 1 busy, 5 waiting; 65 MiB; half answer within"

@@ -110,6 +110,21 @@ pub(crate) fn gauge(status: &Status, family: &Family, which: impl Fn(&[String]) 
     status.figures.total(family, which)
 }
 
+/// Sites with certificates, and when the first of each site's ends, in seconds since 1970.
+pub(crate) fn certificates(status: &Status) -> Vec<(String, f64)> {
+    let samples = status.figures.samples(&metrics::CERTIFICATE);
+    let ends = samples.filter_map(|(labels, value)| {
+        #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+        let end = match value {
+            Value::Count(end) => *end as f64,
+            Value::Number(end) => *end,
+            Value::Observed(_) => return None,
+        };
+        Some((labels[0].clone(), end))
+    });
+    ends.collect()
+}
+
 /// An app's slots: busy, and all.
 pub(crate) fn slots(status: &Status, app: &str) -> (u64, u64) {
     let of = |state: Option<&str>| {
@@ -155,6 +170,13 @@ pub(crate) fn rate(rate: f64) -> String {
         let whole = rate.round() as u64;
         grouped(whole)
     }
+}
+
+/// How many times a second something was measured.
+pub(crate) fn per_second(times: &Observed, span: &Span<'_>) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let count = times.count() as f64;
+    count / span.seconds()
 }
 
 /// What an app's workers hold.
@@ -211,6 +233,7 @@ pub(crate) mod tests {
         status.listeners = vec![ListenerStatus {
             name: "127.0.0.1:8080".into(),
             tls: false,
+            figures: false,
         }];
         status.proxy = ProxyStatus {
             pid: Some(8),
@@ -245,7 +268,7 @@ pub(crate) mod tests {
             ["web"],
             Value::Observed(histogram.observed()),
         );
-        figures.add(&metrics::CERTIFICATE, ["example.org"], Value::Number(1e12));
+        figures.count(&metrics::CERTIFICATE, ["example.org"], 1_000_000_000_000);
         status
     }
 

@@ -43,6 +43,7 @@ pub(crate) static SERVER: Keys = Keys {
         "unknown_names",
         "spool",
         "admin",
+        "metrics",
         "user",
         "group",
         "landlock",
@@ -422,6 +423,17 @@ pub(crate) static LIMIT: Keys = Keys {
     later: &[],
 };
 
+pub(crate) static METRICS: Keys = Keys {
+    place: "`metrics`",
+    names: &["listen", "page", "allow"],
+    foreign: &[
+        ("address", "listen"),
+        ("bind", "listen"),
+        ("status", "page"),
+    ],
+    later: &[],
+};
+
 pub(crate) static MAINTENANCE: Keys = Keys {
     place: "`maintenance`",
     names: &["on", "page", "allow", "retry_after"],
@@ -448,6 +460,7 @@ pub(crate) static ALL: &[&Keys] = &[
     &AUTH,
     &LIMIT,
     &MAINTENANCE,
+    &METRICS,
 ];
 
 /// What is said of a key that a table does not have.

@@ -14,6 +14,7 @@ pub(crate) mod keys;
 mod limits;
 mod location;
 mod logs;
+mod metrics;
 mod route;
 mod server;
 mod service;

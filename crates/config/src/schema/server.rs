@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Context, account, keys, logs, trust};
+use super::{Context, account, keys, logs, metrics, trust};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
@@ -22,6 +22,7 @@ pub(super) fn read(
     let mut taken = Vec::new();
     let http = get("http").map(|value| listeners(context, &value, &mut taken));
     let https = get("https").map(|value| (value.span, listeners(context, &value, &mut taken)));
+    let metrics = get("metrics").and_then(|value| metrics::read(context, &value, &mut taken));
     let says_https = https
         .as_ref()
         .filter(|(_, list)| list.as_ref().is_none_or(|list| !list.is_empty()));
@@ -60,6 +61,7 @@ pub(super) fn read(
             .map_or(defaults::UNKNOWN_NAMES, |value| unknown_names(&value)),
         spool: get("spool")
             .and_then(|value| value.parsed("a path in quotes", |text| context.folder.parse(text))),
+        metrics,
         admin: get("admin").and_then(|value| admin(context, &value)),
         account: table.as_ref().and_then(account::read),
         landlock: get("landlock")
@@ -91,12 +93,21 @@ fn listeners(
         true => return listen_integer(value, example),
         false => value.list(example)?,
     };
+    endpoints(context, &elements, taken, true)
+}
+
+/// Several addresses; `tables` where each may say more.
+pub(super) fn endpoints(
+    context: &Context,
+    elements: &[Value<'_>],
+    taken: &mut Vec<Listen>,
+    tables: bool,
+) -> Option<Vec<Endpoint>> {
     let mut list = Vec::new();
     let count = elements.len();
-    for element in elements {
-        let table = element
-            .is_table()
-            .then(|| element.table(&keys::LISTENER, "a table"));
+    for &element in elements {
+        let table =
+            (tables && element.is_table()).then(|| element.table(&keys::LISTENER, "a table"));
         let place = match table.flatten() {
             None => Some(element),
             Some(table) => table.required("listen", "listen = \":8080\""),

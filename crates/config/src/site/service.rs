@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Located;
+use super::{Endpoint, Located};
 
 /// `maintenance`: visitors are told to come back later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,4 +18,15 @@ pub struct Maintenance {
     pub allow: Vec<IpNet>,
     /// When they shall come back.
     pub retry_after: Duration,
+}
+
+/// `metrics`: where operators find figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Where that is.
+    pub listen: Vec<Endpoint>,
+    /// Whether there is a page for people as well.
+    pub page: bool,
+    /// To whom it is said; everybody, where nobody is named.
+    pub allow: Vec<IpNet>,
 }

@@ -110,14 +110,10 @@ fn soonest_certificate(model: &Model) -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64();
-    let certificates = model.now.0.figures.samples(&metrics::CERTIFICATE);
-    let ends = certificates.filter_map(|(labels, value)| match value {
-        metrics::Value::Number(end) => Some((*end, labels[0].clone())),
-        _ => None,
-    });
-    let soonest = ends.min_by(|one, two| one.0.total_cmp(&two.0));
+    let certificates = view::certificates(&model.now.0).into_iter();
+    let soonest = certificates.min_by(|one, two| one.1.total_cmp(&two.1));
     match soonest {
-        Some((end, site)) if end - now < 30.0 * 86_400.0 => {
+        Some((site, end)) if end - now < 30.0 * 86_400.0 => {
             format!("  certificate of {site}: {}", view::until(end, now))
         }
         _ => String::new(),
@@ -161,19 +157,13 @@ fn app_line(model: &Model, app: &AppStatus) -> Line<'static> {
         Words::raw(format!(
             "{:<9}{:<8}{:<10}{:<10}{:<7}{}",
             grouped(gauge(status, &metrics::QUEUE, here)),
-            rate(per_second(&times, model)),
+            rate(view::per_second(&times, &span)),
             share(&times, 0.5),
             share(&times, 0.99),
             format!("{:.0} %", span.cpu(name) * 100.0),
             view::memory(app),
         )),
     ])
-}
-
-fn per_second(times: &metrics::Observed, model: &Model) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let count = times.count() as f64;
-    count / model.span().seconds()
 }
 
 fn tab_line(model: &Model) -> Line<'static> {

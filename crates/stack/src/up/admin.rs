@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ::proxy::{control::Said, operators};
 use bytes::{Bytes, BytesMut};
 use config::site::Site;
 use message::{
@@ -34,6 +35,9 @@ use tracing::{debug, warn};
 
 use super::reload::Scope;
 use crate::admin::{AskLog, AskMaintenance, AskRecycle, AskReload, AskTrace, SOCKET, Trouble};
+
+/// The type of the page.
+const PAGE: &str = "text/html; charset=utf-8";
 
 /// Nobody but us.
 const MODE: u32 = 0o600;
@@ -64,6 +68,8 @@ pub(crate) enum Question {
     Status,
     /// All figures, as Prometheus reads them.
     Metrics(Format),
+    /// What the page shows.
+    Summary,
     /// Whether the master lives at all.
     Live,
     /// Whether visitors are served as they should be.
@@ -134,6 +140,15 @@ impl Answer {
         }
     }
 
+    /// The same through a proxy.
+    pub(crate) fn into_said(self) -> Said {
+        Said {
+            status: self.status,
+            content_type: self.content_type.to_owned(),
+            content: String::from_utf8_lossy(&self.content).into_owned(),
+        }
+    }
+
     fn trouble(status: u16, error: impl Into<String>) -> Self {
         Self::of(
             status,
@@ -153,9 +168,17 @@ impl Answer {
         }
     }
 
+    fn page() -> Self {
+        Self::text(200, PAGE, operators::PAGE)
+    }
+
     fn encode(&self) -> Vec<u8> {
+        let policy = match self.content_type {
+            PAGE => format!("Content-Security-Policy: {}\r\n", operators::PAGE_POLICY),
+            _ => String::new(),
+        };
         let mut text = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{policy}Connection: close\r\n\r\n",
             self.status,
             status::reason(self.status),
             self.content_type,
@@ -244,8 +267,10 @@ async fn accept(listener: UnixListener, asked: mpsc::Sender<Asked>) {
 
 async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, _permit: OwnedSemaphorePermit) {
     let answer = match tokio::time::timeout(PATIENCE, read(&mut stream)).await {
-        Ok(Ok(Some((head, content)))) => match question(&head, &content) {
-            Ok(question) => ask(question, &asked).await,
+        Ok(Ok(Some((head, content)))) => match wanted(&head, &content) {
+            Ok(Wanted::Answer(question)) => ask(question, &asked).await,
+            Ok(Wanted::Page) => Answer::page(),
+            Ok(Wanted::Events) => return show(stream, &asked).await,
             Err(answer) => answer,
         },
         Ok(Ok(None)) => return,
@@ -326,6 +351,67 @@ async fn read(stream: &mut UnixStream) -> Result<Option<(RequestHead, Bytes)>, U
     Ok(Some((head, buffer.freeze())))
 }
 
+/// What is wanted of a connection.
+enum Wanted {
+    Answer(Question),
+    /// All of it, for people.
+    Page,
+    /// What that page shows, each second.
+    Events,
+}
+
+/// What is wanted, or the answer to what cannot be. Whoever looks at the page through a tunnel (`ssh -L`) has a browser at this
+/// socket, in which pages of others may be open as well: what a browser sends from one of those has an `Origin`, and ours sends none.
+fn wanted(head: &RequestHead, content: &[u8]) -> Result<Wanted, Answer> {
+    if head.fields.contains("origin") {
+        return Err(Answer::trouble(
+            403,
+            "pages of others have nothing to ask here",
+        ));
+    }
+    let page = match &head.target[..] {
+        b"/" => Wanted::Page,
+        b"/events" => Wanted::Events,
+        _ => return question(head, content).map(Wanted::Answer),
+    };
+    if head.method != Method::Get {
+        return Err(Answer::trouble(405, "it is asked with GET"));
+    }
+    match operators::is_named_plainly(head.fields.get("host")) {
+        true => Ok(page),
+        false => Err(Answer::trouble(421, "the page is shown as localhost alone")),
+    }
+}
+
+/// Pages that are shown live at once.
+static SHOWN: Semaphore = Semaphore::const_new(CONNECTIONS / 2);
+
+/// How often a live page hears something new.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A summary each second, until nobody reads it.
+async fn show(mut stream: UnixStream, asked: &mpsc::Sender<Asked>) {
+    let shown = async {
+        let Ok(_place) = SHOWN.try_acquire() else {
+            let full = Answer::trouble(503, "enough pages are shown already");
+            return stream.write_all(&full.encode()).await;
+        };
+        stream.write_all(operators::EVENTS.as_bytes()).await?;
+        loop {
+            let said = ask(Question::Summary, asked).await.into_said();
+            let event = operators::event(&said.content);
+            tokio::time::timeout(PATIENCE, stream.write_all(event.as_bytes())).await??;
+            if said.status != 200 {
+                return Ok(());
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+    };
+    if let Err(error) = shown.await {
+        debug!("a page is not shown any longer: {error}");
+    }
+}
+
 /// Reads what a question says besides its path.
 type Reader = fn(&RequestHead, &[u8]) -> Result<Question, Answer>;
 
@@ -339,6 +425,7 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
             let accept = head.fields.get("accept");
             Ok(Question::Metrics(Format::accepted(accept)))
         }),
+        "/summary" => (Method::Get, |_, _| Ok(Question::Summary)),
         "/-/live" => (Method::Get, |_, _| Ok(Question::Live)),
         "/-/ready" => (Method::Get, |_, _| Ok(Question::Ready)),
         "/log" => (Method::Post, |_, content| {

@@ -15,7 +15,7 @@ use config::{
 };
 use telemetry::text::Elapsed;
 
-use super::listen::Listening;
+use super::listen::{Kind, Listening};
 use crate::check::plural;
 
 /// All that is said.
@@ -250,7 +250,7 @@ impl Banner<'_> {
         let ours = self
             .listening
             .iter()
-            .filter(|listening| listening.what.tls == tls);
+            .filter(|listening| listening.kind() == if tls { Kind::Https } else { Kind::Http });
         let names = || host.names.iter().map(name);
         ours.flat_map(|listening| names().map(move |name| base(tls, &name, listening)))
             .collect()
@@ -325,6 +325,7 @@ mod tests {
         let what = Listener {
             tls,
             proxy_protocol: false,
+            figures: false,
             name: format!("127.0.0.1:{port}"),
             port: Some(port),
         };

@@ -132,6 +132,11 @@ impl Front {
         let _ = self.orders.send(order);
     }
 
+    /// A way to tell it something later, from elsewhere.
+    pub(crate) fn teller(&self) -> Teller {
+        Teller(self.orders.clone())
+    }
+
     /// Asks for its figures.
     pub(crate) fn figures(&self) -> oneshot::Receiver<Snapshot> {
         let (answer, answered) = oneshot::channel();
@@ -143,6 +148,17 @@ impl Front {
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         let _ = self.kill.send(());
+    }
+}
+
+/// A way to tell a proxy something.
+#[derive(Debug)]
+pub(crate) struct Teller(mpsc::UnboundedSender<(Order, Vec<OwnedFd>)>);
+
+impl Teller {
+    /// Tells it; one that is gone hears nothing.
+    pub(crate) fn tell(&self, order: Order) {
+        let _ = self.0.send((order, Vec::new()));
     }
 }
 

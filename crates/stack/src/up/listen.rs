@@ -21,7 +21,7 @@ use ::proxy::control::Listener;
 use anyhow::Context;
 use config::{
     error::Problem,
-    site::{Listen, Located, Server},
+    site::{Endpoint, Listen, Located, Server},
 };
 use rustix::{
     io::Errno,
@@ -164,10 +164,12 @@ pub(crate) fn open_all(server: &Server, given: Given) -> Result<Vec<Listening>, 
     let mut listening = Vec::new();
     let mut problems = Vec::new();
     let kinds = [
-        (&server.http, given.http, false),
-        (&server.https, given.https, true),
+        (&server.http[..], given.http, Kind::Http),
+        (&server.https, given.https, Kind::Https),
+        (figures(server), Vec::new(), Kind::Figures),
     ];
-    for (named, given, tls) in kinds {
+    for (named, given, kind) in kinds {
+        let tls = kind == Kind::Https;
         let opened: Vec<Result<Listening, Problem>> = if given.is_empty() {
             let opened = named.iter().map(|endpoint| {
                 let listening = open(&endpoint.listen, tls)?;
@@ -185,7 +187,7 @@ pub(crate) fn open_all(server: &Server, given: Given) -> Result<Vec<Listening>, 
         };
         for result in opened {
             match result {
-                Ok(socket) => listening.push(socket),
+                Ok(socket) => listening.push(socket.of_kind(kind)),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -206,8 +208,14 @@ pub(crate) fn open_others(
     let mut listening = Vec::new();
     let mut problems = Vec::new();
     let mut left: Vec<&Listening> = now.iter().collect();
-    for (named, tls) in [(&server.http, false), (&server.https, true)] {
-        let given = |known: &&Listening| known.listen.is_none() && known.what.tls == tls;
+    let kinds = [
+        (&server.http[..], Kind::Http),
+        (&server.https, Kind::Https),
+        (figures(server), Kind::Figures),
+    ];
+    for (named, kind) in kinds {
+        let tls = kind == Kind::Https;
+        let given = |known: &&Listening| known.listen.is_none() && known.kind() == kind;
         let (given, others) = left.into_iter().partition::<Vec<_>, _>(given);
         left = others;
         if !given.is_empty() {
@@ -220,11 +228,14 @@ pub(crate) fn open_others(
             let listen = &endpoint.listen;
             let same = |known: &&Listening| known.listen.as_ref() == Some(&listen.value);
             let result = match left.iter().position(same) {
-                Some(at) => Ok(left.remove(at).speaking(tls)),
+                Some(at) => Ok(left.remove(at).clone()),
                 None => open(listen, tls).map_err(|problem| blame_ourselves(problem, listen, now)),
             };
             match result {
-                Ok(socket) => listening.push(socket.with_proxy_protocol(endpoint.proxy_protocol)),
+                Ok(socket) => {
+                    let socket = socket.with_proxy_protocol(endpoint.proxy_protocol);
+                    listening.push(socket.of_kind(kind));
+                }
                 Err(problem) => problems.push(problem),
             }
         }
@@ -252,11 +263,36 @@ fn blame_ourselves(problem: Problem, listen: &Located<Listen>, now: &[Listening]
     }
 }
 
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Visitors, in the clear.
+    Http,
+    /// Visitors, over TLS.
+    Https,
+    /// Operators.
+    Figures,
+}
+
+fn figures(server: &Server) -> &[Endpoint] {
+    let metrics = server.metrics.as_ref();
+    metrics.map_or(&[], |metrics| &metrics.listen)
+}
+
 impl Listening {
-    fn speaking(&self, tls: bool) -> Self {
-        let mut other = self.clone();
-        other.what.tls = tls;
-        other
+    /// What it is for.
+    pub(crate) fn kind(&self) -> Kind {
+        match (self.what.figures, self.what.tls) {
+            (true, _) => Kind::Figures,
+            (false, true) => Kind::Https,
+            (false, false) => Kind::Http,
+        }
+    }
+
+    fn of_kind(mut self, kind: Kind) -> Self {
+        self.what.tls = kind == Kind::Https;
+        self.what.figures = kind == Kind::Figures;
+        self
     }
 }
 
@@ -330,6 +366,7 @@ fn take(socket: OwnedFd, tls: bool) -> Result<Listening, Problem> {
         Listener {
             tls,
             proxy_protocol: false,
+            figures: false,
             name,
             port,
         },
@@ -348,6 +385,7 @@ fn describe(socket: OwnedFd, tls: bool) -> Result<Listening, Errno> {
     let what = Listener {
         tls,
         proxy_protocol: false,
+        figures: false,
         name: bound.to_string(),
         port: Some(bound.port()),
     };
@@ -392,6 +430,7 @@ fn open_unix(path: &Path, tls: bool) -> Result<Listening, (String, &'static str)
     let what = Listener {
         tls,
         proxy_protocol: false,
+        figures: false,
         name: format!("unix:{shown}"),
         port: None,
     };

@@ -14,6 +14,7 @@ mod workers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -45,7 +46,7 @@ use super::{
     upgrade::{self, Beginning},
     watchdog::Watchdog,
 };
-use crate::{failure::Failure, load::Source};
+use crate::{failure::Failure, load::Source, summary::Looks};
 
 /// How long past the grace the proxy may take to cut what is left, and a worker to run its exit handlers.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -58,6 +59,8 @@ pub(crate) struct Master {
     /// The same by the clock on the wall.
     pub(super) begun: SystemTime,
     pub(super) figures: Figures,
+    /// What the page has shown last.
+    pub(super) looks_of_page: Arc<Mutex<Looks>>,
     /// What commands have closed for maintenance.
     pub(super) closed: Vec<Closed>,
     setting: Setting,
@@ -265,6 +268,7 @@ impl Master {
             started,
             begun: SystemTime::now(),
             figures: Figures::default(),
+            looks_of_page: Arc::default(),
             closed: setting.closed.clone(),
             setting,
             beginning,

@@ -5,21 +5,26 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, SystemTime},
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
-use ::proxy::{control::Order, tls::Shown};
+use ::proxy::{
+    control::{self, Order},
+    tls::Shown,
+};
 use appserver::{
     assignment::BUILD_ID,
     pool::keeper::{self, WorkerTrace},
 };
-use telemetry::metrics::{self, Snapshot};
+use telemetry::metrics::{self, Format, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::{
     admin::{Answer, Asked, Question},
     figures::Process,
+    front::Front,
     master::{FrontState, Master, Phase},
 };
 use crate::admin::{
@@ -54,6 +59,18 @@ impl Master {
                 });
                 return;
             }
+            Question::Summary => {
+                let (whole, looks) = (self.whole(), Arc::clone(&self.looks_of_page));
+                tokio::spawn(async move {
+                    let status = whole.await;
+                    let seen = looks
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .see(status, Instant::now());
+                    let _ = answer.send(Answer::json(&seen));
+                });
+                return;
+            }
             Question::Reload(scope) => return self.want_reload(scope, Some(answer)),
             Question::Upgrade => return self.upgrade(Some(answer)),
             Question::Trace { app } => {
@@ -77,6 +94,34 @@ impl Master {
             }
         };
         let _ = answer.send(now);
+    }
+
+    /// An operator asks at an address of theirs, through a proxy.
+    pub(super) fn asked_through(&mut self, pid: i32, id: u64, question: control::Question) {
+        let question = match question {
+            control::Question::Metrics => Question::Metrics(Format::Prometheus),
+            control::Question::OpenMetrics => Question::Metrics(Format::OpenMetrics),
+            control::Question::Live => Question::Live,
+            control::Question::Ready => Question::Ready,
+            control::Question::Summary => Question::Summary,
+        };
+        let leaving = self.leaving_fronts();
+        let asking = self.front.front().into_iter().chain(leaving);
+        let teller = asking
+            .filter(|front| front.pid == pid)
+            .map(Front::teller)
+            .next();
+        let Some(teller) = teller else {
+            return;
+        };
+        let (answer, answered) = oneshot::channel();
+        self.questioned(Asked { question, answer });
+        tokio::spawn(async move {
+            if let Ok(answer) = answered.await {
+                let said = answer.into_said();
+                teller.tell(Order::Answer { id, said });
+            }
+        });
     }
 
     /// Why visitors are not served as they should be.
@@ -154,6 +199,7 @@ impl Master {
         let listeners = listening.map(|listening| ListenerStatus {
             name: listening.what.name.clone(),
             tls: listening.what.tls,
+            figures: listening.what.figures,
         });
         let apps = self.opened.loaded.site.apps.iter();
         let apps = apps.map(|app| AppStatus {

@@ -53,7 +53,7 @@ impl Master {
         }
     }
 
-    pub(super) fn leaving_fronts(&self) -> impl Iterator<Item = &Front> {
+    pub(in crate::up) fn leaving_fronts(&self) -> impl Iterator<Item = &Front> {
         self.leaving.iter().map(|leaving| &leaving.front)
     }
 
@@ -91,6 +91,7 @@ impl Master {
             Report::Alive => self.notify(&[("WATCHDOG", "1")]),
             Report::Refused { why } if is_coming => self.not_switched(&why),
             Report::Refused { why } => self.front_refuses(&why)?,
+            Report::Asked { id, question } => self.asked_through(pid, id, question),
             Report::Relieved { worker } => self.relieved(&worker),
             Report::Released { worker } => {
                 if self.roster.released(&worker) {

@@ -4,7 +4,7 @@ use tracing::warn;
 
 use super::{FrontState, Master, Phase};
 use crate::failure::Failure;
-use crate::up::banner::Banner;
+use crate::up::{banner::Banner, listen::Kind};
 
 impl Master {
     /// For `ps`: what this process is, what it serves, and how.
@@ -40,19 +40,20 @@ impl Master {
     }
 
     fn notify_addresses(&self) {
-        let names = |tls| {
+        let names = |kind| {
             let ours = self
                 .opened
                 .listening
                 .iter()
-                .filter(|listening| listening.what.tls == tls);
+                .filter(|listening| listening.kind() == kind);
             ours.map(|listening| listening.what.name.as_str())
                 .collect::<Vec<_>>()
                 .join(",")
         };
         self.notify(&[
-            ("X_STACK_HTTP", &names(false)),
-            ("X_STACK_HTTPS", &names(true)),
+            ("X_STACK_HTTP", &names(Kind::Http)),
+            ("X_STACK_HTTPS", &names(Kind::Https)),
+            ("X_STACK_METRICS", &names(Kind::Figures)),
         ]);
     }
 
