@@ -11,6 +11,7 @@
 mod harness;
 
 mod access;
+mod acme;
 mod admin;
 mod browser;
 mod children;

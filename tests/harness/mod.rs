@@ -10,6 +10,7 @@ pub mod h2;
 pub mod load;
 pub mod nginx;
 pub mod origin;
+pub mod pebble;
 pub mod tls;
 pub mod venv;
 

@@ -272,6 +272,12 @@ pub(crate) fn http(privileged: bool) -> Listen {
     }
 }
 
+/// Free, known to every browser, and it renews by itself.
+pub(crate) const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// The same for rehearsals: its limits are wide, and no browser knows it.
+pub(crate) const ACME_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+
 /// What a hint proposes for `https`.
 pub(crate) fn https(privileged: bool) -> Listen {
     Listen::Any {

@@ -48,6 +48,8 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     let authorities = site.upstreams.iter();
     let authorities = authorities.filter_map(|upstream| upstream.authorities.as_ref());
     problems.extend(authorities.filter_map(readable));
+    let acme = site.acme.as_ref();
+    problems.extend(acme.and_then(|acme| acme.authorities.as_ref().and_then(readable)));
     for host in &site.hosts {
         problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
         problems.extend(host.maintenance.page.as_ref().and_then(readable));

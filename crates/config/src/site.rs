@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Span;
+use crate::{defaults, error::Span};
 
 mod access;
 mod service;
@@ -30,6 +30,8 @@ pub struct Site {
     pub server: Server,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[acme]`; there is one where a site has `tls = "acme"`.
+    pub acme: Option<Acme>,
     /// `[app.NAME]`, in order of name.
     pub apps: Vec<App>,
     /// `[upstream.NAME]`, in order of name, and those that routes write as addresses alone.
@@ -489,6 +491,34 @@ pub enum Tls {
     SelfSigned,
     /// PEM files; of several the client's abilities choose, the first of those that fit.
     Files(Vec<KeyPair>),
+    /// Got and renewed by us, from the authority that `[acme]` names (RFC 8555).
+    Acme,
+}
+
+/// `[acme]`: the authority that certificates come from. Whoever writes the table agrees to its terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acme {
+    /// Where its directory is: an `https` URL (RFC 8555 §7.1.1).
+    pub directory: String,
+    /// Whom it may write to about certificates.
+    pub email: Option<String>,
+    /// Which of its kinds of certificates is wanted, by the authority's own name for it; `None` for the usual one.
+    pub profile: Option<String>,
+    /// Who is trusted to say who the authority is, as PEM; `None` for whom the system trusts.
+    pub authorities: Option<Located<PathBuf>>,
+    /// Where account, keys and certificates are kept; `None` for the place that this system has for such things.
+    pub state: Option<Located<PathBuf>>,
+}
+
+impl Acme {
+    /// Where to rehearse: the authority's own place for that, where one is known, else the authority itself.
+    #[must_use]
+    pub fn rehearsal(&self) -> &str {
+        match self.directory.as_str() {
+            defaults::ACME_DIRECTORY => defaults::ACME_STAGING,
+            directory => directory,
+        }
+    }
 }
 
 /// A certificate in files.

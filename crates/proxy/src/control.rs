@@ -103,6 +103,13 @@ pub enum Order {
         /// What is said.
         said: Said,
     },
+    /// Answer the challenges of certificate authorities so from here on, and no others: [`Report::Answering`] says that it is so.
+    Challenges {
+        /// Which of these orders it is.
+        number: u64,
+        /// All of them.
+        challenges: Vec<Challenge>,
+    },
     /// Serve what was prepared from here on; no connection notices. [`Report::Serving`] is the answer.
     Commit,
     /// What was prepared is not wanted any more.
@@ -131,6 +138,11 @@ pub enum Report {
     Refused {
         /// For people.
         why: String,
+    },
+    /// Challenges are answered as this order says.
+    Answering {
+        /// Its number.
+        number: u64,
     },
     /// What was counted so far.
     Figures(Box<Snapshot>),
@@ -308,6 +320,36 @@ impl Credentials {
         found
             .find(|(known, _)| *known == host)
             .map_or("", |(_, pem)| pem)
+    }
+}
+
+/// What a certificate authority is to find, by which it sees that a name is ours.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// This text at the token's place (RFC 8555 §8.3).
+    Http {
+        /// The last segment of the path.
+        token: String,
+        /// The content.
+        text: String,
+    },
+    /// This certificate in a handshake for `acme-tls/1` (RFC 8737).
+    Tls {
+        /// The name that the handshake is for.
+        name: String,
+        /// PEM.
+        certificate: String,
+        /// PEM.
+        key: String,
+    },
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http { token, .. } => f.debug_tuple("Http").field(token).finish(),
+            Self::Tls { name, .. } => f.debug_tuple("Tls").field(name).finish(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The order is the design: nothing is done for a request before it is admitted, nothing is asked of a worker before the
 //! request is whole, and whatever goes wrong in any step is turned into a response here, at the bottom, and nowhere else.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use message::{
@@ -104,6 +104,9 @@ async fn attempt<'plan>(
 ) -> Result<Response, Failure> {
     let mut request = admit(head, peer, plan, journal.id)?;
     journal.client = request.client.address;
+    if let Some(text) = plan.challenges.find(request.target.path.as_bytes()) {
+        return challenge(&head.method, text, journal);
+    }
     let host = plan
         .host(&request.target.host)
         .ok_or_else(|| unknown_host(&request))?;
@@ -332,6 +335,16 @@ fn fixed(status: u16, body: &Bytes, content_type: &str) -> Response {
         _ => Response::new(status, Content::Bytes(body.clone()))
             .with("Content-Type", content_type.as_bytes()),
     }
+}
+
+/// What a certificate authority looks for. It is asked for by whatever way led here, and nobody but it knows of it.
+fn challenge(method: &Method, text: Arc<str>, journal: &mut Journal) -> Result<Response, Failure> {
+    journal.route = Route::Fixed("challenge");
+    if !matches!(method, Method::Get | Method::Head) {
+        return Err(Failure::Method { allow: "GET, HEAD" });
+    }
+    let content = Bytes::copy_from_slice(text.as_bytes());
+    Ok(fixed(200, &content, "application/octet-stream"))
 }
 
 fn unknown_host(request: &Request<'_>) -> Failure {

@@ -12,6 +12,7 @@ pub mod access;
 mod admit;
 mod app;
 mod buffer;
+mod challenges;
 pub mod channel;
 mod clock;
 mod closed;

@@ -20,6 +20,7 @@ use crate::{
     access::{self, Gate, GateError, Gates, Limiters, Origins},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
+    challenges::Challenges,
     closed::{Closures, Maintenance},
     control::{Certificate, Credentials, Listener, Users},
     dev::Dev,
@@ -67,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) vouched: Option<Arc<[Box<str>]>>,
     /// What who develops the site is told; `None` where it is served to everybody.
     pub(crate) dev: Option<Arc<Dev>>,
+    /// What certificate authorities are answered.
+    pub(crate) challenges: Arc<Challenges>,
     hosts: Hosts<Arc<Host>>,
     /// All of them: what the next plan has as well goes on there.
     upstreams: Vec<Arc<Upstream>>,
@@ -219,6 +222,8 @@ pub(crate) struct Given<'a> {
     pub(crate) closures: &'a Arc<Closures>,
     /// Whether the proxy stops with nobody to follow.
     pub(crate) draining: &'a Arc<AtomicBool>,
+    /// What certificate authorities are answered.
+    pub(crate) challenges: &'a Arc<Challenges>,
     /// What all requests and responses may hold.
     pub(crate) budget: &'a Arc<Budget>,
     /// What is being served.
@@ -292,6 +297,7 @@ impl Plan {
             adaptive: adaptive(site),
             operators: Operators::new(site.server.metrics.as_ref()),
             vouched: access::vouched(site),
+            challenges: Arc::clone(given.challenges),
             hosts,
             upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),

@@ -34,6 +34,7 @@ use crate::{
     access::Limiters,
     app::pool::Pool,
     buffer::budget::Budget,
+    challenges::Challenges,
     channel::{Channel, Receiver, Sender},
     closed::Closures,
     confine::confine,
@@ -242,6 +243,7 @@ struct Kept {
     bulletins: Arc<Bulletins>,
     /// Whether it stops with nobody to follow.
     draining: Arc<AtomicBool>,
+    challenges: Arc<Challenges>,
     figures: Arc<Figures>,
     /// What is known of the newest code, where somebody develops it.
     dev: Arc<Dev>,
@@ -414,6 +416,10 @@ impl Kept {
             Order::Ping => self.report(Report::Alive),
             Order::Figures => self.report(Report::Figures(Box::new(self.snapshot(server)))),
             Order::Renew { credentials } => self.renew(server, &credentials),
+            Order::Challenges { number, challenges } => {
+                self.challenges.set(challenges);
+                self.report(Report::Answering { number });
+            }
             order @ Order::Serve { .. } => {
                 let before = server.plan();
                 let report = match Offer::open(self, order, descriptors, Some(&before))? {
@@ -506,6 +512,7 @@ impl Offer {
             limiters: &kept.limiters,
             closures: &kept.closures,
             draining: &kept.draining,
+            challenges: &kept.challenges,
             budget: &kept.budget,
             before,
             log,
@@ -544,6 +551,7 @@ async fn obey(
         closures: Arc::default(),
         bulletins: Arc::new(Bulletins::new(reports.clone())),
         draining: Arc::default(),
+        challenges: Arc::default(),
         figures: Arc::default(),
         dev: Arc::default(),
         logs: Mutex::default(),

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ::acme::message::{Scene, Standing};
 use anyhow::Context;
 use appserver::pool::keeper::{WorkerStatus, WorkerTrace};
 use bytes::Bytes;
@@ -42,6 +43,9 @@ pub(crate) struct Status {
     pub(crate) listeners: Vec<ListenerStatus>,
     /// What TLS shows to whom.
     pub(crate) certificates: Vec<CertificateStatus>,
+    /// Certificates by ACME, in order of the file.
+    #[serde(default)]
+    pub(crate) acme: Vec<AcmeStatus>,
     /// The apps, in order of name.
     pub(crate) apps: Vec<AppStatus>,
     /// What is closed for maintenance.
@@ -73,6 +77,24 @@ pub(crate) struct CertificateStatus {
     pub(crate) serial: String,
     /// Until when it is valid, in seconds since 1970.
     pub(crate) not_after: u64,
+}
+
+/// A certificate by ACME. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AcmeStatus {
+    /// The names that are to be in it.
+    pub(crate) hosts: Vec<String>,
+    /// How it is; `None` where another stack gets it, or nobody has looked yet.
+    pub(crate) standing: Option<Standing>,
+    /// Whether another stack, with the same state directory, gets it.
+    pub(crate) elsewhere: bool,
+}
+
+/// What a rehearsal came to: the answer to `POST /rehearse`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rehearsal {
+    /// For each site that wants a certificate.
+    pub(crate) scenes: Vec<Scene>,
 }
 
 /// What is listened on.

@@ -90,9 +90,13 @@ Examples:
     Serve(Box<serve::Serve>),
     /// Say all that is wrong with the configuration, without serving it.
     #[command(after_help = "\
-Example:
-  stack check --config config/site.toml && systemctl restart stack")]
-    Check(ConfigFile),
+With --acme certificates are ordered as well, of the authority's staging place where one is known, and thrown away; the answers to
+its challenges are those of the stack that runs.
+
+Examples:
+  stack check --config config/site.toml && systemctl restart stack
+  stack check --acme")]
+    Check(Check),
     /// Run a command as an app would run: in its folder, with its environment and its Python.
     #[command(after_help = "\
 `python` is the app's own. APP can be left out where there is only one.
@@ -219,6 +223,9 @@ Examples:
     /// What `up` starts: the process that the internet meets. Not for people.
     #[command(hide = true)]
     Proxy,
+    /// What `up` starts: the process that gets certificates. Not for people.
+    #[command(hide = true)]
+    Acme,
 }
 
 /// `stack up`.
@@ -233,6 +240,17 @@ pub(crate) struct Up {
     /// Write the process id of the master to this file while it serves.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pid: Option<PathBuf>,
+}
+
+/// `stack check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Try whether certificates by ACME can be got
+    #[arg(long)]
+    pub(crate) acme: bool,
 }
 
 /// `stack passwd`.

@@ -1,14 +1,19 @@
 //! `stack check`: everything `up` would do short of binding and starting.
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use config::site::Site;
 
-use crate::{args::ConfigFile, failure::Failure, load};
+use crate::{
+    admin::{Client, Rehearsal},
+    args::Check,
+    failure::Failure,
+    load,
+};
 
 /// Says that the configuration is right, or all that is wrong with it.
-pub(crate) fn run(file: &ConfigFile) -> Result<(), Failure> {
-    let path = file.path()?;
+pub(crate) fn run(asked: &Check) -> Result<(), Failure> {
+    let path = asked.file.path()?;
     let loaded = load::load(&path)?;
     writeln!(
         anstream::stdout(),
@@ -16,7 +21,34 @@ pub(crate) fn run(file: &ConfigFile) -> Result<(), Failure> {
         path.display(),
         summary(&loaded.site)
     )?;
-    Ok(())
+    match asked.acme {
+        true => rehearse(&path),
+        false => Ok(()),
+    }
+}
+
+/// Has the stack that runs order certificates where nothing comes of it.
+fn rehearse(config: &Path) -> Result<(), Failure> {
+    let client = Client::connect(config)?;
+    let rehearsal: Rehearsal = client.post("/rehearse", &serde_json::json!({}))?;
+    let mut failed = Vec::new();
+    for scene in &rehearsal.scenes {
+        let names = scene.names.join(", ");
+        match (&scene.challenge, &scene.error) {
+            (Some(challenge), _) => {
+                let mut out = anstream::stdout();
+                writeln!(out, "{names}: a certificate can be got, by {challenge}")?;
+            }
+            (None, error) => {
+                let error = error.as_deref().unwrap_or("it is not known why");
+                failed.push(format!("{names}: no certificate: {error}"));
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::User(failed.join("\n"))),
+    }
 }
 
 fn summary(site: &Site) -> String {

@@ -1,5 +1,6 @@
 //! `stack`: nginx and gunicorn as one binary. This file picks the command and turns its end into an exit code.
 
+mod acme;
 mod admin;
 mod args;
 mod check;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     let result = match args::parse().command {
         Command::Up(up) => up::from_arguments(up),
         Command::Serve(serve) => serve::run(*serve),
-        Command::Check(file) => check::run(&file),
+        Command::Check(asked) => check::run(&asked),
         Command::Exec(asked) => exec::run(&asked),
         Command::Init(asked) => init::run(&asked),
         Command::Install(asked) => install::install(&asked),
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { of, dir } => pages::man(of.as_deref(), dir.as_deref()),
         Command::Proxy => proxy::run(),
+        Command::Acme => acme::run(),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ::acme::message::Standing;
 use appserver::pool::keeper::WorkerStatus;
 use telemetry::{
     metrics,
@@ -54,6 +55,7 @@ fn write(status: &Status, out: &mut impl Write) -> io::Result<()> {
     }
     write_requests(status, out)?;
     write_certificates(status, out)?;
+    write_acme(status, out)?;
     for app in &status.apps {
         writeln!(out, "app {}: {}", app.name, state(status, app))?;
     }
@@ -120,6 +122,47 @@ fn write_certificates(status: &Status, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "certificate of {site}: {}", view::until(end, now))?;
     }
     Ok(())
+}
+
+fn write_acme(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    for acme in &status.acme {
+        write!(out, "acme {}: ", acme.hosts.join(", "))?;
+        match &acme.standing {
+            _ if acme.elsewhere => {
+                writeln!(out, "another stack with this state directory gets it")?
+            }
+            None => writeln!(out, "not looked at yet")?,
+            Some(standing) => writeln!(out, "{}", standing_of(standing, now))?,
+        }
+    }
+    Ok(())
+}
+
+/// `valid for 30 days, renew in 10 days`, and what is wrong.
+fn standing_of(standing: &Standing, now: Duration) -> String {
+    let until = |at: u64| match Duration::from_secs(at).checked_sub(now) {
+        Some(left) if !left.is_zero() => format!("in {}", Elapsed(left)),
+        _ => "now".to_owned(),
+    };
+    let has = match standing
+        .not_after
+        .map(|end| Duration::from_secs(end).checked_sub(now))
+    {
+        None => "no certificate yet".to_owned(),
+        Some(None) => "expired".to_owned(),
+        Some(Some(left)) => format!("valid for {}", Elapsed(left)),
+    };
+    let mut text = format!("{has}, {} {}", standing.next, until(standing.at));
+    if let (Some(error), 1..) = (&standing.error, standing.failures) {
+        text.push_str(&format!(
+            "; failed {} times, last: {error}",
+            standing.failures
+        ));
+    }
+    text
 }
 
 fn state(status: &Status, app: &AppStatus) -> String {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod banner;
+mod certificates;
 mod credentials;
 mod dev;
 mod errand;

@@ -98,6 +98,8 @@ pub enum Process {
     Master,
     /// `stack proxy`.
     Proxy,
+    /// `stack acme`.
+    Acme,
 }
 
 impl Process {
@@ -105,6 +107,7 @@ impl Process {
         match self {
             Self::Master => "master",
             Self::Proxy => "proxy",
+            Self::Acme => "acme",
         }
     }
 }
@@ -459,7 +462,7 @@ impl Lines {
                 // The master needs no name: it is who the person started.
                 let who = match self.process {
                     Process::Master => String::new(),
-                    Process::Proxy => format!("{dim}{process}:{dim:#} "),
+                    Process::Proxy | Process::Acme => format!("{dim}{process}:{dim:#} "),
                 };
                 format!(
                     "{dim}{}{dim:#} {bold}{level}{bold:#}{:gap$} {who}",

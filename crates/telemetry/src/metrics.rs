@@ -118,6 +118,12 @@ families! {
     ATTACKS: Counter "stack_http2_attacks" ["kind"];
     /// When the certificate of a site ends, in seconds since 1970.
     CERTIFICATE: Gauge "stack_tls_certificate_expiry_timestamp_seconds" ["site"];
+    /// When a certificate is ordered next by ACME, in seconds since 1970; it may have passed while an order runs.
+    ACME_NEXT: Gauge "stack_acme_next_order_timestamp_seconds" ["site"];
+    /// Orders that have failed since the last certificate by ACME.
+    ACME_FAILURES: Gauge "stack_acme_failures" ["site"];
+    /// Orders of certificates by ACME, by result: done or failed.
+    ACME_ORDERS: Counter "stack_acme_orders" ["site", "result"];
     /// Bytes that requests and responses hold in memory and on disk.
     BUFFERED: Gauge "stack_buffered_bytes" ["where"];
     /// What they may hold.

@@ -23,7 +23,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A length of time: `850 µs`, `1.2 ms`, `12 s`, `3 min 20 s`.
+/// A length of time: `850 µs`, `1.2 ms`, `12 s`, `3 min 20 s`, `2 days 1 h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed(pub Duration);
 
@@ -38,9 +38,13 @@ impl fmt::Display for Elapsed {
                 let secs = self.0.as_secs();
                 format!("{} min {} s", secs / 60, secs % 60)
             }
-            _ => {
+            3_600_000_000..172_800_000_000 => {
                 let minutes = self.0.as_secs() / 60;
                 format!("{} h {} min", minutes / 60, minutes % 60)
+            }
+            _ => {
+                let hours = self.0.as_secs() / 3600;
+                format!("{} days {} h", hours / 24, hours % 24)
             }
         };
         f.pad(&text)
@@ -137,11 +141,13 @@ mod tests {
             (Duration::from_millis(1500), "1.5 s"),
             (Duration::from_secs(200), "3 min 20 s"),
             (Duration::from_secs(7260), "2 h 1 min"),
+            (Duration::from_secs(172_799), "47 h 59 min"),
+            (Duration::from_secs(176_400), "2 days 1 h"),
         ];
         for (duration, text) in rows {
             assert_eq!(Elapsed(duration).to_string(), text);
         }
-        assert!(Elapsed(Duration::MAX).to_string().ends_with("min"));
+        assert!(Elapsed(Duration::MAX).to_string().contains(" days "));
     }
 
     #[test]

@@ -17,12 +17,33 @@ pub(crate) struct Keys {
 
 pub(crate) static FILE: Keys = Keys {
     place: "the file",
-    names: &["server", "limits", "app", "upstream", "site"],
+    names: &["server", "limits", "acme", "app", "upstream", "site"],
     foreign: &[
         ("apps", "app"),
         ("sites", "site"),
         ("host", "site"),
         ("upstreams", "upstream"),
+        ("letsencrypt", "acme"),
+    ],
+    later: &[],
+};
+
+pub(crate) static ACME: Keys = Keys {
+    place: "`[acme]`",
+    names: &["email", "directory", "profile", "ca", "state"],
+    foreign: &[
+        ("contact", "email"),
+        ("mail", "email"),
+        ("server", "directory"),
+        ("url", "directory"),
+        ("acme_ca", "directory"),
+        ("ca_server", "directory"),
+        ("acme_ca_root", "ca"),
+        ("ca_root", "ca"),
+        ("root", "ca"),
+        ("preferred_profile", "profile"),
+        ("storage", "state"),
+        ("dir", "state"),
     ],
     later: &[],
 };
@@ -311,7 +332,7 @@ pub(crate) static TLS: Keys = Keys {
         ("ssl_certificate_key", "key"),
         ("ssl_stapling_file", "ocsp"),
     ],
-    later: &["acme"],
+    later: &[],
 };
 
 pub(crate) static HSTS: Keys = Keys {

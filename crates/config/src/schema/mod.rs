@@ -6,6 +6,7 @@
 
 mod access;
 mod account;
+mod acme;
 mod app;
 mod files;
 mod forward;
@@ -110,10 +111,12 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
     if let Some(span) = https {
         check_https(root.notes, span, &hosts);
     }
+    let acme = acme::read(context, root, &hosts);
     Site {
         file: file.to_owned(),
         server,
         limits,
+        acme,
         apps: read_apps(context, root, &apps),
         upstreams,
         hosts,

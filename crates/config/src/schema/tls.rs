@@ -50,17 +50,13 @@ pub(super) fn read(context: &Context, table: &Table<'_>, https: bool) -> Located
     value.located(tls)
 }
 
-const WANTED: &str = "`\"self-signed\"`, `\"off\"` or a table such as `{ cert = \"fullchain.pem\", key = \"privkey.pem\" }`";
+const WANTED: &str = "`\"acme\"`, `\"self-signed\"`, `\"off\"` or a table such as `{ cert = \"fullchain.pem\", key = \"privkey.pem\" }`";
 
 fn word(value: &Value<'_>) -> Option<Tls> {
     let tls = value.parsed(WANTED, |text| match text {
         "self-signed" => Ok(Tls::SelfSigned),
         "off" => Ok(Tls::Off),
-        "acme" => Err(
-            Mistake::new("`\"acme\"` is not available in this version").hint(
-                "write `{ cert = \"fullchain.pem\", key = \"privkey.pem\" }`, or `\"self-signed\"`",
-            ),
-        ),
+        "acme" => Ok(Tls::Acme),
         _ => Err(not_tls(text)),
     });
     tls.map(|tls| tls.value)
@@ -72,7 +68,8 @@ fn not_tls(text: &str) -> Mistake {
     let near = match lower.as_str() {
         "none" | "no" | "false" => Some("off"),
         "snakeoil" | "adhoc" | "on" | "true" => Some("self-signed"),
-        _ => keys::nearest(&["self-signed", "off"], &lower),
+        "auto" | "automatic" | "letsencrypt" | "lets-encrypt" | "le" => Some("acme"),
+        _ => keys::nearest(&["acme", "self-signed", "off"], &lower),
     };
     match near {
         Some(near) => mistake.hint(format!("did you mean `\"{near}\"`?")),

@@ -20,6 +20,7 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{Stream, h1};
 use crate::{
+    challenges::Challenges,
     figures::Handshake,
     request::Peer,
     server::Server,
@@ -44,6 +45,8 @@ enum Begun<S> {
     Tls(Box<TlsStream<S>>, Arc<Chosen>),
     /// Plain HTTP.
     Plain(S),
+    /// A certificate authority has seen what it came for.
+    Shown,
 }
 
 /// Makes a TLS connection; `None` when none came of it, and the client has been told what there is to tell.
@@ -54,7 +57,11 @@ pub(super) async fn shake<S: Stream>(
 ) -> Option<Box<TlsStream<S>>> {
     let plan = server.plan();
     let tls = plan.tls.as_ref()?;
-    let begun = timeout(plan.limits.handshake_timeout, begin(stream, tls, server)).await;
+    let begun = timeout(
+        plan.limits.handshake_timeout,
+        begin(stream, tls, &plan.challenges, server),
+    )
+    .await;
     match begun {
         Ok(Ok(Begun::Tls(stream, chosen))) => {
             remember(peer, &stream, &chosen);
@@ -63,6 +70,10 @@ pub(super) async fn shake<S: Stream>(
                 _ => Handshake::Tls13,
             });
             Some(stream)
+        }
+        Ok(Ok(Begun::Shown)) => {
+            tracing::debug!("a challenge of {:?} was answered", peer.address);
+            None
         }
         Ok(Ok(Begun::Plain(stream))) => {
             h1::reject(stream, peer, server, Refusal::PlainOnTlsPort).await;
@@ -81,11 +92,23 @@ pub(super) async fn shake<S: Stream>(
     }
 }
 
-async fn begin<S: Stream>(mut stream: S, tls: &Tls, server: &Server) -> io::Result<Begun<S>> {
+async fn begin<S: Stream>(
+    mut stream: S,
+    tls: &Tls,
+    challenges: &Challenges,
+    server: &Server,
+) -> io::Result<Begun<S>> {
     let _place = tls.places.acquire().await.map_err(io::Error::other)?;
     let Some(accepted) = hello(&mut stream).await? else {
         return Ok(Begun::Plain(stream));
     };
+    if let Some(config) = challenges.choose(&accepted.client_hello()) {
+        let start = StartHandshake::from_parts(accepted, stream);
+        let mut stream = start.into_stream(config).await?;
+        // Nothing is said over it (RFC 8737 §3).
+        stream.shutdown().await?;
+        return Ok(Begun::Shown);
+    }
     let Some(chosen) = tls.choose(&accepted.client_hello()) else {
         stream.write_all(UNKNOWN_NAME).await?;
         return Err(io::Error::other("no site has the name that was asked for"));

@@ -170,7 +170,8 @@ impl Tls {
                 index,
                 names: host.names.clone(),
                 clients: host.clients.clone(),
-                is_self_signed: host.tls.value == Wanted::SelfSigned,
+                // One by ACME is self-signed until there is another.
+                is_self_signed: matches!(host.tls.value, Wanted::SelfSigned | Wanted::Acme),
             })
             .collect();
         if sites.is_empty() {

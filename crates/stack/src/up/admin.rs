@@ -97,6 +97,8 @@ pub(crate) enum Question {
     Reload(Scope),
     /// Let another master take over, of the program that is there by now.
     Upgrade,
+    /// Find out whether certificates could be got.
+    Rehearse,
 }
 
 /// A question, and where its answer goes.
@@ -445,6 +447,7 @@ fn question(head: &RequestHead, content: &[u8]) -> Result<Question, Answer> {
             Ok(Question::Trace { app })
         }),
         "/upgrade" => (Method::Post, |_, _| Ok(Question::Upgrade)),
+        "/rehearse" => (Method::Post, |_, _| Ok(Question::Rehearse)),
         "/reload" => (Method::Post, |_, content| {
             let AskReload { apps } = parse(content)?;
             let scope = apps.map_or(Scope::Everything, |apps| {

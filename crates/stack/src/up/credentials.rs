@@ -6,6 +6,7 @@
 //! next, since a certificate and its key are never written at once.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ use config::{
 use rustix::rand::{GetRandomFlags, getrandom};
 use telemetry::text::Elapsed;
 use tracing::{error, info, warn};
+
+use super::certificates::store::{Got, Store, names};
 
 /// How often the files are looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(2);
@@ -42,6 +45,12 @@ pub(crate) struct Keeper {
     seen: Vec<Look>,
     reminded: Option<Instant>,
     rotated: Instant,
+    /// Where certificates by ACME are.
+    store: Option<Store>,
+    /// Those that were got since we began, by their ids: on a full disk they are nowhere else.
+    got: BTreeMap<String, Got>,
+    /// Who the authority's server is verified by, as PEM; empty where nobody wants a certificate.
+    authorities: String,
 }
 
 /// Whether a site has a certificate that a proxy makes.
@@ -55,8 +64,14 @@ type Look = Option<(u64, i64, i64, u64)>;
 impl Keeper {
     /// Reads all that the configuration names, or says what cannot be read.
     pub(crate) fn open(site: &Site) -> Result<Self, Vec<Problem>> {
-        let seen = look(site);
-        let mut credentials = read(site)?;
+        let store = Store::open(site).map_err(|problem| vec![problem])?;
+        let authorities = match store {
+            Some(_) => authorities(site).map_err(|problem| vec![problem])?,
+            None => String::new(),
+        };
+        let seen = look(site, store.as_ref());
+        let got = BTreeMap::new();
+        let mut credentials = read(site, store.as_ref(), &got)?;
         credentials.tickets.extend(ticket_key());
         for (path, mode) in keys(site).filter_map(|key| exposed(key)) {
             warn!(
@@ -72,6 +87,9 @@ impl Keeper {
             seen,
             reminded: None,
             rotated: Instant::now(),
+            store,
+            got,
+            authorities,
         };
         keeper.remind();
         Ok(keeper)
@@ -87,11 +105,42 @@ impl Keeper {
         &self.shown
     }
 
+    /// Where certificates by ACME are kept.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Who the authority's server is verified by, as PEM.
+    pub(crate) fn authorities(&self) -> &str {
+        &self.authorities
+    }
+
+    /// Uses a certificate that was just got; what the proxy is to be told.
+    pub(crate) fn take(&mut self, site: &Site, id: String, got: Got) -> Option<Credentials> {
+        self.got.insert(id, got);
+        self.renew(site).then(|| self.credentials.clone())
+    }
+
+    /// Uses what was got while another configuration was served, since this one was opened; what the proxy is to be told, if there is
+    /// anything.
+    pub(crate) fn catch_up(&mut self, site: &Site, before: &Self) -> Option<Credentials> {
+        if self.got == before.got {
+            return None;
+        }
+        self.got.clone_from(&before.got);
+        self.renew(site).then(|| self.credentials.clone())
+    }
+
     /// Takes over what was made while another configuration was served: a visitor's browser trusts the self-signed certificate
     /// that it has seen, and goes on with the session that it has.
     pub(crate) fn inherit(&mut self, site: &Site, before: &Self, site_before: &Site) {
         self.rotated = before.rotated;
         self.reminded = before.reminded;
+        if !before.got.is_empty() {
+            self.got.clone_from(&before.got);
+            // It is as it was where this fails, and the log says so.
+            self.renew(site);
+        }
         let tickets = before.credentials.tickets.clone();
         self.take_over(site, before.made(site_before), tickets);
     }
@@ -141,7 +190,7 @@ impl Keeper {
 
     /// Looks at the files, and at the clock; what the proxy is to be told, if anything has changed.
     pub(crate) fn look(&mut self, site: &Site) -> Option<Credentials> {
-        let now = look(site);
+        let now = look(site, self.store.as_ref());
         let settled = now == self.seen;
         self.seen = now;
         let rotated = self.rotate();
@@ -155,7 +204,7 @@ impl Keeper {
     /// New ones, unless they cannot be used: then the old ones stay, and the log says so once.
     fn renew(&mut self, site: &Site) -> bool {
         self.read.clone_from(&self.seen);
-        let mut new = match read(site) {
+        let mut new = match read(site, self.store.as_ref(), &self.got) {
             Ok(new) => new,
             Err(problems) => {
                 let why: Vec<_> = problems
@@ -168,7 +217,11 @@ impl Keeper {
         };
         new.tickets.clone_from(&self.credentials.tickets);
         // Those that a proxy has made have no files.
-        let is_made = |certificate: &&Certificate| matches!(site.hosts.get(certificate.host), Some(host) if host.tls.value == Tls::SelfSigned);
+        let is_made = |certificate: &&Certificate| {
+            site.hosts
+                .get(certificate.host)
+                .is_some_and(|host| is_made(&host))
+        };
         let made = self.credentials.certificates.iter().filter(is_made);
         new.certificates.extend(made.cloned());
         match tls::check(site, &new) {
@@ -263,7 +316,7 @@ fn files(site: &Site) -> impl Iterator<Item = &Path> {
     })
 }
 
-fn look(site: &Site) -> Vec<Look> {
+fn look(site: &Site, store: Option<&Store>) -> Vec<Look> {
     let look = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         Some((
@@ -273,7 +326,13 @@ fn look(site: &Site) -> Vec<Look> {
             metadata.len(),
         ))
     };
-    files(site).map(look).collect()
+    let of_files = files(site).map(look);
+    // Another stack may put them there.
+    let of_store = store.into_iter().flat_map(|store| {
+        let all = site.hosts.iter().filter_map(names);
+        all.map(|names| look(&store.path(&store.id(&names))))
+    });
+    of_files.chain(of_store).collect()
 }
 
 fn keys(site: &Site) -> impl Iterator<Item = &Path> {
@@ -289,7 +348,11 @@ fn exposed(path: &Path) -> Option<(&Path, u32)> {
     (mode & 0o007 != 0).then_some((path, mode))
 }
 
-fn read(site: &Site) -> Result<Credentials, Vec<Problem>> {
+fn read(
+    site: &Site,
+    store: Option<&Store>,
+    got: &BTreeMap<String, Got>,
+) -> Result<Credentials, Vec<Problem>> {
     let mut credentials = Credentials::default();
     let mut problems = Vec::new();
     for (index, host) in site.hosts.iter().enumerate() {
@@ -312,6 +375,23 @@ fn read(site: &Site) -> Result<Credentials, Vec<Problem>> {
                         let all = [chain.err(), key.err(), ocsp.err()];
                         problems.extend(all.into_iter().flatten());
                     }
+                }
+            }
+        }
+        if let (Some(store), Some(names)) = (store, names(host)) {
+            match best(store, &names, got) {
+                Ok(best) => credentials.certificates.extend(best.map(|got| Certificate {
+                    host: index,
+                    chain: got.chain,
+                    key: got.key,
+                    ocsp: None,
+                })),
+                Err(error) => {
+                    let message = format!(
+                        "cannot read a certificate in {}: {error}",
+                        store.folder().display()
+                    );
+                    problems.push(Problem::new(host.tls.span, message));
                 }
             }
         }
@@ -343,6 +423,38 @@ fn read(site: &Site) -> Result<Credentials, Vec<Problem>> {
         Ok(credentials)
     } else {
         Err(problems)
+    }
+}
+
+/// What is shown for these names: theirs, or as long as that is not there, the nearest.
+fn best(store: &Store, names: &[String], got: &BTreeMap<String, Got>) -> io::Result<Option<Got>> {
+    let id = store.id(names);
+    // One that does not parse is none.
+    let usable = |got: &Got| got.not_after() > SystemTime::UNIX_EPOCH;
+    let new = got.get(&id).cloned();
+    let kept = match store.certificate(&id) {
+        Ok(kept) => kept.filter(usable),
+        // What was got just now is used, whatever has become of the disk.
+        Err(_) if new.is_some() => None,
+        Err(error) => return Err(error),
+    };
+    let theirs = kept.into_iter().chain(new).max_by_key(Got::not_after);
+    Ok(theirs.or_else(|| store.nearest(names)))
+}
+
+/// Who the server of the authority is verified by.
+fn authorities(site: &Site) -> Result<String, Problem> {
+    match site
+        .acme
+        .as_ref()
+        .and_then(|acme| acme.authorities.as_ref())
+    {
+        Some(path) => text(path),
+        None => system_authorities().map_err(|error| {
+            let message = format!("cannot read whom this system trusts: {error}");
+            Problem::new(None, message)
+                .hint("install `ca-certificates`, or name a file: `ca = \"ca.pem\"` in `[acme]`")
+        }),
     }
 }
 

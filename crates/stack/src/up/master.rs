@@ -3,6 +3,7 @@
 //! It reads what children and people say, decides, and tells others; it never waits for any one of them. Stopping goes from
 //! the outside in: first the proxy stops accepting and finishes what runs, and only when it is gone the workers leave.
 
+mod certificates;
 mod closing;
 mod fronts;
 mod manager;
@@ -37,6 +38,7 @@ use tracing::{info, warn};
 use super::{
     Beginnings, Setting,
     admin::{Admin, Answer, Asked},
+    certificates::{self as office, Office},
     dev::{self, Dev},
     figures::Figures,
     front::{self, Front},
@@ -95,6 +97,10 @@ pub(crate) struct Master {
     /// By the app's name; who is not here any more has nobody left.
     pub(super) pools: BTreeMap<String, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) roster: Roster,
+    /// Who gets certificates; `None` where nobody wants any, and before we serve.
+    pub(super) office: Option<Office>,
+    /// Given to it.
+    office_reports: mpsc::UnboundedSender<office::Told>,
     /// What runs each app, by its name.
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
@@ -114,6 +120,7 @@ struct Inbox {
     requests: Requests,
     orphans: Orphans,
     front: mpsc::UnboundedReceiver<(i32, front::Told)>,
+    office: mpsc::UnboundedReceiver<office::Told>,
     came: mpsc::UnboundedReceiver<Came>,
     upgrades: mpsc::UnboundedReceiver<upgrade::End>,
     pools: mpsc::UnboundedReceiver<(String, keeper::Told)>,
@@ -223,6 +230,7 @@ impl Master {
         let (front_reports, front) = mpsc::unbounded_channel();
         let (pool_reports, pools) = mpsc::unbounded_channel();
         let (came, comes) = mpsc::unbounded_channel();
+        let (office_reports, office) = mpsc::unbounded_channel();
         let (upgraded, upgrades) = mpsc::unbounded_channel();
         let (ask, asked) = mpsc::channel(QUESTIONS);
         let apps = opened
@@ -249,6 +257,8 @@ impl Master {
             upgraded,
             pools: BTreeMap::new(),
             roster: Roster::default(),
+            office: None,
+            office_reports,
             programs: BTreeMap::new(),
             notifier,
             watchdog: Watchdog::new(notify::watchdog()),
@@ -257,6 +267,7 @@ impl Master {
                 requests,
                 orphans,
                 front,
+                office,
                 came: comes,
                 upgrades,
                 pools,
@@ -293,6 +304,7 @@ impl Master {
             tokio::select! {
                 request = self.inbox.requests.next() => self.asked(request),
                 Some((pid, told)) = self.inbox.front.recv() => self.front_told(pid, told)?,
+                Some(told) = self.inbox.office.recv() => self.office_told(told),
                 Some(came) = self.inbox.came.recv() => self.reload_came(came),
                 Some(end) = self.inbox.upgrades.recv() => self.upgrade_ended(end),
                 Some((app, told)) = self.inbox.pools.recv() => self.pool_told(app, told)?,

@@ -73,6 +73,7 @@ impl Master {
             }
             Question::Reload(scope) => return self.want_reload(scope, Some(answer)),
             Question::Upgrade => return self.upgrade(Some(answer)),
+            Question::Rehearse => return self.rehearse(answer),
             Question::Trace { app } => {
                 let orders = self.orders(app.as_deref());
                 match app.filter(|_| orders.is_empty()) {
@@ -178,6 +179,7 @@ impl Master {
             status.figures = figures.all(begun, &processes(&status));
             count_workers(&mut status);
             count_certificates(&mut status);
+            count_orders(&mut status);
             status
         }
     }
@@ -219,6 +221,7 @@ impl Master {
             },
             listeners: listeners.collect(),
             certificates: self.certificates(),
+            acme: self.acme_status(),
             apps: apps.collect(),
             closed: self.closed_status(),
             log: telemetry::log::filter(),
@@ -285,6 +288,22 @@ fn count_certificates(status: &mut Status) {
     for (site, end) in ends {
         let labels = [site.as_str()];
         status.figures.count(&metrics::CERTIFICATE, labels, end);
+    }
+}
+
+fn count_orders(status: &mut Status) {
+    for acme in &status.acme {
+        if let Some(standing) = &acme.standing {
+            let site = acme.hosts.join(",");
+            let labels = [site.as_str()];
+            status
+                .figures
+                .count(&metrics::ACME_NEXT, labels, standing.at);
+            let failures = u64::from(standing.failures);
+            status
+                .figures
+                .count(&metrics::ACME_FAILURES, labels, failures);
+        }
     }
 }
 

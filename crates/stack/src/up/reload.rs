@@ -597,11 +597,22 @@ impl Master {
         } = *next;
         let before = std::mem::replace(&mut self.opened, opened);
         self.adopt_log(&before.loaded);
+        let Opened {
+            loaded,
+            credentials,
+            ..
+        } = &mut self.opened;
+        let got = credentials.catch_up(&loaded.site, &before.credentials);
+        self.open_office();
+        self.try_certificates_again();
         self.figures.add(&metrics::RELOADS, ["done"]);
         // From here on a proxy that dies is followed by one that begins with the new configuration.
         let plan = !another && self.front.front().is_some();
         if plan {
             self.tell_front(Order::Commit);
+        }
+        if let Some(credentials) = got {
+            self.tell_front(Order::Renew { credentials });
         }
         for (app, template) in &templates {
             let order = match renewed.contains(app) {

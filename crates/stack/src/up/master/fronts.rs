@@ -32,6 +32,7 @@ impl Master {
             front.tell(order);
         }
         self.front = FrontState::Starting(front);
+        self.hand_challenges();
         Ok(())
     }
 
@@ -88,6 +89,7 @@ impl Master {
             Report::Prepared => self.planned(pid),
             // Whoever asked has it already.
             Report::Figures(_) => {}
+            Report::Answering { number } => self.challenges_answered(number),
             Report::Alive => self.notify(&[("WATCHDOG", "1")]),
             Report::Refused { why } if is_coming => self.not_switched(&why),
             Report::Refused { why } => self.front_refuses(&why)?,
@@ -113,6 +115,7 @@ impl Master {
     pub(in crate::up) fn replace_front(&mut self, front: Front) {
         let before = std::mem::replace(&mut self.front, FrontState::Serving(front));
         let workers = self.roster.hand_over();
+        self.hand_challenges();
         match before {
             FrontState::Starting(front) | FrontState::Serving(front) => {
                 front.tell(Order::Retire);
@@ -152,6 +155,7 @@ impl Master {
             other => other,
         };
         self.front_deaths.up(Instant::now());
+        self.open_office();
         self.announce_if_ready()?;
         self.plan_serves();
         self.plan_again();

@@ -68,6 +68,7 @@ impl Master {
         self.phase = Phase::Serving;
         if self.setting.will.is_some() {
             self.take_over()?;
+            self.open_office();
         }
         let banner = self.banner();
         banner.show();

@@ -29,6 +29,7 @@ impl Master {
             self.notify(&[("STOPPING", "1"), ("STATUS", "finishing what runs")]);
         }
         self.drop_reload();
+        self.office = None;
         self.show_title(" (draining)");
         self.phase = Phase::Draining { deadline };
         for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
@@ -61,6 +62,7 @@ impl Master {
         info!("stopping at once");
         self.notify(&[("STOPPING", "1"), ("STATUS", "stopping at once")]);
         self.drop_reload();
+        self.office = None;
         for front in self.leaving_fronts() {
             front.kill();
         }

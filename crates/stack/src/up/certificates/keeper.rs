@@ -1,0 +1,307 @@
+//! Keeps an agent alive, keeps what it gets, and passes the rest on to the master.
+//!
+//! It lives on the master's main thread, which is the one that may start children; files are written on other threads.
+
+use std::{
+    fs::File,
+    io,
+    time::{Duration, Instant},
+};
+
+use ::acme::{
+    channel,
+    message::{self, Answer, Keep, Report, Scene, Setup, Standing},
+};
+use ::proxy::control::Challenge;
+use supervisor::{
+    backoff::Backoff,
+    child::{Child, Command, Exit, Stdio},
+    fds, notify,
+};
+use telemetry::{log, text::Elapsed};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{
+    Plan,
+    store::{Got, Store},
+};
+use crate::acme::{CONTROL_FD, TITLE};
+
+/// What the master tells it.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// The proxy answers challenges as the order with this number says.
+    Answering {
+        /// Its number.
+        number: u64,
+    },
+    /// What has failed is to be tried again.
+    Now,
+    /// Rehearse.
+    Rehearse,
+}
+
+/// What it tells the master.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Challenges are to be answered so; [`Order::Answering`] is the answer.
+    Challenges {
+        /// The number of this order.
+        number: u64,
+        /// All of them.
+        challenges: Vec<Challenge>,
+    },
+    /// There is a certificate.
+    Got {
+        /// Whose.
+        id: String,
+        /// It.
+        got: Got,
+    },
+    /// How one is.
+    Standing {
+        /// Whose.
+        id: String,
+        /// How.
+        standing: Standing,
+    },
+    /// An order has come to its end.
+    Ordered {
+        /// Whose.
+        id: String,
+        /// Whether well.
+        done: bool,
+    },
+    /// The rehearsal is over.
+    Rehearsed(Vec<Scene>),
+    /// Another stack has the lock (or has it no more).
+    Elsewhere(bool),
+    /// The agent has died; another one starts, and begins anew.
+    Died,
+}
+
+/// How often a lock that another stack holds is tried.
+const LOCK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The longest wait after the death of an agent.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Keeps an agent.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    plan: Plan,
+    told: mpsc::UnboundedSender<Told>,
+    /// Counts agents: what one has asked is not answered to the next.
+    life: u32,
+}
+
+type Orders = mpsc::UnboundedReceiver<Order>;
+
+impl Keeper {
+    pub(super) fn new(plan: Plan, told: mpsc::UnboundedSender<Told>) -> Self {
+        Self {
+            plan,
+            told,
+            life: 0,
+        }
+    }
+
+    /// Keeps one until it is dropped.
+    pub(super) async fn run(mut self, mut orders: Orders) {
+        let _lock = self.lock().await;
+        let mut deaths = Backoff::up_to(LONGEST);
+        loop {
+            deaths.up(Instant::now());
+            let why = match self.live(&mut orders).await {
+                Ok(exit) => exit.to_string(),
+                Err(error) => error.to_string(),
+            };
+            self.tell(Told::Died);
+            let again = deaths.died(Instant::now());
+            let wait = Elapsed(again.saturating_duration_since(Instant::now()));
+            error!("the process that gets certificates is gone: {why}; another starts in {wait}");
+            tokio::time::sleep_until(again.into()).await;
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        // Nobody hears it only when the master is gone.
+        let _ = self.told.send(told);
+    }
+
+    /// The lock of the folder. While another stack has it, that one gets certificates, and both show them.
+    async fn lock(&self) -> File {
+        let folder = self.plan.store.folder().display();
+        let mut said = String::new();
+        loop {
+            let store = self.plan.store.clone();
+            let trouble = match blocking(move || store.lock()).await {
+                Ok(Some(lock)) => {
+                    if !said.is_empty() {
+                        self.tell(Told::Elsewhere(false));
+                        info!("certificates in {folder} are got by this stack from now on");
+                    }
+                    return lock;
+                }
+                Ok(None) => {
+                    self.tell(Told::Elsewhere(true));
+                    "another stack gets certificates there; this one shows what it finds".to_owned()
+                }
+                Err(error) => format!("its lock cannot be taken: {error}"),
+            };
+            if said != trouble {
+                warn!("no certificates are got for {folder}: {trouble}");
+                said = trouble;
+            }
+            tokio::time::sleep(LOCK_AGAIN).await;
+        }
+    }
+
+    /// The life of one agent.
+    async fn live(&mut self, orders: &mut Orders) -> io::Result<Exit> {
+        self.life = self.life.wrapping_add(1);
+        let (store, setup) = (self.plan.store.clone(), self.plan.setup.clone());
+        let setup = blocking(move || filled(setup, &store)).await?;
+        let (mut child, ours) = self.start()?;
+        let (mut sender, mut receiver) = channel::new(ours)?;
+        sender.send(&message::Order::Begin(Box::new(setup))).await?;
+        let mut speaks = true;
+        loop {
+            tokio::select! {
+                exit = child.wait() => return exit,
+                report = receiver.receive(), if speaks => match report {
+                    Ok(Some(report)) => {
+                        if let Some(answer) = self.heard(report).await {
+                            sender.send(&answer).await?;
+                        }
+                    }
+                    Ok(None) => speaks = false,
+                    Err(error) => {
+                        error!("the process that gets certificates cannot be understood: {error}");
+                        speaks = false;
+                        child.signal(supervisor::child::Signal::KILL)?;
+                    }
+                },
+                Some(order) = orders.recv() => {
+                    if let Some(order) = self.order(order) {
+                        sender.send(&order).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<(Child, std::os::fd::OwnedFd)> {
+        let (ours, theirs) = fds::socket_pair()?;
+        // The same file as this process, even when another has taken its name since.
+        let mut command = Command::new("/proc/self/exe")
+            .name(format!("{TITLE} (starting)"))
+            .arg("acme")
+            .stdin(Stdio::Null)
+            .env(log::FILTER_VARIABLE, log::filter())
+            .env(log::FORMAT_VARIABLE, log::format().name())
+            .descriptor(theirs, CONTROL_FD)
+            .no_new_privileges()
+            .own_group();
+        for name in notify::FROM_MANAGER
+            .into_iter()
+            .filter(|name| *name != "JOURNAL_STREAM")
+        {
+            command = command.env_remove(name);
+        }
+        if let Some(user) = &self.plan.user {
+            command = command.user(user.clone());
+        }
+        let child = command.spawn().map_err(io::Error::other)?;
+        Ok((child, ours))
+    }
+
+    fn order(&self, order: Order) -> Option<message::Order> {
+        match order {
+            Order::Answering { number } => {
+                let of_this_life = number >> 32 == u64::from(self.life);
+                let number = number & u64::from(u32::MAX);
+                of_this_life.then_some(message::Order::Answering { number })
+            }
+            Order::Now => Some(message::Order::Now),
+            Order::Rehearse => Some(message::Order::Rehearse),
+        }
+    }
+
+    /// Does what the agent asks; what it is answered at once.
+    async fn heard(&self, report: Report) -> Option<message::Order> {
+        match report {
+            Report::Save { number, what } => {
+                let trouble = self.keep(what).await.err().map(|error| error.to_string());
+                return Some(message::Order::Saved { number, trouble });
+            }
+            Report::Answers { number, answers } => self.tell(Told::Challenges {
+                number: u64::from(self.life) << 32 | number & u64::from(u32::MAX),
+                challenges: answers.into_iter().map(challenge).collect(),
+            }),
+            Report::Standing { id, standing } => self.tell(Told::Standing { id, standing }),
+            Report::Ordered { id, done } => self.tell(Told::Ordered { id, done }),
+            Report::Rehearsed { scenes } => self.tell(Told::Rehearsed(scenes)),
+        }
+        None
+    }
+
+    async fn keep(&self, what: Keep) -> io::Result<()> {
+        let store = self.plan.store.clone();
+        let is_ours = |id: &str| self.plan.setup.sites.iter().any(|site| site.id == id);
+        match what {
+            Keep::Account(text) => blocking(move || store.keep_account(&text)).await,
+            Keep::Progress { id, progress } if is_ours(&id) => {
+                blocking(move || store.keep_progress(&id, &progress)).await
+            }
+            Keep::Certificate { id, chain, key } if is_ours(&id) => {
+                let got = Got { chain, key };
+                // It is used at once, whether it can be kept or not.
+                let (whose, new) = (id.clone(), got.clone());
+                self.tell(Told::Got {
+                    id: whose,
+                    got: new,
+                });
+                blocking(move || store.keep_certificate(&id, &got)).await
+            }
+            // What a child says is input, and becomes the name of a file.
+            Keep::Progress { .. } | Keep::Certificate { .. } => {
+                Err(io::Error::other("nobody wants this certificate"))
+            }
+        }
+    }
+}
+
+/// With what is in the store.
+fn filled(mut setup: Setup, store: &Store) -> io::Result<Setup> {
+    setup.account = store.account()?;
+    for site in &mut setup.sites {
+        site.chain = store.certificate(&site.id)?.map(|got| got.chain);
+        site.progress = store.progress(&site.id);
+    }
+    Ok(setup)
+}
+
+fn challenge(answer: Answer) -> Challenge {
+    match answer {
+        Answer::Http { token, text } => Challenge::Http { token, text },
+        Answer::Tls {
+            name,
+            certificate,
+            key,
+        } => Challenge::Tls {
+            name,
+            certificate,
+            key,
+        },
+    }
+}
+
+/// Off the master's thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
