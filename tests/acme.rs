@@ -290,16 +290,14 @@ fn what_cannot_be_kept_is_not_ordered() {
     let site = pebble
         .site(&["a.example.com"], BOTH)
         .file("state", "a file");
-    let (code, text) = {
-        let stack = site.clone().start_unready();
-        stack.until_output("its end", || stack.ended().is_some());
-        (stack.ended().and_then(|end| end.code()), stack.logged())
-    };
-    assert_eq!(code, Some(1), "{text}");
+    let stack = site.clone().start_unready();
+    assert_eq!(stack.wait().code(), Some(1));
+    let text = stack.until_said("make it a folder that only the user");
     assert!(
         text.contains("cannot keep certificates in") && text.contains("state = \"state\""),
         "{text}"
     );
+    drop(stack);
     fs::remove_file(site.path().join("state")).expect("it is ours");
     // It goes while the authority is asked: nothing can be kept any more, as on a full disk.
     drop(_pebble);
