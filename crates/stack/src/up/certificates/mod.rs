@@ -78,11 +78,13 @@ impl Plan {
 
 /// How an authority may reach us: at the port that it asks at, if we listen there; else at whatever leads to us from there.
 fn ways(listening: &[Listening]) -> Vec<Challenge> {
-    let there = |tls: bool| listening.iter().any(|listening| listening.what.tls == tls);
-    let at = |tls: bool, port: u16| {
-        let mut all = listening.iter().map(|listening| &listening.what);
-        all.any(|what| what.tls == tls && what.port == Some(port))
+    let of_visitors = || {
+        let all = listening.iter().map(|listening| &listening.what);
+        all.filter(|what| !what.figures)
     };
+    let there = |tls: bool| of_visitors().any(|what| what.tls == tls);
+    let at =
+        |tls: bool, port: u16| of_visitors().any(|what| what.tls == tls && what.port == Some(port));
     let mut ways = Vec::new();
     if there(false) {
         ways.push(Challenge::Http01);
@@ -171,6 +173,7 @@ mod tests {
         let what = Listener {
             tls,
             proxy_protocol: false,
+            figures: false,
             name: String::new(),
             port,
         };
