@@ -3,7 +3,7 @@
 
 use std::{io::Write, process::Stdio};
 
-use crate::harness::{Answer, Site, Stack, stack_command};
+use crate::harness::{Answer, Site, Stack, kill, stack_command};
 
 const APP: &str = r#"
 def app(environ, start_response):
@@ -310,6 +310,35 @@ fn stack_passwd_writes_what_is_read() {
         200,
         "the others are as they were"
     );
+}
+
+/// Without a reload, and without a word about anybody else.
+#[test]
+fn a_changed_file_of_users_is_taken_and_a_bad_one_is_not() {
+    let stack = site().start();
+    let ann = || ask(&stack, "/secret/", ANN).status;
+    assert_eq!(ann(), 200);
+    let users = stack.path().join("users");
+    let write = |text: &str| std::fs::write(&users, text).expect("the folder is ours");
+    write(&format!("{USERS}bob:$apr1$abc$def\n"));
+    stack.until_logged("stay as they are: line 2: MD5 hashes are guessed in no time");
+    assert_eq!(ann(), 200);
+    write(&USERS.replace("ann", "cid"));
+    stack.until_logged("new users: ");
+    stack.until("she is out, whoever remembers her", || ann() == 401);
+    write(USERS);
+    stack.until("she is in again", || ann() == 200);
+    std::fs::remove_file(&users).expect("the folder is ours");
+    stack.until_logged("stay as they are: cannot read");
+    assert_eq!(ann(), 200);
+    // Another proxy is told the same.
+    let before = stack.proxy().expect("it serves");
+    kill(before, rustix::process::Signal::KILL);
+    stack.until("another serves", || {
+        stack.proxy().is_some_and(|proxy| proxy != before)
+            && stack.site().run("status").1.contains("proxy: serving")
+    });
+    assert_eq!(ann(), 200);
 }
 
 #[test]

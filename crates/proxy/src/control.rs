@@ -91,6 +91,11 @@ pub enum Order {
         /// All of them.
         credentials: Credentials,
     },
+    /// Who may come in by name from now on. The master has checked it.
+    Users {
+        /// All files.
+        users: Vec<Users>,
+    },
     /// This, and nothing else, is closed for maintenance by commands from now on.
     Close {
         /// All of it.

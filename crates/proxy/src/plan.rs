@@ -5,6 +5,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -17,7 +18,7 @@ use telemetry::access::Log;
 use tokio::sync::Semaphore;
 
 use crate::{
-    access::{self, Gate, GateError, Gates, Limiters, Origins},
+    access::{self, Basic, Gate, GateError, Gates, Limiters, Origins},
     app::{AppRoute, Settings, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
     challenges::Challenges,
@@ -71,6 +72,8 @@ pub(crate) struct Plan {
     /// What certificate authorities are answered.
     pub(crate) challenges: Arc<Challenges>,
     hosts: Hosts<Arc<Host>>,
+    /// Who goes by files of users, by their paths.
+    basics: Vec<(PathBuf, Arc<Basic>)>,
     /// All of them: what the next plan has as well goes on there.
     upstreams: Vec<Arc<Upstream>>,
     figures: Arc<Figures>,
@@ -255,6 +258,7 @@ impl Plan {
             .find(|listener| listener.tls)
             .and_then(|tls| tls.port);
         let mut hosts = Hosts::default();
+        let mut basics = Vec::new();
         let maker = Maker {
             site,
             store: Store::new(&site.limits),
@@ -272,6 +276,7 @@ impl Plan {
             };
             let gates = Gates::new(site, virtual_host, given.limiters, given.users, origins);
             let host = Arc::new(maker.host(index, virtual_host, https_port, &gates)?);
+            basics.extend(gates.into_basics());
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
             }
@@ -299,6 +304,7 @@ impl Plan {
             vouched: access::vouched(site),
             challenges: Arc::clone(given.challenges),
             hosts,
+            basics,
             upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),
             places: maker.places.made.into_inner(),
@@ -308,6 +314,18 @@ impl Plan {
     /// Counts a request at a place: a host's or a route's, or 0 for one that never came so far.
     pub(crate) fn count(&self, place: usize, exchange: &Exchange) {
         self.figures.count(&self.places[place], exchange);
+    }
+
+    /// Lets in who is in these files from now on.
+    pub(crate) fn renew_users(&self, users: &[Users]) {
+        for (path, basic) in &self.basics {
+            let file = users.iter().find(|file| file.path == *path);
+            match file.map(|file| access::passwords(&file.text)) {
+                Some(Ok(users)) => basic.renew(users),
+                Some(Err(error)) => tracing::error!("{}: {error}", path.display()),
+                None => {}
+            }
+        }
     }
 
     /// The site that answers for a host.

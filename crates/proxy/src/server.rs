@@ -406,6 +406,12 @@ impl Kept {
                     tracing::warn!("{error}");
                 }
             }
+            Order::Users { users } => {
+                server.plan().renew_users(&users);
+                if let Some(offer) = &*lock(&self.offer) {
+                    offer.plan.renew_users(&users);
+                }
+            }
             Order::Answer { id, said } => self.bulletins.answered(id, said),
             Order::Close { closed } => self.closures.set(closed),
             Order::Drain => {

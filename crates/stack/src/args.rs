@@ -147,7 +147,7 @@ Examples:
     Status(Status),
     /// Show the same live: apps, workers, the requests that run, and why requests fail.
     #[command(after_help = "\
-Keys: 1 2 3 4 tables, s sort, / filter, t trace, k recycle a worker, p pause, q quit.
+Keys: 1 2 3 4 tables, s sort, / filter, t trace, k recycle a worker, r reload, p pause, q quit.
 
 Examples:
   stack top
@@ -188,8 +188,8 @@ Example:
     Reference,
     /// Write a name and the hash of a password for `auth = { basic = … }`.
     #[command(after_help = "\
-The password is asked for twice, or read from standard input where that is no terminal. A running stack takes the file at its
-next reload. `htpasswd -B` writes what is read as well.
+The password is asked for twice, or read from standard input where that is no terminal. A running stack takes the file anew
+within seconds. `htpasswd -B` writes what is read as well.
 
 Examples:
   stack passwd ann users.htpasswd

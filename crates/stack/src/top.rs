@@ -18,10 +18,11 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
 };
+use telemetry::text::Elapsed;
 
 use self::model::{Ask, Model, Then};
 use crate::{
-    admin::{AskRecycle, AskTrace, Client, Done, Status, Trace},
+    admin::{AskRecycle, AskReload, AskTrace, Client, Done, Reloaded, Status, Trace},
     args,
     failure::Failure,
     trace,
@@ -150,5 +151,13 @@ fn put(ask: &Ask, file: &args::ConfigFile) -> Result<String, Failure> {
             let done: Done = client.post("/recycle", &AskRecycle { worker })?;
             Ok(done.done)
         }
+        Ask::Reload => match client.post::<Reloaded>("/reload", &AskReload::default()) {
+            Ok(Reloaded { took, .. }) => {
+                let took = Elapsed(Duration::from_millis(took));
+                Ok(format!("what is new is served, after {took}"))
+            }
+            Err(Failure::User(why)) => Err(Failure::User(format!("the old one serves on: {why}"))),
+            Err(failure) => Err(failure),
+        },
     }
 }

@@ -21,6 +21,7 @@ mod reload;
 mod roster;
 pub(crate) mod rundir;
 mod upgrade;
+mod users;
 mod watchdog;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};

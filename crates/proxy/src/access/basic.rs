@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::sync::Semaphore;
@@ -29,7 +30,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// A file of users, and who of them was here a moment ago.
 #[derive(Debug)]
 pub(crate) struct Basic {
-    users: Arc<Users>,
+    users: ArcSwap<Users>,
     realm: Arc<str>,
     key: hmac::Key,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
@@ -47,7 +48,7 @@ impl Basic {
             bytes
         };
         Self {
-            users: Arc::new(users),
+            users: ArcSwap::from_pointee(users),
             realm: realm.into(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random),
             remembered: Mutex::default(),
@@ -65,19 +66,35 @@ impl Basic {
         if self.remembers(&digest) {
             return Ok(name);
         }
-        if !self.verify(name.clone(), password).await? {
+        let users = self.users.load_full();
+        if !self.verify(&users, name.clone(), password).await? {
             return Err(refused());
         }
-        self.remember(digest);
+        self.remember(digest, &users);
         Ok(name)
     }
 
-    async fn verify(&self, name: String, password: Vec<u8>) -> Result<bool, Failure> {
+    /// Lets in these from now on. Who was here a moment ago has to fit anew.
+    pub(crate) fn renew(&self, users: Users) {
+        let mut remembered = self
+            .remembered
+            .lock()
+            .expect("no holder of this lock panics");
+        self.users.store(Arc::new(users));
+        remembered.clear();
+    }
+
+    async fn verify(
+        &self,
+        users: &Arc<Users>,
+        name: String,
+        password: Vec<u8>,
+    ) -> Result<bool, Failure> {
         let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
         let _turn = turn
             .map_err(|_| Failure::AuthBusy)?
             .expect("the semaphore is never closed");
-        let users = Arc::clone(&self.users);
+        let users = Arc::clone(users);
         tokio::task::spawn_blocking(move || users.verify(&name, &password))
             .await
             .map_err(|_| Failure::AuthBusy)
@@ -104,11 +121,16 @@ impl Basic {
             .is_some_and(|since| since.elapsed() < REMEMBERED)
     }
 
-    fn remember(&self, digest: [u8; 32]) {
+    /// `users` are those among whom it fitted.
+    fn remember(&self, digest: [u8; 32], users: &Arc<Users>) {
         let mut remembered = self
             .remembered
             .lock()
             .expect("no holder of this lock panics");
+        // Meanwhile there may be others.
+        if !Arc::ptr_eq(users, &self.users.load()) {
+            return;
+        }
         if remembered.len() >= REMEMBERED_MOST {
             remembered.retain(|_, since| since.elapsed() < REMEMBERED);
         }
@@ -183,6 +205,23 @@ mod tests {
         assert_eq!(basic.remembered.lock().expect("no panic").len(), 1);
         let shown = format!("{basic:?}");
         assert!(!shown.contains("sesame"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn who_is_taken_out_is_out_at_once() {
+        let basic = basic();
+        let ann = field("ann:open:sesame");
+        assert!(basic.user(Some(&ann)).await.is_ok());
+        let before = basic.users.load_full();
+        let hash = crate::access::hash_password(b"another").expect("hashed");
+        basic.renew(Users::parse(&format!("bob:{hash}")).expect("read"));
+        assert!(
+            basic.user(Some(&ann)).await.is_err(),
+            "nor is she remembered"
+        );
+        // One that was being checked while the file changed.
+        basic.remember([0; 32], &before);
+        assert!(!basic.remembers(&[0; 32]));
     }
 
     #[tokio::test(start_paused = true)]

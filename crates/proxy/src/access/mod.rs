@@ -26,11 +26,12 @@ use config::{
 pub use self::passwords::hash as hash_password;
 pub(crate) use self::{
     addresses::Addresses,
+    basic::Basic,
     cors::Cors,
     forward::{bare_fields, is_bare},
     rate::TooMany,
 };
-use self::{basic::Basic, forward::Forward, rate::Limiter};
+use self::{forward::Forward, rate::Limiter};
 use crate::{
     buffer::Store,
     control::Users,
@@ -273,6 +274,13 @@ impl<'a> Gates<'a> {
         Ok((!open || gate.cors.is_some()).then(|| Arc::new(gate)))
     }
 
+    /// Those that go by files, by their paths.
+    pub(crate) fn into_basics(self) -> impl Iterator<Item = (PathBuf, Arc<Basic>)> {
+        let basics = self.basics.into_inner();
+        let basics = basics.expect("no holder of this lock panics").into_iter();
+        basics.map(|((path, _), basic)| (path, basic))
+    }
+
     fn limited(&self, path: Option<&str>, limits: &[site::Limit]) -> Vec<Limited> {
         let limited = |limit: &site::Limit| Limited {
             by: limit.by.clone(),
@@ -349,6 +357,20 @@ pub fn user_files(site: &Site) -> Vec<&site::Located<PathBuf>> {
         }
     }
     files
+}
+
+/// What is in a file of users.
+pub(crate) fn passwords(text: &str) -> Result<passwords::Users, passwords::BadLine> {
+    passwords::Users::parse(text)
+}
+
+/// How many users a file has.
+///
+/// # Errors
+/// What is wrong in it.
+pub fn check_users(file: &Users) -> Result<usize, String> {
+    let users = passwords::Users::parse(&file.text).map_err(|error| error.to_string())?;
+    Ok(users.len())
 }
 
 /// What is wrong inside those files; that they can be read is somebody else's to see.

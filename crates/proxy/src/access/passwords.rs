@@ -79,6 +79,11 @@ impl Users {
         Ok(Self { by_name, decoy })
     }
 
+    /// How many names there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Whether this is the password of this name. Takes as long for a name that is not there. Slow on purpose: it blocks.
     pub(crate) fn verify(&self, name: &str, password: &[u8]) -> bool {
         let known = self.by_name.get(name);

@@ -327,13 +327,16 @@ fn failures_table(model: &Model) -> Table<'static> {
 fn foot_line(model: &Model) -> Line<'static> {
     match (&model.input, &model.note) {
         (Input::Filter, _) => Line::styled("type to filter, Enter keeps it, Esc shows all", BOLD),
+        (Input::Confirm(super::Ask::Reload), _) => {
+            Line::styled("take new configuration and code? y n", BOLD)
+        }
         (Input::Confirm(super::Ask::Recycle { worker }), _) => Line::styled(
             format!("replace {worker}? y does it, any other key does not"),
             BOLD,
         ),
         (_, Some(note)) => Line::styled(note.clone(), BOLD),
         _ => Line::styled(
-            "q quit  1-4 Tab tables  s sort  / filter  t trace  k recycle  p pause  ? help",
+            "q quit  1-4 Tab tables  s sort  / filter  t trace  k recycle  r reload  ? help",
             DIM,
         ),
     }

@@ -74,8 +74,14 @@ pub(super) enum Input {
 /// What is asked of the master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    Trace { app: String },
-    Recycle { worker: String },
+    Trace {
+        app: String,
+    },
+    Recycle {
+        worker: String,
+    },
+    /// New configuration and code.
+    Reload,
 }
 
 /// What a key leads to.
@@ -129,7 +135,10 @@ impl Model {
 
     pub(super) fn answer(&mut self, answer: Result<String, String>) {
         match answer {
-            Ok(text) if text.contains('\n') => self.page = Some((text, 0)),
+            Ok(text) | Err(text) if text.contains('\n') => {
+                self.note = None;
+                self.page = Some((text, 0));
+            }
             Ok(text) | Err(text) => self.note = Some(text),
         }
     }
@@ -276,7 +285,12 @@ impl Model {
                 self.filter_key(key.code);
                 Then::GoOn
             }
-            Input::Confirm(ask) if matches!(key.code, KeyCode::Char('y' | 'Y')) => Then::Ask(ask),
+            Input::Confirm(ask) if matches!(key.code, KeyCode::Char('y' | 'Y')) => {
+                if ask == Ask::Reload {
+                    self.note = Some("reloading …".to_owned());
+                }
+                Then::Ask(ask)
+            }
             Input::Confirm(_) => Then::GoOn,
             Input::Keys => self.plain_key(key.code),
         }
@@ -349,6 +363,7 @@ impl Model {
                     })
                 });
             }
+            KeyCode::Char('r') => self.input = Input::Confirm(Ask::Reload),
             KeyCode::Char('k') => {
                 if let Some(worker) = self.marked() {
                     self.input = Input::Confirm(Ask::Recycle { worker });
@@ -400,6 +415,7 @@ Keys
   /                 show only rows that contain a text; Esc shows all
   t, Enter          where the Python of the marked worker's app is
   k                 replace the marked worker: another is ready before it leaves
+  r                 take new configuration and code, or change nothing
   p                 hold still
   q, Ctrl-C         leave
 
@@ -444,6 +460,9 @@ mod tests {
         assert_eq!(press(&mut model, "y"), Then::Ask(recycle));
         press(&mut model, "kn");
         assert_eq!(model.input, Input::Keys);
+        assert_eq!(press(&mut model, "rn"), Then::GoOn);
+        assert_eq!(press(&mut model, "ry"), Then::Ask(Ask::Reload));
+        assert!(model.note.is_some(), "it takes its time");
         press(&mut model, "\t");
         assert_eq!(model.tab, Tab::Workers);
         press(&mut model, "4");

@@ -59,7 +59,7 @@ fn is_made(host: &&VirtualHost) -> bool {
 }
 
 /// What tells one state of a file from another; `None` where there is none.
-type Look = Option<(u64, i64, i64, u64)>;
+pub(super) type Look = Option<(u64, i64, i64, u64)>;
 
 impl Keeper {
     /// Reads all that the configuration names, or says what cannot be read.
@@ -317,22 +317,24 @@ fn files(site: &Site) -> impl Iterator<Item = &Path> {
 }
 
 fn look(site: &Site, store: Option<&Store>) -> Vec<Look> {
-    let look = |path: &Path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((
-            metadata.ino(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.len(),
-        ))
-    };
-    let of_files = files(site).map(look);
+    let of_files = files(site).map(look_at);
     // Another stack may put them there.
     let of_store = store.into_iter().flat_map(|store| {
         let all = site.hosts.iter().filter_map(names);
-        all.map(|names| look(&store.path(&store.id(&names))))
+        all.map(|names| look_at(&store.path(&store.id(&names))))
     });
     of_files.chain(of_store).collect()
+}
+
+/// As which a file is there.
+pub(super) fn look_at(path: &Path) -> Look {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.ino(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.len(),
+    ))
 }
 
 fn keys(site: &Site) -> impl Iterator<Item = &Path> {

@@ -105,7 +105,7 @@ pub(crate) struct Master {
     programs: BTreeMap<String, PathBuf>,
     notifier: Notifier,
     watchdog: Watchdog,
-    /// When the files of certificates are looked at.
+    /// When the files of certificates and users are looked at.
     looks: Interval,
     inbox: Inbox,
     /// Given to the admin socket.
@@ -313,7 +313,7 @@ impl Master {
                 () = self.inbox.orphans.ended() => orphans::bury(),
                 () = self.watchdog.due() => self.show_life(),
                 () = sleep_until(self.opened.logs.next_look()) => self.rotate_logs(),
-                _ = self.looks.tick(), if self.has_tls() => self.look_at_credentials(),
+                _ = self.looks.tick(), if self.has_files() => self.look_at_files(),
                 () = sleep_until(wake) => self.tick(),
             }
         }

@@ -2,14 +2,14 @@
 //! interpreters and the module.
 
 use std::{
-    fs, io,
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use ::proxy::{
-    control::{Certificate, Closed, Order, Users},
+    control::{Certificate, Closed, Order},
     tls::TicketKey,
 };
 use anyhow::Context;
@@ -20,7 +20,7 @@ use appserver::{
 use config::{
     Loaded,
     error::Problem,
-    site::{App, HostPattern, Interpreter, Located, Site},
+    site::{App, HostPattern, Interpreter, Site},
 };
 
 use super::{
@@ -28,6 +28,7 @@ use super::{
     listen::{self, Given, Listening},
     logs::Logs,
     upgrade::{Estate, Heir},
+    users,
 };
 use crate::{failure::Failure, identity::Identities, module::EMBEDDED};
 
@@ -44,7 +45,8 @@ pub(crate) struct Opened {
     pub(crate) credentials: credentials::Keeper,
     /// Who everybody runs as.
     pub(crate) identities: Identities,
-    users: Vec<Users>,
+    /// Who may come in by name.
+    pub(crate) users: users::Keeper,
     /// The files that are logged to.
     pub(crate) logs: Logs,
     /// What workers load, whatever becomes of its file.
@@ -124,7 +126,7 @@ impl Opened {
         let site = &loaded.site;
         let listening = keep(listening, &mut problems);
         let credentials = keep(credentials::Keeper::open(site), &mut problems);
-        let users = keep(users(site), &mut problems);
+        let users = keep(users::Keeper::open(site), &mut problems);
         let logs = keep(
             Logs::open(site).map_err(|problem| vec![problem]),
             &mut problems,
@@ -167,7 +169,7 @@ impl Opened {
                 .map(|listening| listening.what.clone())
                 .collect(),
             credentials: self.credentials.credentials().clone(),
-            users: self.users.clone(),
+            users: self.users.users().to_vec(),
             closed: closed.to_vec(),
             access_log: self.logs.access().is_some(),
         };
@@ -187,35 +189,6 @@ fn module() -> Result<Module, Failure> {
     }
     let executable = std::env::current_exe().context("cannot find out where this program is")?;
     Ok(Module::beside(&executable)?)
-}
-
-/// Files of names and passwords are often root's alone, so the proxy gets what is in them.
-fn users(site: &Site) -> Result<Vec<Users>, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut users = Vec::new();
-    for file in ::proxy::access::user_files(site) {
-        match read(file) {
-            Ok(text) => users.push(Users {
-                path: file.value.clone(),
-                text,
-            }),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() {
-        Ok(users)
-    } else {
-        Err(problems)
-    }
-}
-
-fn read(path: &Located<PathBuf>) -> Result<String, Problem> {
-    fs::read_to_string(&path.value).map_err(|error| {
-        Problem::new(
-            path.span,
-            format!("cannot read {}: {error}", path.value.display()),
-        )
-    })
 }
 
 fn templates(

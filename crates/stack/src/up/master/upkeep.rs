@@ -14,16 +14,30 @@ use super::Master;
 use crate::up::credentials;
 
 impl Master {
-    pub(super) fn has_tls(&self) -> bool {
+    /// Whether there are files that may change.
+    pub(super) fn has_files(&self) -> bool {
         let hosts = &self.opened.loaded.site.hosts;
-        hosts.iter().any(|host| host.tls.value != Tls::Off)
+        hosts.iter().any(|host| host.tls.value != Tls::Off) || !self.opened.users.users().is_empty()
+    }
+
+    pub(super) fn look_at_files(&mut self) {
+        self.look_at_credentials();
+        self.look_at_users();
     }
 
     /// New certificates take the place of old ones without anybody's connection noticing.
-    pub(super) fn look_at_credentials(&mut self) {
+    fn look_at_credentials(&mut self) {
         let site = &self.opened.loaded.site;
         if let Some(credentials) = self.opened.credentials.look(site) {
             self.tell_front(Order::Renew { credentials });
+        }
+    }
+
+    /// Nor do new names and passwords disturb anybody but whom they are about.
+    fn look_at_users(&mut self) {
+        let site = &self.opened.loaded.site;
+        if let Some(users) = self.opened.users.look(site) {
+            self.tell_front(Order::Users { users });
         }
     }
 
