@@ -164,7 +164,7 @@ fn open(
     let Some(mut heir) = heir else {
         let given = Given::take()?;
         let run_directory = RunDirectory::open(&loaded.site.file, identities.proxy())?;
-        let opened = Opened::open(loaded, identities, given, run_directory.path())?;
+        let opened = Opened::open(loaded, identities, given, &run_directory.sockets())?;
         let setting = Setting {
             run_directory,
             pid,

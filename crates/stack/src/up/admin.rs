@@ -246,6 +246,8 @@ impl Drop for Admin {
         self.task.abort();
         if let Some(path) = &self.path
             && let Err(error) = fs::remove_file(path)
+            // In the run directory it has gone with the sockets of workers.
+            && error.kind() != io::ErrorKind::NotFound
         {
             warn!("cannot remove {}: {error}", path.display());
         }

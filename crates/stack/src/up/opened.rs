@@ -27,6 +27,7 @@ use super::{
     credentials,
     listen::{self, Given, Listening},
     logs::Logs,
+    rundir,
     upgrade::{Estate, Heir},
     users,
 };
@@ -51,6 +52,7 @@ pub(crate) struct Opened {
     pub(crate) logs: Logs,
     /// What workers load, whatever becomes of its file.
     module: Arc<Module>,
+    /// Where workers listen.
     run_directory: PathBuf,
 }
 
@@ -75,8 +77,8 @@ impl Opened {
     ) -> Result<Self, Failure> {
         let module = Arc::new(module()?);
         let listening = listen::open_others(&loaded.site.server, &heir.listening);
-        let folder = &heir.estate.run_directory;
-        let mut opened = Self::gather(loaded, identities, listening, module, folder)?;
+        let folder = rundir::sockets_in(&heir.estate.run_directory);
+        let mut opened = Self::gather(loaded, identities, listening, module, &folder)?;
         let Self {
             loaded,
             credentials,

@@ -5,6 +5,9 @@
 //! the place for temporary files. A lock in it keeps a second run out and ends with the process that holds it, however it
 //! ends, so what a dead run left behind is known as such. The lock also names the configuration and its admin socket:
 //! that is how commands find their master.
+//!
+//! For a proxy of another user the sockets lie one folder deeper, which is the proxy's group's to enter. The run directory itself
+//! stays as it was given: at each reload systemd sets its owner and mode anew, and those of all that is in it with them.
 
 use std::{
     env,
@@ -31,6 +34,12 @@ const PRIVATE: u32 = 0o700;
 
 /// The proxy's group may go through, to sockets that it knows the names of.
 const ADMITTING: u32 = 0o710;
+
+/// Anybody may go through, to folders that decide for themselves; `RuntimeDirectoryMode=` in `stack-users.service` says the same.
+const PASSAGE: u32 = 0o711;
+
+/// Where the workers' sockets are, when the proxy is another user.
+const SOCKETS: &str = "workers";
 
 /// How fresh folders are called.
 const FRESH: &str = "stack-";
@@ -107,13 +116,21 @@ impl RunDirectory {
 
     /// Lets the proxy through to the sockets.
     fn admit(&self, proxy: &User) -> io::Result<()> {
-        std::os::unix::fs::chown(&self.path, None, Some(proxy.gid()))?;
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(ADMITTING))
+        let folder = self.path.join(SOCKETS);
+        fs::DirBuilder::new().mode(PRIVATE).create(&folder)?;
+        std::os::unix::fs::chown(&folder, None, Some(proxy.gid()))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(ADMITTING))?;
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(PASSAGE))
     }
 
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where workers listen.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        sockets_in(&self.path)
     }
 
     /// Writes down whose it is, for [`admin_sockets`].
@@ -137,6 +154,16 @@ impl RunDirectory {
             lock,
             holder: Holder::We,
         })
+    }
+}
+
+/// Where workers listen whose master has this run directory.
+pub(crate) fn sockets_in(folder: &Path) -> PathBuf {
+    let deeper = folder.join(SOCKETS);
+    if deeper.is_dir() {
+        deeper
+    } else {
+        folder.to_owned()
     }
 }
 
@@ -347,7 +374,18 @@ fn sign(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
+/// Those of workers and of the master, and the folder that was made for them.
 fn remove_sockets(folder: &Path) -> io::Result<()> {
+    let deeper = folder.join(SOCKETS);
+    // Never through a link: the folder may lie where others can write.
+    if fs::symlink_metadata(&deeper).is_ok_and(|found| found.is_dir()) {
+        remove_sockets_of(&deeper)?;
+        fs::remove_dir(&deeper)?;
+    }
+    remove_sockets_of(folder)
+}
+
+fn remove_sockets_of(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension() == Some(OsStr::new("sock")) {
