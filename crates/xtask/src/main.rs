@@ -1,8 +1,15 @@
-//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask dist`.
+//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask dist`, `cargo xtask book`.
 
 mod bench;
+mod book;
 mod dist;
 
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
 /// Tasks of the stack repository.
@@ -19,11 +26,52 @@ enum Task {
     Bench(bench::Options),
     /// Make what is released: one binary, a Debian package, a wheel, their contents and checksums.
     Dist(dist::Options),
+    /// Make a book of the guides, with every key and every command.
+    Book(book::Options),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     match Args::parse().task {
         Task::Bench(options) => bench::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Book(options) => book::run(&options),
     }
+}
+
+/// The checkout that this program was built from.
+fn repository() -> Result<PathBuf> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crates.ancestors().nth(2);
+    Ok(root.context("crates/xtask is two folders deep")?.to_owned())
+}
+
+/// Cargo, of the toolchain that the checkout names: rustup finds it by the folder, unless `cargo xtask` has found it before.
+fn cargo_in(repository: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(repository);
+    command
+}
+
+/// Runs a command to its end and takes what it prints.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs a command that shows what it does.
+fn run_command(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
 }

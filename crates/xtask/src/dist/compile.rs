@@ -8,27 +8,35 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::run_command;
+use crate::{cargo_in, run_command};
 
 /// Its own folder: the flags differ from those of every other build.
 const FOLDER: &str = "target/dist-build";
 
-/// Builds it; returns where it is.
-pub(super) fn run(repository: &Path, epoch: u64) -> Result<PathBuf> {
-    let folder = repository.join(FOLDER);
-    let built = folder.join("dist");
-    run_command(&mut cargo(
-        repository,
-        epoch,
-        &["--package", "python", "--lib"],
-    )?)?;
-    let module = built.join("lib_stack.so");
-    let mut binary = cargo(repository, epoch, &["--package", "stack", "--bin", "stack"])?;
-    run_command(binary.env("STACK_EMBED_MODULE", &module))?;
-    Ok(built.join("stack"))
+/// What a checkout is compiled to.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// The program, with the module in it.
+    pub(super) binary: PathBuf,
+    /// The module alone.
+    pub(super) module: PathBuf,
 }
 
-fn cargo(repository: &Path, epoch: u64, what: &[&str]) -> Result<Command> {
+/// Builds it, with one of the profiles of `Cargo.toml`.
+pub(super) fn run(repository: &Path, epoch: u64, profile: &str) -> Result<Built> {
+    let built = repository.join(FOLDER).join(profile);
+    let cargo = |what: &[&str]| cargo(repository, epoch, profile, what);
+    run_command(&mut cargo(&["--package", "python", "--lib"])?)?;
+    let module = built.join("lib_stack.so");
+    let mut binary = cargo(&["--package", "stack", "--bin", "stack"])?;
+    run_command(binary.env("STACK_EMBED_MODULE", &module))?;
+    Ok(Built {
+        binary: built.join("stack"),
+        module,
+    })
+}
+
+fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<Command> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
@@ -39,18 +47,11 @@ fn cargo(repository: &Path, epoch: u64, what: &[&str]) -> Result<Command> {
         let flags = places.map(|(from, to)| format!("{flag}={}={to}", from.display()));
         flags.join(" ")
     };
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo_in(repository);
     command
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            "dist",
-            "--target-dir",
-            FOLDER,
-        ])
+        .args(["build", "--locked", "--profile", profile])
+        .args(["--target-dir", FOLDER])
         .args(what)
-        .current_dir(repository)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("RUSTFLAGS", map("--remap-path-prefix"))
         .env("CFLAGS", map("-ffile-prefix-map"));

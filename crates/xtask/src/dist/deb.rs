@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Release, output, run_command};
+use super::Release;
+use crate::{output, run_command};
 
 /// The package; `stack` is another program's name in Debian (haskell-stack).
 const NAME: &str = "stack-server";
@@ -166,12 +167,7 @@ fn pages(release: &Release, tree: &Path) -> Result<()> {
 }
 
 fn control(release: &Release, tree: &Path) -> Result<String> {
-    let size = output(
-        Command::new("du")
-            .args(["-sk", "--apparent-size"])
-            .arg(tree),
-    )?;
-    let size = size.split_whitespace().next().context("du says a size")?;
+    let size = installed_size(tree)?;
     let (version, glibc) = (&release.version, release.glibc);
     Ok(format!(
         "Package: {NAME}\nVersion: {version}\nArchitecture: amd64\nMaintainer: The stack developers <stack@localhost>\n\
@@ -183,4 +179,20 @@ fn control(release: &Release, tree: &Path) -> Result<String> {
          HTTP/2 and TLS: what nginx and gunicorn do together, in one program that is\n \
          described by one file. Apps run in their own virtual environments.\n"
     ))
+}
+
+/// In KiB, each file rounded up and one for each folder (deb-substvars(5)): not what a file system makes of it, which differs
+/// from machine to machine.
+fn installed_size(tree: &Path) -> Result<u64> {
+    let mut size = 0;
+    for entry in fs::read_dir(tree)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        size += if about.is_dir() {
+            1 + installed_size(&entry.path())?
+        } else {
+            about.len().div_ceil(1024)
+        };
+    }
+    Ok(size)
 }

@@ -4,7 +4,7 @@ use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::output;
+use crate::output;
 
 /// A version of glibc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

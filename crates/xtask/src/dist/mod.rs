@@ -2,12 +2,14 @@
 //! wheel, a list of what is in them, and checksums.
 //!
 //! The same commit gives the same bytes on the same toolchain and C compiler: times are the commit's, paths are cut out.
+//! `--twice` proves it, with a copy of the checkout in another folder.
 
 mod compile;
 mod deb;
 mod elf;
 mod sbom;
 mod sums;
+mod twice;
 mod wheel;
 mod zip;
 
@@ -17,7 +19,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::{output, repository};
 
 /// What is released is for this kind of machine.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -28,9 +32,12 @@ pub(crate) struct Options {
     /// Where everything is put
     #[arg(long, value_name = "FOLDER", default_value = "target/dist")]
     out: PathBuf,
-    /// Package this binary instead of building one; the tests of packages do so
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    /// Build with this profile; `trial` takes a third of the time and is for trying packages, not for releases
+    #[arg(long, value_name = "NAME", default_value = "dist")]
+    profile: String,
+    /// Make all of it again from a copy of the checkout in another folder, and compare
+    #[arg(long)]
+    twice: bool,
 }
 
 /// What all parts need to know.
@@ -57,16 +64,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let repository = repository()?;
     let out = repository.join(&options.out);
-    fs::create_dir_all(&out)?;
     let epoch = epoch(&repository)?;
-    let built = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => compile::run(&repository, epoch)?,
-    };
+    let (release, made) = make(repository, out, epoch, &options.profile)?;
+    show(&release, &made)?;
+    if options.twice {
+        twice::compare(&release, &made, &options.profile)?;
+    }
+    Ok(())
+}
+
+/// Makes everything of a checkout; returns the files.
+fn make(
+    repository: PathBuf,
+    out: PathBuf,
+    epoch: u64,
+    profile: &str,
+) -> Result<(Release, Vec<PathBuf>)> {
+    fs::create_dir_all(&out)?;
+    let built = compile::run(&repository, epoch, profile)?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let binary = out.join(format!("stack-{version}-linux-x86_64"));
-    fs::copy(&built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;
-    let glibc = elf::glibc(&binary)?;
+    fs::copy(&built.binary, &binary)
+        .with_context(|| format!("cannot copy {}", built.binary.display()))?;
+    // The module is loaded by Pythons of the same machine, but none of its symbols are the binary's.
+    let glibc = elf::glibc(&binary)?.max(elf::glibc(&built.module)?);
     ensure!(
         glibc <= elf::BASELINE,
         "the binary needs glibc {glibc}, and releases promise {}",
@@ -80,30 +101,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         binary,
         glibc,
     };
-    let made = [
+    let mut made = vec![
         release.binary.clone(),
         deb::make(&release)?,
         wheel::make(&release)?,
         sbom::make(&release)?,
     ];
-    let sums = sums::make(&release, &made)?;
-    show(&release, made.iter().chain([&sums]))
+    made.push(sums::make(&release, &made)?);
+    Ok((release, made))
 }
 
 #[expect(clippy::print_stdout, reason = "the result of a tool for developers")]
-fn show<'a>(release: &Release, made: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+fn show(release: &Release, made: &[PathBuf]) -> Result<()> {
     for path in made {
         println!("{:>12}  {}", fs::metadata(path)?.len(), path.display());
     }
     println!("needs glibc {} or later", release.glibc);
     Ok(())
-}
-
-/// The checkout that this program was built from.
-fn repository() -> Result<PathBuf> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = crates.ancestors().nth(2);
-    Ok(root.context("crates/xtask is two folders deep")?.to_owned())
 }
 
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org), else the time of the commit.
@@ -116,27 +130,4 @@ fn epoch(repository: &Path) -> Result<u64> {
         .current_dir(repository);
     let text = output(&mut git).context("set SOURCE_DATE_EPOCH where there is no git")?;
     Ok(text.trim().parse()?)
-}
-
-/// Runs a command to its end and takes what it prints.
-fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?} failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Runs a command that shows what it does.
-fn run_command(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed: {status}");
-    Ok(())
 }

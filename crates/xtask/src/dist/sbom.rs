@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Release, TARGET, output};
+use super::{Release, TARGET};
+use crate::{cargo_in, output};
 
 /// What ends up in the binary.
 const ROOTS: [&str; 2] = ["stack", "python"];
@@ -56,16 +57,14 @@ struct Kind {
 
 /// Builds it; returns where it is.
 pub(super) fn make(release: &Release) -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args([
-            "metadata",
-            "--format-version=1",
-            "--locked",
-            "--filter-platform",
-            TARGET,
-        ])
-        .current_dir(&release.repository);
+    let mut cargo = cargo_in(&release.repository);
+    cargo.args([
+        "metadata",
+        "--format-version=1",
+        "--locked",
+        "--filter-platform",
+        TARGET,
+    ]);
     let metadata: Metadata = serde_json::from_str(&output(&mut cargo)?)?;
     let sums = checksums(&fs::read_to_string(release.repository.join("Cargo.lock"))?);
     let packages: BTreeMap<&str, &Package> = metadata
