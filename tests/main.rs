@@ -21,6 +21,7 @@ mod confinement;
 mod crashes;
 mod dev;
 mod differential;
+mod documentation;
 mod encodings;
 mod environ;
 mod errors;

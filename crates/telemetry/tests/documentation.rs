@@ -83,3 +83,24 @@ fn the_figures() {
     }
     check("metrics.md", "figures", &table);
 }
+
+/// Whoever looks a cause up finds what to do about it.
+#[test]
+fn every_cause_has_a_remedy() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/troubleshooting.md");
+    let text = fs::read_to_string(page).expect("the page");
+    let (_, rest) = text.split_once("<!-- remedies -->\n").expect("it begins");
+    let (table, _) = rest.split_once("<!-- end -->").expect("it ends");
+    let row = |row: &str| -> Option<(String, String)> {
+        let mut cells = row.trim_matches('|').split(" | ");
+        let name = cells.next()?.trim().trim_matches('`').to_owned();
+        Some((name, cells.next()?.trim().to_owned()))
+    };
+    let rows: Vec<(String, String)> = table.lines().skip(2).filter_map(row).collect();
+    let named: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
+    let all: Vec<&str> = causes::ALL.iter().map(|cause| cause.name).collect();
+    assert_eq!(named, all);
+    for (name, remedy) in &rows {
+        assert!(remedy.ends_with('.'), "{name}: {remedy}");
+    }
+}
