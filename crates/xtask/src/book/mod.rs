@@ -36,8 +36,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let docs = repository.join("docs");
     for entry in fs::read_dir(&docs)? {
         let entry = entry?;
-        let is_chapter = entry.path().extension().is_some_and(|end| end == "md");
-        if is_chapter {
+        // Chapters and their pictures.
+        if entry.file_name() != "book.toml" {
             fs::copy(entry.path(), chapters.join(entry.file_name()))?;
         }
     }

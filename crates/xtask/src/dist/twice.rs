@@ -16,12 +16,7 @@ pub(super) fn compare(release: &Release, made: &[PathBuf], profile: &str) -> Res
     let elsewhere = tempfile::tempdir().context("cannot make a folder for the copy")?;
     let copy = elsewhere.path().join("a-checkout-in-another-place");
     copy_checkout(&release.repository, &copy)?;
-    let (_, again) = make(
-        copy.clone(),
-        elsewhere.path().join("out"),
-        release.epoch,
-        profile,
-    )?;
+    let (_, again) = make(copy, elsewhere.path().join("out"), release.epoch, profile)?;
     ensure!(made.len() == again.len(), "twice is not as many files");
     let mut different = Vec::new();
     for (first, second) in made.iter().zip(&again) {
