@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     harness::{
         Site, Stack, kill,
-        pebble::{Pebble, free_port},
+        pebble::{Front, Pebble, free_port},
         tls::Offer,
     },
     upgrade::Heir,
@@ -216,8 +216,8 @@ fn what_the_authority_says_is_shown_and_a_reload_tries_again() {
     });
     let (_, text) = site.run("status");
     assert!(
-        text.contains("no certificate yet, order in 1")
-            && text.contains("failed 1 times, last: http-01"),
+        text.contains("no certificate yet, order in ")
+            && text.contains("; 1 failure, the last: http-01"),
         "{text}"
     );
     let (code, text) = site.run_with("check", &["--acme"]);
@@ -455,4 +455,88 @@ fn another_master_takes_it_over() {
     stack.until_output("the heir cares for it", || {
         status(&site)["standing"]["next"] == "renew" && status(&site)["elsewhere"] == false
     });
+}
+
+#[test]
+fn an_authority_that_wants_a_renewal_gets_one() {
+    let Some(pebble) = Pebble::new() else { return };
+    // Two thirds of it are forty seconds.
+    let pebble = pebble.life(60);
+    let (_names, _pebble, front) = (pebble.names(), pebble.start(), Front::before(&pebble));
+    let retry = "Content-Type: application/json\r\nRetry-After: 60\r\n";
+    front.say(
+        Front::RENEWAL,
+        "200 OK",
+        retry,
+        r#"{"suggestedWindow": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}, "explanationURL": "https://ca.example/why"}"#,
+    );
+    let place = |port: u16| format!("https://127.0.0.1:{port}/dir");
+    let site = pebble.site(&["a.example.com"], BOTH);
+    let stack = site.edit(&place(pebble.port), &place(front.port)).start();
+    let first = until_shown(&stack, "a.example.com");
+    let site = stack.site();
+    stack.until("what was tried is noted", || kept(&stack, ".pem").is_some());
+    drop(stack);
+    let stack = site.start();
+    let text = stack.until_logged("certificate for a.example.com: renew at ");
+    assert!(text.contains("would like the certificate for a.example.com to be renewed now (https://ca.example/why)"), "{text}");
+    // Pebble takes no order in the place of another certificate, which is only a word about it.
+    stack.until("the new one is shown", || {
+        shown(&stack, "a.example.com") != first
+    });
+}
+
+#[test]
+fn an_authority_that_says_when_is_not_asked_before() {
+    let Some(pebble) = Pebble::new() else { return };
+    let (_names, _pebble, front) = (pebble.names(), pebble.start(), Front::before(&pebble));
+    front.say(
+        Front::ORDER,
+        "429 Too Many Requests",
+        "Content-Type: application/problem+json\r\nRetry-After: 100000\r\n",
+        r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many certificates already issued", "status": 429}"#,
+    );
+    let place = |port: u16| format!("https://127.0.0.1:{port}/dir");
+    let site = pebble.site(&["a.example.com"], BOTH);
+    let stack = site.edit(&place(pebble.port), &place(front.port)).start();
+    stack.until_logged("too many certificates already issued (rateLimited); next try in 27 h");
+    let site = stack.site();
+    assert_eq!(site.run("reload").0, Some(0));
+    let (code, text) = site.run_with("check", &["--acme"]);
+    assert!(
+        code == Some(1) && text.contains("too many certificates already issued"),
+        "{text}"
+    );
+    assert_eq!(
+        front.asked(Front::ORDER),
+        2,
+        "the first time, and for the rehearsal"
+    );
+    drop(stack);
+    let stack = site.start();
+    stack.until("it is known", || {
+        status(&stack.site())["standing"]["failures"] == 1
+    });
+    assert_eq!(front.asked(Front::ORDER), 2, "nor after a start");
+}
+
+#[test]
+fn a_rehearsal_needs_no_stack_that_runs() {
+    let Some(pebble) = Pebble::new() else { return };
+    let (names, _pebble) = (pebble.names(), pebble.start());
+    let site = pebble.site(&["a.example.com", "b.example.com"], BOTH);
+    let (code, text) = site.run_with("check", &["--acme"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("a.example.com, b.example.com: a certificate can be got"),
+        "{text}"
+    );
+    names.lead("b.example.com", "127.0.0.9");
+    let (code, text) = site.run_with("check", &["--acme"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("no certificate: http-01: b.example.com: "),
+        "{text}"
+    );
+    assert!(!site.path().join("state").exists(), "nothing is kept");
 }

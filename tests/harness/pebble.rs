@@ -7,14 +7,17 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU16, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, Site, tls::Authority};
+use super::{
+    PATIENCE, Site, read_some,
+    tls::{Authority, Pair, accept},
+};
 
 /// A port that nobody listens on. Those that a system gives away by itself are above.
 pub fn free_port() -> u16 {
@@ -34,6 +37,7 @@ pub struct Pebble {
     folder: Arc<tempfile::TempDir>,
     /// Its server's certificate is signed by this one.
     pub ca: String,
+    pair: Pair,
     pub port: u16,
     pub dns: u16,
     management: u16,
@@ -89,6 +93,7 @@ impl Pebble {
         Some(Self {
             folder,
             ca: authority.cert,
+            pair,
             port: free_port(),
             dns: free_port(),
             management: free_port(),
@@ -212,6 +217,116 @@ impl Names {
         stream.read_to_string(&mut answer).expect("it answers");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+}
+
+/// Stands before pebble, for what that does not know: says where its places are, and answers at some itself.
+pub struct Front {
+    pub port: u16,
+    said: Arc<Mutex<Vec<(String, String)>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Front {
+    /// Where orders are placed, when it is here.
+    pub const ORDER: &str = "/order";
+    /// Where renewal is asked about, always here.
+    pub const RENEWAL: &str = "/renewal";
+
+    pub fn before(pebble: &Pebble) -> Self {
+        let front = Self {
+            port: free_port(),
+            said: Arc::default(),
+            asked: Arc::default(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, front.port)).expect("it is free");
+        let (said, asked) = (Arc::clone(&front.said), Arc::clone(&front.asked));
+        let (pair, port, pebble) = (pebble.pair.clone(), front.port, pebble.port);
+        thread::spawn(move || {
+            for tcp in listener.incoming().flatten() {
+                let mut stream = accept(tcp, &pair, "http/1.1");
+                let Some(path) = asked_for(&mut stream) else {
+                    continue;
+                };
+                let said = said.lock().expect("nobody panics with it");
+                let known = said
+                    .iter()
+                    .find(|(place, _)| path.starts_with(place.as_str()));
+                let answer = match known {
+                    Some((_, answer)) => answer.clone(),
+                    None => directory(
+                        port,
+                        pebble,
+                        said.iter().any(|(place, _)| place == Self::ORDER),
+                    ),
+                };
+                drop(said);
+                asked.lock().expect("nobody panics with it").push(path);
+                let _ = stream.write_all(answer.as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        front
+    }
+
+    /// Answers so at a place from now on.
+    pub fn say(&self, place: &str, status: &str, fields: &str, content: &str) {
+        let length = content.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{content}"
+        );
+        let mut said = self.said.lock().expect("nobody panics with it");
+        said.retain(|(known, _)| known != place);
+        said.push((place.to_owned(), answer));
+    }
+
+    /// How often something was asked for at a place.
+    pub fn asked(&self, place: &str) -> usize {
+        let asked = self.asked.lock().expect("nobody panics with it");
+        asked.iter().filter(|path| path.starts_with(place)).count()
+    }
+}
+
+/// The path of a request that is read whole.
+fn asked_for(stream: &mut impl Read) -> Option<String> {
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let length = read_some(stream, &mut piece)
+            .ok()
+            .filter(|length| *length > 0)?;
+        text.extend_from_slice(&piece[..length]);
+        let whole = String::from_utf8_lossy(&text);
+        let Some((head, content)) = whole.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let stated = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.parse::<usize>().ok())?
+        });
+        if content.len() >= stated.unwrap_or(0) {
+            return Some(head.split(' ').nth(1)?.to_owned());
+        }
+    }
+}
+
+fn directory(front: u16, pebble: u16, orders: bool) -> String {
+    let here = |path: &str| format!("https://127.0.0.1:{front}{path}");
+    let there = |path: &str| format!("https://127.0.0.1:{pebble}{path}");
+    let content = serde_json::json!({
+        "newNonce": there("/nonce-plz"),
+        "newAccount": there("/sign-me-up"),
+        "newOrder": if orders { here(Front::ORDER) } else { there("/order-plz") },
+        "revokeCert": there("/revoke-cert"),
+        "keyChange": there("/rollover-account-key"),
+        "renewalInfo": here(Front::RENEWAL),
+    });
+    let content = content.to_string();
+    let length = content.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{content}"
+    )
 }
 
 fn until_open(port: u16) {

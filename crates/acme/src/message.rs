@@ -252,6 +252,9 @@ pub struct Standing {
     pub failures: u32,
     /// Until when the certificate is valid that there is.
     pub not_after: Option<u64>,
+    /// How it was got, where we have got it.
+    #[serde(default)]
+    pub challenge: Option<Challenge>,
 }
 
 /// What a rehearsal came to, for a site.

@@ -47,8 +47,6 @@ pub(crate) enum Cause {
     Unfound,
     /// It does not know the account (any more).
     NoAccount,
-    /// It does not take the order as one in the place of another certificate.
-    NotReplaced,
     /// Anything else.
     Other,
 }
@@ -98,7 +96,6 @@ impl Failure {
         };
         let cause = match name {
             "accountDoesNotExist" => Cause::NoAccount,
-            "alreadyReplaced" => Cause::NotReplaced,
             _ => Cause::Other,
         };
         Self::new(kind, words(problem)).because(cause)
@@ -127,7 +124,8 @@ const WORDS_MAX: usize = 2000;
 /// A text that comes from outside, as it may be shown.
 fn plain(text: &str) -> String {
     let mut out = Vec::new();
-    telemetry::text::visible(&text.as_bytes()[..text.len().min(WORDS_MAX)], &mut out);
+    let end = text.floor_char_boundary(WORDS_MAX);
+    telemetry::text::visible(&text.as_bytes()[..end], &mut out);
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -351,4 +349,84 @@ fn issued(chain: String, key: &KeyPair, wish: &Wish<'_>) -> Result<Issued, Failu
         key: key.serialize_pem(),
         facts,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> Problem {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_an_authority_says_is_understood_and_shown() {
+        let cases = [
+            (
+                r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many certificates", "status": 429}"#,
+                (
+                    Kind::Limited,
+                    Cause::Other,
+                    "too many certificates (rateLimited)",
+                ),
+            ),
+            (
+                r#"{"type": "urn:ietf:params:acme:error:serverInternal", "detail": "sorry", "status": 500}"#,
+                (Kind::Unreachable, Cause::Other, "sorry (serverInternal)"),
+            ),
+            (
+                r#"{"type": "about:blank", "status": 503}"#,
+                (Kind::Unreachable, Cause::Other, "about:blank"),
+            ),
+            (
+                r#"{"type": "urn:ietf:params:acme:error:accountDoesNotExist", "status": 400}"#,
+                (Kind::Refused, Cause::NoAccount, "accountDoesNotExist"),
+            ),
+            (
+                r#"{"type": "urn:ietf:params:acme:error:caa", "detail": "CAA record for example.org prevents issuance", "status": 403}"#,
+                (
+                    Kind::Refused,
+                    Cause::Other,
+                    "CAA record for example.org prevents issuance (caa)",
+                ),
+            ),
+            (
+                r#"{"detail": "a\u001b[31mred\nline"}"#,
+                (
+                    Kind::Refused,
+                    Cause::Other,
+                    "a\\x1B[31mred\\x0Aline (an error)",
+                ),
+            ),
+        ];
+        for (text, (kind, cause, words)) in cases {
+            let failure = Failure::of_problem(&problem(text));
+            assert_eq!(
+                (failure.kind, failure.cause, failure.text.as_str()),
+                (kind, cause, words)
+            );
+        }
+    }
+
+    #[test]
+    fn each_name_says_what_is_wrong_with_it() {
+        let text = r#"{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no", "status": 400,
+            "subproblems": [{"type": "x", "detail": "forbidden by policy", "identifier": {"type": "dns", "value": "a.example"}}]}"#;
+        let failure = Failure::of_problem(&problem(text));
+        assert!(
+            failure.text.contains("a.example") && failure.text.contains("forbidden by policy"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_not_within_a_character() {
+        let long = "ä".repeat(3000);
+        let text = plain(&long);
+        assert!(
+            text.len() <= WORDS_MAX + 8 && text.starts_with("ää"),
+            "{}",
+            text.len()
+        );
+    }
 }

@@ -147,6 +147,7 @@ impl Site {
                 .facts
                 .as_ref()
                 .map(|facts| seconds(facts.validity.not_after)),
+            challenge: self.progress.challenge,
         };
         // What is due at once is due at another moment each time.
         if at <= now && self.told.is_some() {

@@ -23,7 +23,6 @@ use crate::{
 pub(crate) struct Work {
     setup: Setup,
     client: Client,
-    account: Option<Account>,
     pub(crate) link: Arc<Link>,
 }
 
@@ -38,7 +37,6 @@ impl Work {
         Self {
             setup,
             client,
-            account: None,
             link,
         }
     }
@@ -121,7 +119,6 @@ impl Work {
                     if failure.cause == Cause::NoAccount {
                         // Another one is made at the next attempt, which is soon.
                         warn!("the authority does not know our account: {failure}");
-                        self.account = None;
                         self.setup.account = None;
                         return Err(Failure::new(Kind::Unreachable, failure.text));
                     }
@@ -132,12 +129,9 @@ impl Work {
         Err(unfound(reasons))
     }
 
+    /// Opened for each errand: an authority may move its places within the life of a certificate.
     async fn account(&mut self) -> Result<Account, Failure> {
-        if let Some(account) = &self.account {
-            return Ok(account.clone());
-        }
-        let account = account::open(&mut self.setup, &self.client, &self.link).await?;
-        Ok(self.account.insert(account).clone())
+        account::open(&mut self.setup, &self.client, &self.link).await
     }
 
     /// It is used from here on, whether it can be kept or not.

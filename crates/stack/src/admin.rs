@@ -282,26 +282,34 @@ impl Client {
 
     /// Connects to the master that serves this configuration.
     pub(crate) fn connect(config: &Path) -> Result<Self, Failure> {
+        let shown = config.display();
+        Self::running(config)?.ok_or_else(|| {
+            Failure::User(format!(
+                "{shown} is not being served here; start it with `stack up --config {shown}`"
+            ))
+        })
+    }
+
+    /// The same, or `None` where none does.
+    pub(crate) fn running(config: &Path) -> Result<Option<Self>, Failure> {
         let mut refused = None;
         for socket in rundir::admin_sockets(config) {
             match UnixStream::connect(&socket) {
-                Ok(stream) => return Ok(Self { stream }),
+                Ok(stream) => return Ok(Some(Self { stream })),
                 // What a run that was killed has left behind.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => refused = Some((socket, error)),
             }
         }
-        let shown = config.display();
-        Err(Failure::User(match refused {
-            Some((socket, error)) => format!(
-                "{shown} is being served, but we may not ask its master: {}: {error}; do it as the user that it runs as",
+        match refused {
+            Some((socket, error)) => Err(Failure::User(format!(
+                "{} is being served, but we may not ask its master: {}: {error}; do it as the user that it runs as",
+                config.display(),
                 socket.display()
-            ),
-            None => format!(
-                "{shown} is not being served here; start it with `stack up --config {shown}`"
-            ),
-        }))
+            ))),
+            None => Ok(None),
+        }
     }
 
     /// Asks for something.

@@ -90,8 +90,8 @@ Examples:
     Serve(Box<serve::Serve>),
     /// Say all that is wrong with the configuration, without serving it.
     #[command(after_help = "\
-With --acme certificates are ordered as well, of the authority's staging place where one is known, and thrown away; the answers to
-its challenges are those of the stack that runs.
+With --acme certificates are ordered as well, at the authority's place for rehearsals where one is known, and thrown away: by the
+stack that runs, or where none does on its ports.
 
 Examples:
   stack check --config config/site.toml && systemctl restart stack

@@ -1,15 +1,12 @@
 //! `stack check`: everything `up` would do short of binding and starting.
 
-use std::{io::Write, path::Path};
+mod rehearsal;
+
+use std::io::Write;
 
 use config::site::Site;
 
-use crate::{
-    admin::{Client, Rehearsal},
-    args::Check,
-    failure::Failure,
-    load,
-};
+use crate::{args::Check, failure::Failure, load};
 
 /// Says that the configuration is right, or all that is wrong with it.
 pub(crate) fn run(asked: &Check) -> Result<(), Failure> {
@@ -22,32 +19,8 @@ pub(crate) fn run(asked: &Check) -> Result<(), Failure> {
         summary(&loaded.site)
     )?;
     match asked.acme {
-        true => rehearse(&path),
+        true => rehearsal::play(&path, &loaded.site),
         false => Ok(()),
-    }
-}
-
-/// Has the stack that runs order certificates where nothing comes of it.
-fn rehearse(config: &Path) -> Result<(), Failure> {
-    let client = Client::connect(config)?;
-    let rehearsal: Rehearsal = client.post("/rehearse", &serde_json::json!({}))?;
-    let mut failed = Vec::new();
-    for scene in &rehearsal.scenes {
-        let names = scene.names.join(", ");
-        match (&scene.challenge, &scene.error) {
-            (Some(challenge), _) => {
-                let mut out = anstream::stdout();
-                writeln!(out, "{names}: a certificate can be got, by {challenge}")?;
-            }
-            (None, error) => {
-                let error = error.as_deref().unwrap_or("it is not known why");
-                failed.push(format!("{names}: no certificate: {error}"));
-            }
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::User(failed.join("\n"))),
     }
 }
 

@@ -158,8 +158,11 @@ fn standing_of(standing: &Standing, now: Duration) -> String {
     let mut text = format!("{has}, {} {}", standing.next, until(standing.at));
     if let (Some(error), 1..) = (&standing.error, standing.failures) {
         text.push_str(&format!(
-            "; failed {} times, last: {error}",
-            standing.failures
+            "; {}, the last: {error}",
+            plural(
+                usize::try_from(standing.failures).unwrap_or(usize::MAX),
+                "failure"
+            )
         ));
     }
     text

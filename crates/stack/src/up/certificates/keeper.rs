@@ -15,12 +15,12 @@ use ::acme::{
 use ::proxy::control::Challenge;
 use supervisor::{
     backoff::Backoff,
-    child::{Child, Command, Exit, Stdio},
+    child::{Child, Command, Exit, Signal, Stdio},
     fds, notify,
 };
 use telemetry::{log, text::Elapsed};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Plan,
@@ -168,26 +168,32 @@ impl Keeper {
         sender.send(&message::Order::Begin(Box::new(setup))).await?;
         let mut speaks = true;
         loop {
-            tokio::select! {
+            let answer = tokio::select! {
                 exit = child.wait() => return exit,
                 report = receiver.receive(), if speaks => match report {
-                    Ok(Some(report)) => {
-                        if let Some(answer) = self.heard(report).await {
-                            sender.send(&answer).await?;
-                        }
-                    }
-                    Ok(None) => speaks = false,
-                    Err(error) => {
-                        error!("the process that gets certificates cannot be understood: {error}");
+                    Ok(Some(report)) => self.heard(report).await,
+                    Ok(None) => {
                         speaks = false;
-                        child.signal(supervisor::child::Signal::KILL)?;
+                        None
+                    }
+                    Err(error) => {
+                        speaks = false;
+                        // One that was killed leaves unread answers behind, which resets the channel.
+                        if error.kind() != io::ErrorKind::ConnectionReset {
+                            error!("the process that gets certificates cannot be understood: {error}");
+                        }
+                        child.signal(Signal::KILL)?;
+                        None
                     }
                 },
-                Some(order) = orders.recv() => {
-                    if let Some(order) = self.order(order) {
-                        sender.send(&order).await?;
-                    }
-                }
+                Some(order) = orders.recv() => self.order(order),
+            };
+            if let Some(answer) = answer
+                && let Err(error) = sender.send(&answer).await
+            {
+                // It is gone, or about to be, and its end says how.
+                debug!("cannot tell the process that gets certificates: {error}");
+                child.signal(Signal::KILL)?;
             }
         }
     }
