@@ -3,6 +3,7 @@
 mod bench;
 mod book;
 mod dist;
+mod floor;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,6 +29,9 @@ enum Task {
     Dist(dist::Options),
     /// Make a book of the guides, with every key and every command.
     Book(book::Options),
+    /// Serve with nothing but system calls: what the bench compares with.
+    #[command(hide = true)]
+    Floor(floor::Options),
 }
 
 fn main() -> Result<()> {
@@ -35,6 +39,7 @@ fn main() -> Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Book(options) => book::run(&options),
+        Task::Floor(options) => floor::run(&options),
     }
 }
 

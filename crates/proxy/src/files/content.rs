@@ -3,12 +3,19 @@
 //! It goes on from the inode that was opened, whatever happens to the name. No reactor thread waits for a disk: what the page
 //! cache has is read or sent at once, and only what it lacks is fetched first, on a thread that may block.
 
-use std::{collections::VecDeque, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    ops::Range,
+    os::{fd::AsFd, unix::fs::FileExt},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
 
-use super::blocking;
+use super::{blocking, source::Source};
 
 /// How much of a file is read at once, where it must be read: what TLS takes at once, so that a slow reader never holds a rest.
 const PIECE: usize = 64 * 1024;
@@ -19,7 +26,7 @@ const AHEAD: usize = 128 * 1024;
 /// What of a file is sent, and what stands between its parts.
 #[derive(Debug)]
 pub(crate) struct FileContent {
-    file: Arc<File>,
+    source: Arc<Source>,
     length: u64,
     segments: VecDeque<Segment>,
 }
@@ -52,10 +59,10 @@ impl Segment {
 
 impl FileContent {
     /// These segments, one after the other.
-    pub(super) fn new(file: Arc<File>, segments: impl IntoIterator<Item = Segment>) -> Self {
+    pub(super) fn new(source: Arc<Source>, segments: impl IntoIterator<Item = Segment>) -> Self {
         let segments: VecDeque<Segment> = segments.into_iter().collect();
         Self {
-            file,
+            source,
             length: segments.iter().map(Segment::length).sum(),
             segments,
         }
@@ -73,24 +80,28 @@ impl FileContent {
 
     /// The file that the segments are of.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        &self.source.file
     }
 
     /// Makes sure that the page cache has a range, so that sending it does not wait for a disk. One byte of each piece that is
     /// read ahead is asked for; what is evicted between them, or meanwhile, is a wait that no call can rule out.
     pub(crate) async fn fetch(&self, range: Range<u64>) -> io::Result<()> {
-        let last = range.end.saturating_sub(1);
-        let mut places = range.clone().step_by(AHEAD).chain([last]);
-        if places.all(|place| is_cached(&self.file, place)) {
+        if self.source.was_warm(&range) {
             return Ok(());
         }
-        let file = Arc::clone(&self.file);
+        let last = range.end.saturating_sub(1);
+        let mut places = range.clone().step_by(AHEAD).chain([last]);
+        if places.all(|place| is_cached(self.file(), place)) {
+            self.source.is_warm(&range);
+            return Ok(());
+        }
+        let source = Arc::clone(&self.source);
         blocking(move || {
             let mut piece = vec![0; AHEAD];
             let mut at = range.start;
             while at < range.end {
                 let size = usize::try_from(range.end - at).unwrap_or(AHEAD).min(AHEAD);
-                match file.read_at(&mut piece[..size], at)? {
+                match source.file.read_at(&mut piece[..size], at)? {
                     0 => return Ok(()),
                     read => at += read as u64,
                 }
@@ -111,7 +122,7 @@ impl FileContent {
         let size = usize::try_from(range.end - range.start)
             .unwrap_or(PIECE)
             .min(PIECE);
-        let piece = piece(&self.file, range.start, size).await?;
+        let piece = piece(&self.source, range.start, size).await?;
         let next = range.start + piece.len() as u64;
         if next < range.end {
             self.segments.push_front(Segment::File(next..range.end));
@@ -121,12 +132,16 @@ impl FileContent {
 }
 
 /// Some of what a file has at a place, `size` at most; an error at its end.
-pub(crate) async fn piece(file: &Arc<File>, at: u64, size: usize) -> io::Result<Bytes> {
-    match read_cached(file, at, size)? {
+pub(crate) async fn piece(
+    file: &Arc<impl AsFd + Send + Sync + 'static>,
+    at: u64,
+    size: usize,
+) -> io::Result<Bytes> {
+    match read_cached(&**file, at, size)? {
         Some(piece) => Ok(piece),
         None => {
             let file = Arc::clone(file);
-            blocking(move || read(&file, at, size)).await
+            blocking(move || read(&*file, at, size)).await
         }
     }
 }
@@ -142,7 +157,7 @@ fn is_cached(file: &File, at: u64) -> bool {
 }
 
 /// What the page cache has of the piece; `None` if nothing, or if the file system cannot tell.
-fn read_cached(file: &File, at: u64, size: usize) -> io::Result<Option<Bytes>> {
+fn read_cached(file: &impl AsFd, at: u64, size: usize) -> io::Result<Option<Bytes>> {
     let mut piece = BytesMut::zeroed(size);
     let mut slices = [io::IoSliceMut::new(&mut piece)];
     match preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT) {
@@ -156,9 +171,9 @@ fn read_cached(file: &File, at: u64, size: usize) -> io::Result<Option<Bytes>> {
     }
 }
 
-fn read(file: &File, at: u64, size: usize) -> io::Result<Bytes> {
+fn read(file: &impl AsFd, at: u64, size: usize) -> io::Result<Bytes> {
     let mut piece = BytesMut::zeroed(size);
-    match file.read_at(&mut piece, at)? {
+    match retry_on_intr(|| pread(file, &mut piece[..], at))? {
         0 => Err(truncated()),
         read => {
             piece.truncate(read);
@@ -232,7 +247,8 @@ mod tests {
             let file = cold();
             let threads = threads_for(async {
                 let all = 0..LENGTH as u64;
-                let content = FileContent::new(Arc::clone(&file), [Segment::File(all.clone())]);
+                let source = Source::new(file.try_clone().expect("a descriptor"), all.end);
+                let content = FileContent::new(source.into(), [Segment::File(all.clone())]);
                 content.fetch(all).await.expect("fetched");
             });
             let mut places = (0..LENGTH as u64).step_by(4096);
@@ -260,7 +276,8 @@ mod tests {
         file.write_all(&[b'x'; LENGTH]).expect("written");
         let threads = threads_for(async {
             let all = 0..LENGTH as u64;
-            let mut content = FileContent::new(Arc::new(file), [Segment::File(all.clone())]);
+            let source = Source::new(file, all.end);
+            let mut content = FileContent::new(source.into(), [Segment::File(all.clone())]);
             content.fetch(all).await.expect("fetched");
             let mut read = 0;
             while let Some(piece) = content.next().await.expect("readable") {

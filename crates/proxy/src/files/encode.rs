@@ -200,7 +200,7 @@ fn encode(served: &Served, coding: Coding) -> io::Result<Option<Bytes>> {
     let plain = &served.plain;
     let content = match &plain.content {
         Held::Memory(content) => content.clone(),
-        Held::Open(file, _) => read_whole(file, plain.length, Wait::Yes)?,
+        Held::Open(source, _) => read_whole(&source.file, plain.length, Wait::Yes)?,
     };
     if content.len() as u64 != plain.length {
         return Err(super::truncated());

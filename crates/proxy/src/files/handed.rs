@@ -21,6 +21,7 @@ use super::{
     resolve::{Identity, OpenFile, Root, Wait},
     respond::{Answer, Selected, answer, find, whole},
     served::{Held, etag, is_settled},
+    source::Source,
 };
 use crate::{
     failure::Failure,
@@ -187,7 +188,7 @@ impl SendFile {
         };
         let (fields, fields_unchanged) = merged(handed.response.fields, &own.lines());
         let selected = Selected {
-            content: &Held::Open(open.file.into(), 0),
+            content: &Held::Open(Source::new(open.file, length).into(), 0),
             length,
             etag: &own.etag,
             modified: own.modified,
@@ -222,7 +223,7 @@ pub(crate) fn from_descriptor(
 ) -> Result<Response, Failure> {
     let length = part.end - part.start;
     let identity = Identity::of(&file.metadata().map_err(Failure::Handed)?);
-    let content = Held::Open(file.into(), part.start);
+    let content = Held::Open(Source::new(file, part.end).into(), part.start);
     let given = |name: &str| {
         let value = response.fields.get(name)?;
         str::from_utf8(value).ok()

@@ -14,6 +14,7 @@ mod name;
 mod resolve;
 mod respond;
 mod served;
+mod source;
 mod watch;
 
 use std::{

@@ -19,6 +19,7 @@ use super::{
     encode::{self, Coded},
     kind, name,
     resolve::{Identity, OpenFile, Wait},
+    source::Source,
 };
 use crate::response::FieldLines;
 
@@ -63,7 +64,7 @@ pub(super) enum Held {
     /// All of it.
     Memory(Bytes),
     /// Open; the content begins at this offset.
-    Open(Arc<File>, u64),
+    Open(Arc<Source>, u64),
 }
 
 /// What was opened for a path: the file, and its neighbours that hold it in a coding.
@@ -206,7 +207,7 @@ impl Representation {
         let etag = etag(&open.identity, None, states.settled);
         let length = open.identity.length;
         if length > SMALL {
-            let content = Held::Open(open.file.into(), 0);
+            let content = Held::Open(Source::new(open.file, length).into(), 0);
             return Ok(Self::made(content, length, etag, coding, common));
         }
         let content = read_whole(&open.file, length, wait)?;

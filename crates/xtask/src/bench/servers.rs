@@ -1,6 +1,7 @@
 //! The servers, ours first: each is started as its own documentation has it for production.
 
 mod bare;
+mod floor;
 mod forward;
 mod nginx;
 mod python;
@@ -41,6 +42,13 @@ pub(crate) const FORWARDS: &[Peer] = &[
     peer("nginx", &["proxy"], forward::nginx),
     peer("HAProxy", &["proxy"], forward::haproxy),
 ];
+
+/// What a proxy before a server cannot get below.
+pub(crate) const FORWARD_FLOOR: &[Peer] =
+    &[peer("(system calls alone)", &["proxy"], floor::forward)];
+
+/// What nobody who answers with a small file can get below.
+pub(crate) const FILE_FLOOR: &[Peer] = &[peer("(system calls alone)", &["proxy"], floor::file)];
 
 /// Files, in the clear and by TLS.
 pub(crate) const FILES: &[Peer] = &[

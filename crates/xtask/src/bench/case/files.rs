@@ -45,18 +45,24 @@ const fn case(
     }
 }
 
+/// A small file, beside what the kernel alone takes for one.
+const fn small(name: &'static str, about: &'static str, load: &'static dyn Load) -> Case {
+    Case {
+        peers: &[servers::FILES, servers::FILE_FLOOR],
+        ..case(name, about, load, SMALL)
+    }
+}
+
 pub(super) const CASES: &[Case] = &[
-    case(
+    small(
         "file-1k",
         "a small file",
         &wrk::Wrk(Request::get("/static/1k")),
-        SMALL,
     ),
-    case(
+    small(
         "file-304",
         "a small file that the client has already",
         &wrk::Unchanged("/static/1k"),
-        SMALL,
     ),
     case(
         "file-100k",

@@ -19,7 +19,7 @@ const fn promise(peer: &'static str) -> Promise {
 pub(super) const CASES: &[Case] = &[Case {
     name: "forward-hello",
     about: "the smallest answer of a server behind",
-    peers: &[servers::FORWARDS],
+    peers: &[servers::FORWARDS, servers::FORWARD_FLOOR],
     entry: "app:app",
     size: Size {
         workers: 1,

@@ -8,7 +8,7 @@ use super::{nginx, stack};
 use crate::bench::peer::{Address, Scene, Started, Tree};
 
 /// The server behind.
-fn origin(scene: &Scene<'_>) -> Result<Tree> {
+pub(super) fn origin(scene: &Scene<'_>) -> Result<Tree> {
     let config = scene.folder.join("origin.conf");
     let text = format!(
         "{user}daemon off;\nworker_processes 1;\npid {run}/origin.pid;\nerror_log {run}/error.log;\n\
