@@ -166,9 +166,10 @@ impl Served<'_> {
             Err(Errno::AGAIN) => return Ok(true),
             Err(error) => return Err(error).context("cannot read"),
         };
+        let request = &space[..length];
         let bytes = match answer {
-            false => &space[..length],
-            true if is_conditional(&space[..length]) => self.unchanged,
+            false => request,
+            true if contains(request, b"If-None-Match:") => self.unchanged,
             true => self.whole,
         };
         match write(to, bytes) {
@@ -179,13 +180,11 @@ impl Served<'_> {
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
             Err(error) => return Err(error).context("cannot write"),
         }
-        Ok(true)
+        Ok(!answer || !contains(request, b"Connection: close"))
     }
 }
 
-fn is_conditional(request: &[u8]) -> bool {
-    let name = b"If-None-Match:";
-    request
-        .windows(name.len())
-        .any(|window| window.eq_ignore_ascii_case(name))
+fn contains(request: &[u8], line: &[u8]) -> bool {
+    let mut windows = request.windows(line.len());
+    windows.any(|window| window.eq_ignore_ascii_case(line))
 }
