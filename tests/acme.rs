@@ -540,3 +540,41 @@ fn a_rehearsal_needs_no_stack_that_runs() {
     );
     assert!(!site.path().join("state").exists(), "nothing is kept");
 }
+
+#[test]
+fn nonsense_is_told_as_such_and_harms_nobody() {
+    let Some(pebble) = Pebble::new() else { return };
+    let (_names, _pebble, front) = (pebble.names(), pebble.start(), Front::before(&pebble));
+    let place = |port: u16| format!("https://127.0.0.1:{port}/dir");
+    let cases = [
+        (
+            "200 OK",
+            "<html>",
+            "the authority's answer is not understood",
+        ),
+        ("502 Bad Gateway", "<html>", "answers 502 Bad Gateway"),
+        (
+            "200 OK",
+            r#"{"newNonce": 1}"#,
+            "the authority's answer is not understood",
+        ),
+        (
+            "200 OK",
+            r#"{"newNonce": "nowhere", "newAccount": "", "newOrder": ""}"#,
+            "does not begin with https://",
+        ),
+    ];
+    let site = pebble.site(&["a.example.com"], BOTH);
+    front.say("/dir", cases[0].0, "", cases[0].1);
+    let stack = site.edit(&place(pebble.port), &place(front.port)).start();
+    for (status, content, words) in cases {
+        front.say("/dir", status, "", content);
+        assert_eq!(stack.site().run("reload").0, Some(0));
+        stack.until_logged(words);
+    }
+    let huge = "x".repeat(2 << 20);
+    front.say("/dir", "200 OK", "", &huge);
+    assert_eq!(stack.site().run("reload").0, Some(0));
+    stack.until_logged("length limit exceeded");
+    assert!(!is_pebbles(&shown(&stack, "a.example.com")));
+}

@@ -22,6 +22,8 @@ pub struct Sender(OwnedWriteHalf);
 pub struct Receiver {
     stream: OwnedReadHalf,
     heard: Vec<u8>,
+    /// How much of that is known to have no end of a line.
+    searched: usize,
 }
 
 /// Takes over a socket. Must be called inside a runtime.
@@ -36,7 +38,11 @@ pub fn new(socket: OwnedFd) -> io::Result<(Sender, Receiver)> {
 pub(crate) fn resumed(socket: OwnedFd, heard: Vec<u8>) -> io::Result<(Sender, Receiver)> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     let (stream, sender) = UnixStream::from_std(socket.into())?.into_split();
-    let receiver = Receiver { stream, heard };
+    let receiver = Receiver {
+        stream,
+        heard,
+        searched: 0,
+    };
     Ok((Sender(sender), receiver))
 }
 
@@ -72,10 +78,13 @@ impl Receiver {
     /// When it is no such message, or longer than any is.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
-            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.heard.drain(..=end).collect();
+            let rest = &self.heard[self.searched..];
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.heard.drain(..=self.searched + end).collect();
+                self.searched = 0;
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
+            self.searched = self.heard.len();
             if self.heard.len() >= LINE_MAX {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::{Failures, Kind};
 
-/// Longest line that either side reads, in bytes: a chain of certificates is a few KiB, and a configuration has some hundred of
-/// them.
-pub const LINE_MAX: usize = 4 << 20;
+/// Longest line that either side reads, in bytes: the setup of thousands of sites, each with a leaf and a hundred names at most.
+pub const LINE_MAX: usize = 16 << 20;
 
 /// From the master to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +113,7 @@ pub struct Wanted {
     pub id: String,
     /// The names that are to be in it.
     pub names: Vec<String>,
-    /// The chain that it has: PEM, leaf first.
+    /// The certificate that it has, PEM; what is behind the leaf is not needed.
     pub chain: Option<String>,
     /// What has been tried.
     pub progress: Progress,

@@ -7,7 +7,7 @@ use crate::{
     link::Link,
     message::{Keep, Progress, Report, Standing, Wanted, moment, seconds},
     order::Failure,
-    schedule::{Window, order_at},
+    schedule::{Kind, Window, order_at},
 };
 
 /// A site that wants a certificate.
@@ -108,12 +108,10 @@ impl Site {
         Some(())
     }
 
-    /// What is written down before an attempt: one that does not come to its end has failed.
+    /// What is written down before an attempt: one that does not come to its end has failed, and most likely for want of a
+    /// machine that goes on.
     pub(crate) fn trying(&mut self, now: SystemTime) -> Keep {
-        let failed = Failure::new(
-            crate::schedule::Kind::Refused,
-            "the attempt did not come to its end",
-        );
+        let failed = Failure::new(Kind::Here, "the attempt did not come to its end");
         self.failed(&failed, now)
     }
 

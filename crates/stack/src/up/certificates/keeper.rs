@@ -82,7 +82,7 @@ pub(crate) enum Told {
 }
 
 /// How often a lock that another stack holds is tried.
-const LOCK_AGAIN: Duration = Duration::from_secs(5);
+const LOCK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The longest wait after the death of an agent.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -134,12 +134,13 @@ impl Keeper {
     async fn lock(&self) -> File {
         let folder = self.plan.store.folder().display();
         let mut said = String::new();
+        let mut first = true;
         loop {
             let store = self.plan.store.clone();
             let trouble = match blocking(move || store.lock()).await {
                 Ok(Some(lock)) => {
+                    self.tell(Told::Elsewhere(false));
                     if !said.is_empty() {
-                        self.tell(Told::Elsewhere(false));
                         info!("certificates in {folder} are got by this stack from now on");
                     }
                     return lock;
@@ -150,7 +151,8 @@ impl Keeper {
                 }
                 Err(error) => format!("its lock cannot be taken: {error}"),
             };
-            if said != trouble {
+            // A master that we have followed is about to let go of it.
+            if said != trouble && !std::mem::take(&mut first) {
                 warn!("no certificates are got for {folder}: {trouble}");
                 said = trouble;
             }
@@ -283,7 +285,9 @@ impl Keeper {
 fn filled(mut setup: Setup, store: &Store) -> io::Result<Setup> {
     setup.account = store.account()?;
     for site in &mut setup.sites {
-        site.chain = store.certificate(&site.id)?.map(|got| got.chain);
+        site.chain = store
+            .certificate(&site.id)?
+            .map(|got| got.leaf().to_owned());
         site.progress = store.progress(&site.id);
     }
     Ok(setup)

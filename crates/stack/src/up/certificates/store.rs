@@ -28,6 +28,9 @@ const LOCK: &str = "lock";
 /// Where a certificate begins in a file that has the key before it.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
+/// And where it ends.
+const END: &str = "-----END CERTIFICATE-----";
+
 /// The state directory, for one authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Store {
@@ -192,6 +195,12 @@ impl Got {
         })
     }
 
+    /// The chain's first certificate.
+    pub(crate) fn leaf(&self) -> &str {
+        let end = self.chain.find(END).map(|at| at + END.len());
+        self.chain.get(..end.unwrap_or(0)).unwrap_or_default()
+    }
+
     /// Until when it is valid.
     pub(crate) fn not_after(&self) -> SystemTime {
         let facts = Facts::of_chain(&self.chain);
@@ -298,7 +307,12 @@ mod tests {
         assert_eq!(store.certificate("a").unwrap(), None);
         let got = made(&["a.example"]);
         store.keep_certificate("a", &got).unwrap();
-        assert_eq!(store.certificate("a").unwrap(), Some(got));
+        assert_eq!(store.certificate("a").unwrap().as_ref(), Some(&got));
+        let long = Got {
+            chain: format!("{}{}", got.chain, made(&["b.example"]).chain),
+            ..got.clone()
+        };
+        assert_eq!(long.leaf(), got.chain.trim_end());
         assert_eq!(store.progress("a"), Progress::default());
         let progress = Progress {
             failures: 3,

@@ -37,6 +37,8 @@ impl Master {
                 self.office = None;
                 self.warn_of_missing(&plan);
                 self.office = Some(Office::open(plan, self.office_reports.clone()));
+                // What an earlier one has asked for is nobody's any more.
+                self.hand_challenges();
             }
             (None, _) => self.office = None,
         }
@@ -91,11 +93,13 @@ impl Master {
             }
             Told::Elsewhere(elsewhere) => office.elsewhere = elsewhere,
             Told::Died => {
+                office.challenges = (0, Vec::new());
                 let answer =
                     Answer::conflict("the process that gets certificates has died; see the log");
                 for asker in office.audience.drain(..) {
                     let _ = asker.send(answer.clone());
                 }
+                self.hand_challenges();
             }
         }
     }
