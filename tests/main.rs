@@ -63,6 +63,7 @@ mod startup;
 mod stuck;
 mod tls;
 mod tools;
+mod traces;
 mod traversal;
 mod tunnels;
 mod upgrade;

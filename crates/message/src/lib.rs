@@ -18,3 +18,4 @@ pub mod range;
 pub mod refusal;
 pub mod status;
 pub mod target;
+pub mod trace;

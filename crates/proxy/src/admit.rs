@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     origin::interim::Interims,
     plan::Plan,
-    request::{Client, Peer, Request, RequestId, Vouched},
+    request::{Client, Peer, Request, RequestId, Trace, Vouched},
 };
 
 /// The methods any target may take; the rest of the table is the application's.
@@ -62,6 +62,7 @@ pub(crate) fn admit<'head>(
             everywhere: plan.vouched.clone(),
             ..Vouched::default()
         },
+        trace: Trace::of(head),
         interims: Interims::default(),
     })
 }

@@ -104,6 +104,7 @@ async fn attempt<'plan>(
 ) -> Result<Response, Failure> {
     let mut request = admit(head, peer, plan, journal.id)?;
     journal.client = request.client.address;
+    journal.trace = request.trace.context;
     if let Some(text) = plan.challenges.find(request.target.path.as_bytes()) {
         return challenge(&head.method, text, journal);
     }
@@ -137,6 +138,10 @@ async fn attempt<'plan>(
     journal.place = routed.route.place;
     if let Some(answer) = routed.enter(&mut request, journal, finish).await? {
         return Ok(answer);
+    }
+    if routed.route.action.has_origin() {
+        request.trace.begin();
+        journal.trace = request.trace.context;
     }
     routed.answer(&request, upload, journal).await
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use message::head::{RequestHead, Version};
+use message::{
+    head::{RequestHead, Version},
+    trace::{Context, TraceId},
+};
 use telemetry::access::{self, Log, Record};
 
 use crate::{
@@ -33,6 +36,8 @@ pub(crate) struct Journal {
     pub(crate) client: Option<IpAddr>,
     /// Who has shown to be whom.
     pub(crate) user: Option<String>,
+    /// Which trace it belongs to, where there is one.
+    pub(crate) trace: Option<Context>,
     /// Bytes of the request's content.
     pub(crate) received: u64,
     /// The slot that ran it.
@@ -85,6 +90,7 @@ impl Journal {
             place: 0,
             client: None,
             user: None,
+            trace: None,
             received: 0,
             slot: None,
             member: None,
@@ -184,6 +190,7 @@ impl Journal {
         let client = address.map(AddressText::new);
         let field = |name| head.and_then(|head| head.fields.get(name));
         let sent_fields = head.map(Sent);
+        let trace = self.trace.map(Context::trace_id);
         log.record(&Record {
             time: clock::wall(self.begun),
             duration,
@@ -217,7 +224,7 @@ impl Journal {
             tls: peer.tls,
             cause: self.failed.as_ref().map(|cause| cause.token),
             detail: self.failed.as_ref().map(|cause| cause.detail.as_str()),
-            trace_id: field("traceparent").and_then(trace_id),
+            trace_id: trace.as_ref().map(TraceId::as_str),
             fields: sent_fields
                 .as_ref()
                 .map(|sent| sent as &(dyn access::Fields + Sync)),
@@ -299,28 +306,6 @@ impl access::Fields for Sent<'_> {
     }
 }
 
-/// The trace id of a valid `traceparent`: `00-TRACE-PARENT-FLAGS` in lower-case hexadecimal, the trace not all zeros (W3C
-/// Trace Context §3.2). A later version may have more behind it.
-fn trace_id(value: &[u8]) -> Option<&str> {
-    let text = str::from_utf8(value).ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length| {
-        text.len() == length
-            && text
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace, 32)
-        && is_hex(parent, 16)
-        && is_hex(flags, 2)
-        && (version != "00" || parts.next().is_none());
-    (is_valid && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
-}
-
 /// How much of a target the error log repeats; the access log has all of it.
 const TARGET_SHOWN: usize = 200;
 
@@ -329,32 +314,5 @@ fn protocol(version: Version) -> &'static str {
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2.0",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_is_named_only_by_a_valid_field() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let valid = format!("00-{trace}-00f067aa0ba902b7-01");
-        assert_eq!(trace_id(valid.as_bytes()), Some(trace));
-        assert_eq!(
-            trace_id(format!("01-{trace}-00f067aa0ba902b7-01-x").as_bytes()),
-            Some(trace)
-        );
-        for wrong in [
-            String::new(),
-            valid.to_uppercase(),
-            valid.replacen("00", "ff", 1),
-            format!("{valid}-x"),
-            valid.replace(trace, &"0".repeat(32)),
-            format!("00-{trace}-00f067aa0ba902b7"),
-            format!("00-{}-00f067aa0ba902b7-01", &trace[1..]),
-        ] {
-            assert_eq!(trace_id(wrong.as_bytes()), None, "{wrong}");
-        }
     }
 }

@@ -165,6 +165,15 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// Whether somebody else may answer: an app, or another server.
+    pub(crate) fn has_origin(&self) -> bool {
+        match self {
+            Self::App(_) | Self::Upstream(_) => true,
+            Self::Files { otherwise, .. } => otherwise.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether only apps may answer with it.
     pub(crate) fn is_internal(&self) -> bool {
         matches!(self, Self::Files { folder, .. } if folder.is_internal())

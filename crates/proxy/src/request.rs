@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use message::{framing::Body, head::RequestHead, target::Target};
+use message::{framing::Body, head::RequestHead, target::Target, trace::Context};
 
 use crate::{
     failure::Failure,
@@ -57,8 +57,62 @@ pub(crate) struct Request<'head> {
     pub(crate) user: Option<String>,
     /// What a server that was asked who it is says of it, for its origin.
     pub(crate) vouched: Vouched,
+    /// Which trace it belongs to.
+    pub(crate) trace: Trace,
     /// What its origin says before it answers.
     pub(crate) interims: Interims,
+}
+
+/// The trace of a request (W3C Trace Context).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trace {
+    /// What its origin is told; `None` until it is known that there is one.
+    pub(crate) context: Option<Context>,
+    /// Whether the client has begun it.
+    came: bool,
+}
+
+impl Trace {
+    /// The client's, if it has sent a valid one.
+    pub(crate) fn of(head: &RequestHead) -> Self {
+        let context = Context::of(&head.fields);
+        Self {
+            came: context.is_some(),
+            context,
+        }
+    }
+
+    /// There is one from here on, be it the client's or a new one.
+    pub(crate) fn begin(&mut self) {
+        self.context.get_or_insert_with(|| {
+            let [first, second, span] = random_ids();
+            Context::begin(u128::from(first) << 64 | u128::from(second), span)
+        });
+    }
+
+    /// Whether what the client says in this field does not go on: of a trace that it has not begun there is no state.
+    pub(crate) fn covers(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(b"traceparent")
+            || !self.came && name.eq_ignore_ascii_case(b"tracestate")
+    }
+
+    /// Writes it as a line.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        if let Some(context) = self.context {
+            out.extend_from_slice(b"traceparent: ");
+            out.extend_from_slice(&context.encode());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Numbers that look random, and that no two requests of any process share: distinct, not secret.
+pub(crate) fn random_ids() -> [u64; 3] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static KEYS: OnceLock<[u64; 3]> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| [random(), random(), random()]);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    keys.map(|key| mix(key.wrapping_add(next)))
 }
 
 /// Fields that only the servers of `auth = { forward = … }` may say, and what one has said.

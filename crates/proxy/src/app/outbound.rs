@@ -42,8 +42,9 @@ pub(super) fn write_head(
         line(out, b"Host", authority);
     }
     passed_on(out, &request.head.fields, |name| {
-        request.vouched.covers(name)
+        request.vouched.covers(name) || request.trace.covers(name)
     });
+    request.trace.write(out);
     request.vouched.fields.write_to(out);
     if let Some(client) = told {
         line(out, b"X-Forwarded-For", client.as_bytes());

@@ -177,6 +177,7 @@ mod tests {
             id: RequestId::new(),
             user: None,
             vouched: crate::request::Vouched::default(),
+            trace: crate::request::Trace::default(),
             interims: Interims::default(),
         };
         let peer = Peer {

@@ -97,8 +97,12 @@ impl Inquiry {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         line(out, b"Host", &self.host);
         passed_on(out, &request.head.fields, |name| {
-            is_about_content(name) || is_said_here(name) || is_vouched(request, name)
+            is_about_content(name)
+                || is_said_here(name)
+                || is_vouched(request, name)
+                || request.trace.covers(name)
         });
+        request.trace.write(out);
         forwarded(out, request, None);
         let method = request.head.method.as_bytes();
         line(out, b"X-Forwarded-Method", method);

@@ -35,10 +35,13 @@ pub(super) fn fields(
     body: &Spooled,
 ) {
     let ours = |name: &[u8]| {
-        request.vouched.covers(name) || upgrade.is_some_and(|upgrade| upgrade.keeps(name))
+        request.vouched.covers(name)
+            || request.trace.covers(name)
+            || upgrade.is_some_and(|upgrade| upgrade.keeps(name))
     };
     passed_on(out, &request.head.fields, ours);
     request.vouched.fields.write_to(out);
+    request.trace.write(out);
     forwarded(out, request, stripped);
     line(out, b"X-Request-ID", request.id.as_str().as_bytes());
     // RFC 9110 §7.6.3: a gateway says that it has passed a request on.

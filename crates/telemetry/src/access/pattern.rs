@@ -55,7 +55,10 @@ pub const NAMES: [(&str, &str); 29] = [
     ("detail", "why it failed, for people"),
     ("referer", "the Referer field, redacted"),
     ("user_agent", "the User-Agent field"),
-    ("trace_id", "the trace id of the request's `traceparent`"),
+    (
+        "trace_id",
+        "the trace (W3C Trace Context) that the request belongs to, the client's or a new one; `-` where neither an app nor another server may answer",
+    ),
     ("pid", "the process id of the proxy"),
 ];
 
