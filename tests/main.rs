@@ -37,6 +37,7 @@ mod http1;
 mod http2;
 mod http2_attacks;
 mod http2_origins;
+mod import;
 mod init;
 mod interim;
 mod interpreters;

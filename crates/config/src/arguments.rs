@@ -91,6 +91,13 @@ impl Arguments {
         self.write().0
     }
 
+    /// What a section says, without its header.
+    #[must_use]
+    pub fn section(&self, section: Section) -> String {
+        let pieces = self.sections[section.index()].iter();
+        pieces.map(|piece| piece.text.as_str()).collect()
+    }
+
     /// The text, and for each part of it that an argument asked for the place of that argument.
     fn write(&self) -> (String, Vec<(Range<usize>, Span)>) {
         let mut text = String::new();

@@ -22,6 +22,7 @@ pub mod units;
 mod walk;
 
 pub use load::{Loaded, load, parse};
+pub use schema::NGINX_VARIABLES;
 
 /// An I/O error without the `(os error 2)` that says nothing to people.
 fn plain(error: &std::io::Error) -> String {

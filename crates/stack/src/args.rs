@@ -115,6 +115,16 @@ Examples:
   stack init
   stack init /srv/web --print")]
     Init(Init),
+    /// Translate files of nginx and gunicorn into a site.toml.
+    #[command(after_help = "\
+FILEs are nginx.conf, files or folders of sites-enabled, what `nginx -T` prints (`-` reads it), gunicorn.conf.py (which is not
+run), and units of systemd that start gunicorn. With both, the app behind a proxy_pass becomes an app of stack.
+
+Examples:
+  stack import /etc/nginx/sites-enabled/shop /etc/systemd/system/gunicorn.service > site.toml
+  stack import gunicorn.conf.py --output site.toml
+  nginx -T | stack import -")]
+    Import(Import),
     /// Put this program in place as a systemd service.
     #[command(after_help = install::INSTALL_EXAMPLES)]
     Install(Install),
@@ -297,6 +307,20 @@ pub(crate) struct Init {
     pub(crate) print: bool,
     /// Write over a site.toml that is there.
     #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `stack import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// What is to be translated, all of it together; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write it here [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write over a file that is there.
+    #[arg(long, requires = "output")]
     pub(crate) force: bool,
 }
 

@@ -37,7 +37,8 @@ pub(crate) fn run(asked: &args::Init) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_new(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
+/// Writes a file that is not there yet, or is to be replaced.
+pub(crate) fn write_new(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let mut options = fs::File::options();
     options.write(true).truncate(true).create(true);
     if !force {

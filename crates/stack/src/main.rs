@@ -8,6 +8,7 @@ mod develop;
 mod exec;
 mod failure;
 mod identity;
+mod import;
 mod init;
 mod install;
 mod load;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Check(asked) => check::run(&asked),
         Command::Exec(asked) => exec::run(&asked),
         Command::Init(asked) => init::run(&asked),
+        Command::Import(asked) => import::run(&asked),
         Command::Install(asked) => install::install(&asked),
         Command::Uninstall(asked) => install::uninstall(&asked),
         Command::Reload(asked) => reload::run(&asked),

@@ -21,6 +21,10 @@ use config::{
 };
 
 use self::draft::{Draft, quoted};
+pub(crate) use self::{
+    draft::text,
+    habits::{is_asgi, log_format},
+};
 use crate::{
     args::serve::Serve,
     failure::Failure,
@@ -84,6 +88,15 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// That of a command that somebody has elsewhere: nothing of our environment counts.
+    pub(crate) fn of(serve: Serve) -> Self {
+        Self {
+            serve,
+            port: None,
+            folder: PathBuf::from("/"),
+        }
+    }
+
     /// Further files that the app depends on.
     pub(crate) fn extra(&self) -> Vec<PathBuf> {
         let files = self.serve.reload_extra_file.iter();
@@ -102,7 +115,8 @@ impl Invocation {
         arguments.parse(&place, load::is_privileged())
     }
 
-    fn arguments(&self) -> Arguments {
+    /// What it says, as a configuration.
+    pub(crate) fn arguments(&self) -> Arguments {
         let serve = &self.serve;
         let (command, port) = match &self.port {
             Some(port) if serve.bind.is_empty() => {

@@ -108,7 +108,7 @@ fn parse_own(text: &str) -> Result<LogFormat, Mistake> {
 }
 
 /// nginx's variables for what has another name here.
-const NGINX: [(&str, &str); 17] = [
+pub const NGINX: [(&str, &str); 17] = [
     ("remote_addr", "client"),
     ("remote_user", "user"),
     ("time_local", "time"),

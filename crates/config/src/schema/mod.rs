@@ -34,6 +34,8 @@ use crate::{
     walk::{Certainty, Notes, Table, Value},
 };
 
+pub use logs::NGINX as NGINX_VARIABLES;
+
 /// What reading depends on beside the text.
 struct Context {
     folder: Folder,

@@ -391,7 +391,7 @@ fn trusted(proxies: &str) -> String {
 }
 
 /// As TOML writes a string.
-pub(super) fn text(value: &str) -> String {
+pub(crate) fn text(value: &str) -> String {
     let mut out = String::from("\"");
     for character in value.chars() {
         match character {

@@ -31,6 +31,7 @@ pub(super) fn refuse(serve: &Serve) -> Result<(), Failure> {
     }
 }
 
+/// Whether a worker class of gunicorn runs ASGI apps.
 pub(crate) fn is_asgi(class: &str) -> bool {
     ["uvicorn", "asgi", "aiohttp", "tornado"]
         .iter()
@@ -92,7 +93,7 @@ const ATOMS: [(&str, &str); 16] = [
 ///
 /// # Errors
 /// The atom that nothing here stands for.
-pub(super) fn log_format(format: &str) -> Result<String, String> {
+pub(crate) fn log_format(format: &str) -> Result<String, String> {
     if !format.contains("%(") {
         return Ok(format.to_owned());
     }
