@@ -19,6 +19,10 @@ pub(crate) fn adapt(site: &mut Site) {
                 host.tls.value = Tls::SelfSigned;
             }
         }
+        // Nobody outside could look whether this machine is who it says.
+        if host.tls.value == Tls::Acme {
+            host.tls.value = Tls::SelfSigned;
+        }
         // It would outlive this run in the browser, for every port of localhost.
         host.hsts = None;
         for route in &mut host.routes {
@@ -41,6 +45,7 @@ pub(crate) fn adapt(site: &mut Site) {
             debug.or_insert_with(|| "1".to_owned());
         }
     }
+    site.acme = None;
     site.dev = Some(dev);
 }
 
@@ -75,15 +80,23 @@ mod tests {
             tls = { cert = "no-such-cert.pem", key = "no-such-key.pem" }
             hsts = "1y"
             routes = [{ path = "/", app = "web" }, { path = "/static/", files = "static", cache = "immutable" }]
+            [acme]
+            email = "ann@python.org"
+            [[site]]
+            hosts = ["www.python.org"]
+            tls = "acme"
+            routes = [{ path = "/", app = "web" }]
             [[site]]
             hosts = ["example.net"]
             tls = { cert = "/dev/null", key = "/dev/null" }
             routes = [{ path = "/", app = "web" }]
             "#,
         );
-        let [first, second] = &site.hosts[..] else {
-            panic!("two sites")
+        let [first, got, second] = &site.hosts[..] else {
+            panic!("three sites")
         };
+        assert_eq!(got.tls.value, Tls::SelfSigned);
+        assert_eq!(site.acme, None);
         assert_eq!(first.tls.value, Tls::SelfSigned);
         assert_eq!(first.hsts, None);
         assert!(first.names.contains(&HostPattern::Any));

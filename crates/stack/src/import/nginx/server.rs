@@ -76,7 +76,16 @@ impl Translator<'_> {
             match inner.name.as_str() {
                 "listen" => self.listen(inner, &mut server),
                 "server_name" => self.server_name(inner, &mut server),
-                "ssl_certificate" => server.certificates.push(self.absolute(inner.word(0))),
+                "ssl_certificate" => {
+                    let path = self.absolute(inner.word(0));
+                    if path.starts_with("/etc/letsencrypt/") {
+                        self.itself(
+                            inner,
+                            "what certbot renews is taken anew; `tls = \"acme\"` gets certificates without it (docs/certificates.md)",
+                        );
+                    }
+                    server.certificates.push(path);
+                }
                 "ssl_certificate_key" => server.certificate_keys.push(self.absolute(inner.word(0))),
                 "ssl" => ssl_on |= inner.word(0) == "on",
                 "ssl_client_certificate" => {
