@@ -299,7 +299,7 @@ impl Gunicorn {
         let own = std::mem::take(&mut self.settings);
         let app = self.app.take();
         self.read(file, content);
-        self.app = app.or(self.app.take());
+        self.app = app.or_else(|| self.app.take());
         self.settings.extend(own);
     }
 

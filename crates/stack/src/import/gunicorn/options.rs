@@ -99,7 +99,7 @@ pub(super) fn described(name: &str) -> (String, bool) {
     if let Some(argument) = known {
         let long = argument
             .get_long()
-            .map_or(name.to_owned(), |long| format!("--{long}"));
+            .map_or_else(|| name.to_owned(), |long| format!("--{long}"));
         return (long, argument.get_action().takes_values());
     }
     match name {

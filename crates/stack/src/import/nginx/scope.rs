@@ -79,7 +79,8 @@ impl Scope {
             ..
         } = &self.own;
         if !headers.is_empty() {
-            let value = |value: &Option<String>| value.as_deref().map_or("false".to_owned(), text);
+            let value =
+                |value: &Option<String>| value.as_deref().map_or_else(|| "false".to_owned(), text);
             let pairs: Vec<String> = headers
                 .iter()
                 .map(|(name, said)| format!("{} = {}", text(name), value(said)))

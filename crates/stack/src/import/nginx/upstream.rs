@@ -146,7 +146,7 @@ impl Translator<'_> {
         let group = self.groups.get(&target).cloned();
         let members = group
             .as_ref()
-            .map_or(vec![target.clone()], |group| group.members.clone());
+            .map_or_else(|| vec![target.clone()], |group| group.members.clone());
         if members.is_empty() {
             self.left(directive, "its upstream has no member that is not down");
             return None;

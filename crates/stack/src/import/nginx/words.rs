@@ -442,9 +442,7 @@ pub(super) fn instead(name: &str) -> &'static str {
                     .strip_prefix(*known)
                     .is_some_and(|rest| known.ends_with('_') || rest.starts_with('_'))
     };
-    let found = LEFT
-        .iter()
-        .find(|(names, _)| names.iter().any(|known| is(known)));
+    let found = LEFT.iter().find(|(names, _)| names.iter().any(&is));
     found.map_or(
         "there is nothing like it; `stack reference` has what there is",
         |(_, what)| *what,
