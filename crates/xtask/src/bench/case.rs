@@ -4,6 +4,7 @@
 //! implements [`Load`], a server that is not is a [`Peer`] in a list of `servers`.
 
 mod buffering;
+mod extras;
 mod files;
 mod forward;
 mod rest;
@@ -77,6 +78,7 @@ pub(crate) fn all() -> Vec<&'static Case> {
         site::CASES,
         files::CASES,
         buffering::CASES,
+        extras::CASES,
         forward::CASES,
         tls::CASES,
         rest::CASES,

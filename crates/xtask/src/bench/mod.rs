@@ -9,6 +9,7 @@ mod case;
 pub(crate) mod deploy;
 mod limit;
 mod load;
+mod page;
 mod peer;
 mod place;
 mod process;
@@ -28,6 +29,7 @@ use serde_json::json;
 
 use self::{
     case::{Case, Size},
+    page::Section,
     peer::Peer,
     place::Place,
     report::{CPU, MEMORY, Row, START, Table},
@@ -36,8 +38,12 @@ use self::{
 /// What is measured, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow` and `deploy`, which take long.
+    /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow` and `deploy`, which take long;
+    /// `all` is those as well.
     cases: Vec<String>,
+    /// Writes a page of what was measured; `all` writes docs/benchmarks.md unless this says otherwise.
+    #[arg(long)]
+    page: Option<PathBuf>,
     /// Only these peers, by name (repeatable); ours always takes part.
     #[arg(long = "peer")]
     peers: Vec<String>,
@@ -78,16 +84,35 @@ const AGAINST: &str = "stack (the other)";
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if asks_for(slow::NAME, options) {
-        return slow::run(options);
+    let all = options.cases == [ALL];
+    let sections = if asks_for(slow::NAME, options) {
+        slow::run(options)?
+    } else if asks_for(deploy::NAME, options) {
+        deploy::run(options)?
+    } else if all {
+        let mut sections = run_cases(options)?;
+        sections.extend(slow::run(options)?);
+        sections.extend(deploy::run(options)?);
+        sections
+    } else {
+        run_cases(options)?
+    };
+    let page = all.then(|| crate::repository().map(|root| root.join("docs/benchmarks.md")));
+    match options.page.clone().or(page.transpose()?) {
+        Some(path) => page::write(&path, &sections, options),
+        None => Ok(()),
     }
-    if asks_for(deploy::NAME, options) {
-        return deploy::run(options);
-    }
+}
+
+/// What stands for everything on the command line.
+const ALL: &str = "all";
+
+fn run_cases(options: &Options) -> Result<Vec<Section>> {
     let cases = chosen(options)?;
     process::raise_descriptors()?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
+    let mut sections = Vec::new();
     for case in cases {
         let table = compare(case, &place, options)?;
         let judged = case
@@ -95,17 +120,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .iter()
             .filter_map(|promise| table.judge(promise));
         let judged: Vec<String> = judged.collect();
-        print_lines(&format!(
-            "{}: {}\n{}{}\n",
-            case.name,
-            case.about,
-            table.text(),
-            judged.join("\n")
-        ));
         tables.insert(
             case.name,
             json!({ "servers": table.data(), "promises": judged }),
         );
+        let section = Section {
+            name: case.name,
+            about: case.about,
+            table,
+            judged,
+        };
+        print_lines(&section.text());
+        sections.push(section);
     }
     let report = json!({
         "taken": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
@@ -118,7 +144,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     let path = place.target.join("bench.json");
     fs::write(&path, serde_json::to_string_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(sections)
 }
 
 /// Whether the command line asks for parts of the group `name`, and for nothing else.
@@ -134,7 +161,7 @@ fn parts<'a, P>(
     options: &Options,
 ) -> Result<Vec<&'a P>> {
     let is_wanted = |part: &&P| {
-        let is_named = |case: &String| case == group || case == name(part);
+        let is_named = |case: &String| case == group || case == ALL || case == name(part);
         options.cases.iter().any(is_named)
     };
     let chosen: Vec<_> = all.iter().filter(is_wanted).collect();
@@ -146,6 +173,9 @@ fn parts<'a, P>(
 /// The cases that were named, or all.
 fn chosen(options: &Options) -> Result<Vec<&'static Case>> {
     let all = case::all();
+    if options.cases == [ALL] {
+        return Ok(all);
+    }
     for wanted in &options.cases {
         ensure!(
             all.iter().any(|case| case.name.starts_with(wanted)),

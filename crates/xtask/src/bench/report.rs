@@ -105,6 +105,22 @@ impl Table {
         text
     }
 
+    /// For a page.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!("| | {} |\n|---", self.columns.join(" | "));
+        text.push_str(&"|---".repeat(self.columns.len()));
+        text.push_str("|\n");
+        for entry in &self.rows {
+            let cells = self.columns.iter().map(|&column| {
+                let spread = self.spread(entry, column);
+                spread.map_or(String::new(), cell)
+            });
+            let cells: Vec<String> = cells.collect();
+            text.push_str(&format!("| {} | {} |\n", entry.name, cells.join(" | ")));
+        }
+        text
+    }
+
     /// What came of a promise; `None` if the peer took no part.
     pub(crate) fn judge(&self, promise: &Promise) -> Option<String> {
         let (figure, of) = match promise.peer {

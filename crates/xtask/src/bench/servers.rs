@@ -111,6 +111,15 @@ pub(crate) const BUFFERING: &[Peer] = &[
     }),
 ];
 
+/// With an access log, and without.
+pub(crate) const LOGGED: &[Peer] = &[
+    SITES[0],
+    peer("stack, without a log", BOTH, stack::unlogged),
+];
+
+/// With a limit of each client's rate, and without.
+pub(crate) const LIMITED: &[Peer] = &[peer("stack, with a limit", BOTH, stack::limited), SITES[0]];
+
 /// Proxies before a server that is not theirs; what they import is its address.
 pub(crate) const RELAYS: &[Peer] = &[
     peer("stack", &["proxy"], stack::relay),

@@ -23,7 +23,9 @@ use self::{
     server::{Server, Settings, Trial},
 };
 use super::{
-    Options, eprintln_line, parts,
+    Options, eprintln_line,
+    page::Section,
+    parts,
     place::Place,
     print_lines, process,
     report::{Row, Table},
@@ -186,16 +188,24 @@ const PARTS: &[Part] = &[
 ];
 
 /// Runs them and prints their tables; `target/bench-deploy.json` has the same for programs.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<Vec<Section>> {
     let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
+    let mut sections = Vec::new();
     for part in parts {
         let (table, verdict) = run_part(part, &place, options)?;
         let Part { name, about, .. } = part;
-        print_lines(&format!("{name}: {about}\n{}{verdict}", table.text()));
         let data = json!({ "servers": table.data(), "verdict": verdict.trim_end() });
         tables.insert(part.name, data);
+        let section = Section {
+            name,
+            about,
+            table,
+            judged: verdict.lines().map(str::to_owned).collect(),
+        };
+        print_lines(&section.text());
+        sections.push(section);
     }
     let path = place.target.join("bench-deploy.json");
     let report = json!({
@@ -203,7 +213,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "scale": options.scale,
         "parts": tables,
     });
-    Ok(fs::write(path, serde_json::to_string_pretty(&report)?)?)
+    fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    Ok(sections)
 }
 
 fn run_part(part: &Part, place: &Place, options: &Options) -> Result<(Table, String)> {

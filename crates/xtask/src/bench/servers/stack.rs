@@ -20,7 +20,30 @@ pub(super) fn site(scene: &Scene<'_>) -> Result<Started> {
 /// One that keeps nothing back: uploads go on as they come, and the app says that its responses are to.
 pub(super) fn unbuffered(scene: &Scene<'_>) -> Result<Started> {
     let env = format!("env = {{ {} = \"1\" }}\n", apps::UNBUFFERED);
-    site_of(scene, &env, ", request_buffering = false")
+    let keys = Keys {
+        app: &env,
+        route: ", request_buffering = false",
+        ..Keys::default()
+    };
+    site_of(scene, keys)
+}
+
+/// One that writes no access log.
+pub(super) fn unlogged(scene: &Scene<'_>) -> Result<Started> {
+    let keys = Keys {
+        access_log: "\"off\"",
+        ..Keys::default()
+    };
+    site_of(scene, keys)
+}
+
+/// One that counts the requests of each client, and would send too fast ones away.
+pub(super) fn limited(scene: &Scene<'_>) -> Result<Started> {
+    let keys = Keys {
+        route: ", limit = \"1000000/s burst 1000000\"",
+        ..Keys::default()
+    };
+    site_of(scene, keys)
 }
 
 /// Only the proxy: everything goes to the server at the address that stands for the app.
@@ -36,10 +59,38 @@ pub(super) fn relay(scene: &Scene<'_>) -> Result<Started> {
 
 /// With more keys of the app.
 pub(super) fn site_with(scene: &Scene<'_>, keys: &str) -> Result<Started> {
-    site_of(scene, keys, "")
+    let keys = Keys {
+        app: keys,
+        ..Keys::default()
+    };
+    site_of(scene, keys)
 }
 
-fn site_of(scene: &Scene<'_>, of_app: &str, of_route: &str) -> Result<Started> {
+/// What a configuration says beside what all say.
+struct Keys<'a> {
+    access_log: &'a str,
+    /// Lines of the app's table.
+    app: &'a str,
+    /// Keys of the app's route, each with a comma before it.
+    route: &'a str,
+}
+
+impl Default for Keys<'_> {
+    fn default() -> Self {
+        Self {
+            access_log: "{ file = \"access.log\", format = \"combined\" }",
+            app: "",
+            route: "",
+        }
+    }
+}
+
+fn site_of(scene: &Scene<'_>, keys: Keys<'_>) -> Result<Started> {
+    let Keys {
+        access_log,
+        app: of_app,
+        route: of_route,
+    } = keys;
     let Scene {
         port,
         entry,
@@ -51,7 +102,7 @@ fn site_of(scene: &Scene<'_>, of_app: &str, of_route: &str) -> Result<Started> {
     let files = root.join("static");
     let text = format!(
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
-         access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
+         access_log = {access_log}\n\
          [limits]\nkeepalive_requests = 1000000\n\
          [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\nstreams = 1000\n{of_app}\
          [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\"{of_route} }}]\n",

@@ -15,7 +15,9 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{
-    Options, eprintln_line, parts,
+    Options, eprintln_line,
+    page::Section,
+    parts,
     peer::{Peer, Running},
     place::Place,
     print_lines,
@@ -25,6 +27,9 @@ use super::{
 
 /// The name that stands for all of it on the command line.
 pub(crate) const NAME: &str = "slow";
+
+/// The server that always takes part.
+const OURS: &str = "stack";
 
 /// One part: its name, what it shows, how it is measured.
 struct Part {
@@ -68,32 +73,42 @@ const PARTS: &[Part] = &[
 ];
 
 /// Runs them and prints their tables; `target/bench-slow.json` has the same for programs.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<Vec<Section>> {
     let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
+    let mut sections = Vec::new();
     for part in parts {
         let mut table = Table::default();
         let peers = part.peers.iter().filter(|peer| {
-            options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name)
+            let is_wanted = |name: &String| name == peer.name;
+            peer.name == OURS || options.peers.is_empty() || options.peers.iter().any(is_wanted)
         });
         for peer in peers {
             eprintln_line(&format!("{}: {}", part.name, peer.name));
             match (part.measure)(peer, &place, options) {
                 Ok(row) => table.add(peer.name, row),
                 // That a peer does not survive is a result.
-                Err(error) if peer.name != "stack" => {
+                Err(error) if peer.name != OURS => {
                     print_lines(&format!("{}: {} failed: {error:#}", part.name, peer.name));
                 }
                 Err(error) => return Err(error),
             }
         }
-        print_lines(&format!("{}: {}\n{}", part.name, part.about, table.text()));
         tables.insert(part.name, table.data());
+        let section = Section {
+            name: part.name,
+            about: part.about,
+            table,
+            judged: Vec::new(),
+        };
+        print_lines(&section.text());
+        sections.push(section);
     }
     let path = place.target.join("bench-slow.json");
     let report = json!({ "machine": super::process::machine(), "parts": tables });
-    Ok(fs::write(path, serde_json::to_string_pretty(&report)?)?)
+    fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    Ok(sections)
 }
 
 /// Where the server listens.
