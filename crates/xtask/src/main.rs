@@ -1,4 +1,5 @@
-//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask dist`, `cargo xtask book`.
+//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask soak`, `cargo xtask dist`,
+//! `cargo xtask book`.
 
 mod bench;
 mod book;
@@ -25,6 +26,8 @@ struct Args {
 enum Task {
     /// Measure the release build against its peers, in one run on this machine.
     Bench(bench::Options),
+    /// Let something go wrong each second under all kinds of clients, and judge what came of it.
+    Soak(bench::deploy::soak::Options),
     /// Make what is released: one binary, a Debian package, a wheel, their contents and checksums.
     Dist(dist::Options),
     /// Make a book of the guides, with every key and every command.
@@ -37,6 +40,7 @@ enum Task {
 fn main() -> Result<()> {
     match Args::parse().task {
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => bench::deploy::soak::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Book(options) => book::run(&options),
         Task::Floor(options) => floor::run(&options),

@@ -111,6 +111,9 @@ pub(crate) const BUFFERING: &[Peer] = &[
     }),
 ];
 
+/// Ours, with all that a soak asks for.
+pub(crate) const ROUGH: Peer = peer("stack", BOTH, stack::rough);
+
 /// With an access log, and without.
 pub(crate) const LOGGED: &[Peer] = &[
     SITES[0],

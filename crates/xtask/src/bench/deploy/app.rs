@@ -14,6 +14,8 @@ pub(super) enum Framework {
     Flask,
     /// Django.
     Django,
+    /// Nothing, and all that an app can do wrong.
+    Rough,
 }
 
 /// A folder with the app in it.
@@ -83,6 +85,38 @@ urlpatterns = [re_path("", answer)]
 app = get_wsgi_application()
 "#;
 
+const ROUGH: &str = r#"
+import ctypes
+
+
+def events():
+    for number in range(20):
+        yield b"data: %d\n\n" % number
+        time.sleep(0.05)
+
+
+def app(environ, start_response):
+    path, kind = environ["PATH_INFO"], "text/plain"
+    if path == "/events":
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return events()
+    if path == "/big":
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return [b"x" * 65536] * 16
+    if path == "/raise":
+        raise RuntimeError("as it should")
+    if path == "/segfault":
+        ctypes.string_at(0)
+    if path == "/hang":
+        time.sleep(60)
+    read = 0
+    while block := environ["wsgi.input"].read(65536):
+        read += len(block)
+    body = (str(read) if path == "/upload" else run(path, environ.get("QUERY_STRING", ""))).encode()
+    start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+"#;
+
 impl Code {
     /// An empty folder at this path, with version 1 in it.
     pub(super) fn make(folder: &Path, framework: Framework) -> io::Result<Self> {
@@ -108,6 +142,7 @@ impl Code {
             Framework::None => PLAIN,
             Framework::Flask => FLASK,
             Framework::Django => DJANGO,
+            Framework::Rough => ROUGH,
         };
         self.put(&format!("{common}{app}"))
     }

@@ -47,7 +47,10 @@ struct Story {
 }
 
 /// A request without the answer that it should have had.
+#[derive(Debug)]
 pub(super) struct Failed {
+    /// When that was known.
+    pub(super) at: Instant,
     /// The status of what came instead; 0 where the connection broke.
     pub(super) status: u16,
     /// Its id in the server's log, if the answer said one.
@@ -167,6 +170,7 @@ fn ask(
     post: bool,
 ) -> Result<(), Failed> {
     let broken = |refused| Failed {
+        at: Instant::now(),
         status: 0,
         request_id: String::new(),
         refused,
@@ -182,6 +186,7 @@ fn ask(
     match answer.status {
         200 => Ok(()),
         status => Err(Failed {
+            at: Instant::now(),
             status,
             request_id: answer.request_id,
             refused: false,

@@ -7,6 +7,7 @@
 mod app;
 mod ledger;
 mod server;
+pub(crate) mod soak;
 
 use std::{
     collections::BTreeMap,

@@ -92,6 +92,13 @@ const GRANIAN: Server = Server {
     kind: Kind::Granian,
 };
 
+/// Ours alone, over TLS as well.
+pub(super) const ROUGH: Server = Server {
+    worn: servers::ROUGH,
+    peer: servers::ROUGH,
+    kind: Kind::Stack,
+};
+
 pub(super) const ALL: &[Server] = &[STACK, GUNICORN, GRANIAN];
 pub(super) const RELOADING: &[Server] = &[STACK, GUNICORN, GUNICORN_TWICE, GRANIAN];
 pub(super) const RECYCLING: &[Server] = &[STACK, GUNICORN];
@@ -154,6 +161,21 @@ impl<'a> Trial<'a> {
     /// What it runs.
     pub(super) fn code(&self) -> &Code {
         &self.code
+    }
+
+    /// Where it is asked by TLS.
+    pub(super) fn tls_url(&self) -> Result<String> {
+        self.running.tls_url()
+    }
+
+    /// The process that is told things.
+    pub(super) fn master(&self) -> u32 {
+        self.master
+    }
+
+    /// All that stands in its access log.
+    pub(super) fn access_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.running.folder.join("access.log"))?)
     }
 
     /// All that it has said.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::bench::{
     apps,
-    peer::{Address, Scene, Started, Tree},
+    peer::{Address, Scene, Started, Tree, free_port},
 };
 
 /// What our proxy tells a slot of the client.
@@ -44,6 +44,31 @@ pub(super) fn limited(scene: &Scene<'_>) -> Result<Started> {
         ..Keys::default()
     };
     site_of(scene, keys)
+}
+
+/// One that is told to be quick about what hangs, and says of each request which it was; by TLS as well.
+pub(super) fn rough(scene: &Scene<'_>) -> Result<Started> {
+    let Scene {
+        port,
+        entry,
+        workers,
+        threads,
+        ..
+    } = scene;
+    let tls = free_port()?;
+    let (root, venv) = (&scene.place.app, &scene.place.venv);
+    let files = scene.place.target.join("bench-app/static");
+    let text = format!(
+        "[server]\nhttp = [\"127.0.0.1:{port}\"]\nhttps = [\"127.0.0.1:{tls}\"]\n\
+         access_log = {{ file = \"access.log\", format = \"json\" }}\n\
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\ntimeout = \"3s\"\n\
+         [[site]]\nhosts = [\"*\"]\ntls = \"off\"\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n\
+         [[site]]\nhosts = [\"127.0.0.1\"]\ntls = \"self-signed\"\nroutes = [{{ path = \"/static/\", files = {files:?} }}]\n",
+    );
+    Ok(Started {
+        trees: vec![start(scene, &text)?],
+        address: Address::Tls { port: *port, tls },
+    })
 }
 
 /// Only the proxy: everything goes to the server at the address that stands for the app.
