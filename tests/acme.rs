@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{
-        Site, Stack, kill,
+        Site, Stack, descriptors, kill,
         pebble::{Front, Pebble, free_port},
         tls::Offer,
     },
@@ -111,6 +111,13 @@ fn a_certificate_is_got_by_http_and_kept() {
     assert!(
         metrics.contains("acme a.example.com, b.example.com: valid for 89 days"),
         "{metrics}"
+    );
+    let (_, json) = site.run_with("status", &["--json"]);
+    let status: Value = serde_json::from_str(&json).expect("JSON");
+    let orders = status["figures"]["stack_acme_orders"].to_string();
+    assert!(
+        orders.contains("a.example.com,b.example.com") && orders.contains("done"),
+        "{orders}"
     );
     drop(stack);
     let stack = site.start();
@@ -361,7 +368,7 @@ fn of_two_stacks_with_one_folder_one_orders() {
         )
         .edit("state = \"state\"", &state);
     let second = second.start();
-    second.until_logged("another stack gets certificates there");
+    second.until_logged("another stack gets it");
     let certificate = until_shown(&first, "a.example.com");
     second.until("both show it", || {
         shown(&second, "a.example.com") == certificate
@@ -370,7 +377,7 @@ fn of_two_stacks_with_one_folder_one_orders() {
     let (code, text) = second.site().run_with("check", &["--acme"]);
     assert!(code == Some(1) && text.contains("another stack"), "{text}");
     drop(first);
-    second.until_logged("are got by this stack from now on");
+    second.until_logged("is got by this stack from now on");
     assert!(
         !second.logged().contains(": got by "),
         "it has what it needs"
@@ -405,6 +412,12 @@ fn its_process_has_no_rights_and_is_started_again() {
         line.split_whitespace().nth(1).expect("a value").to_owned()
     };
     assert_eq!(field("NoNewPrivs:"), "1");
+    for (number, what) in descriptors(pid) {
+        assert!(
+            !what.starts_with('/') || what == "/dev/null",
+            "{number}: {what}"
+        );
+    }
     if root {
         assert_ne!(field("Uid:"), "0");
         assert_eq!(field("CapEff:"), "0000000000000000");

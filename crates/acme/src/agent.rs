@@ -116,13 +116,14 @@ async fn serve(mut sites: Vec<Site>, work: &mut Work, inbox: &mut mpsc::Receiver
     }
 }
 
-async fn obey(order: Order, sites: &mut [Site], work: &mut Work) {
+async fn obey(order: Order, sites: &mut Vec<Site>, work: &mut Work) {
     match order {
         Order::Now => {
             if sites.iter_mut().filter_map(Site::forgive).count() > 0 {
                 info!("what has failed is tried again");
             }
         }
+        Order::Care(wanted) => sites.push(Site::new(*wanted)),
         Order::Rehearse => work.rehearse(sites).await,
         // Answers go to who has asked.
         Order::Begin(_) | Order::Saved { .. } | Order::Answering { .. } => {}

@@ -112,9 +112,15 @@ impl Link {
             let (number, trouble) = match order {
                 Order::Saved { number, trouble } => (number, trouble),
                 Order::Answering { number } => (number, None),
-                order => {
+                order @ (Order::Now | Order::Rehearse) => {
                     // One that waits already is enough: they are all alike.
                     let _ = orders.try_send(order);
+                    continue;
+                }
+                order => {
+                    // Answers to what is being done come meanwhile.
+                    let orders = orders.clone();
+                    tokio::spawn(async move { drop(orders.send(order).await) });
                     continue;
                 }
             };

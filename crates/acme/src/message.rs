@@ -29,6 +29,8 @@ pub enum Order {
         /// Whose answer.
         number: u64,
     },
+    /// Care for this one as well: nobody else does any more.
+    Care(Box<Wanted>),
     /// Somebody has mended something: what has failed is tried again at once, unless the authority has said when.
     Now,
     /// Order, at the place for rehearsals, what the sites want, and throw it away: [`Report::Rehearsed`] is the answer.

@@ -3,6 +3,7 @@
 //! It lives on the master's main thread, which is the one that may start children; files are written on other threads.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 
 use ::acme::{
     channel,
-    message::{self, Answer, Keep, Report, Scene, Setup, Standing},
+    message::{self, Answer, Keep, Report, Scene, Setup, Standing, Wanted},
 };
 use ::proxy::control::Challenge;
 use supervisor::{
@@ -75,8 +76,8 @@ pub(crate) enum Told {
     },
     /// The rehearsal is over.
     Rehearsed(Vec<Scene>),
-    /// Another stack has the lock (or has it no more).
-    Elsewhere(bool),
+    /// Whether another stack gets a certificate.
+    Elsewhere(String, bool),
     /// The agent has died; another one starts, and begins anew.
     Died,
 }
@@ -109,11 +110,21 @@ impl Keeper {
 
     /// Keeps one until it is dropped.
     pub(super) async fn run(mut self, mut orders: Orders) {
-        let _lock = self.lock().await;
+        let store = self.plan.store.clone();
+        if let Err(error) = blocking(move || store.sweep()).await {
+            warn!("old certificates cannot be removed: {error}");
+        }
+        let mut locks = Locks::new(&self.plan);
         let mut deaths = Backoff::up_to(LONGEST);
         loop {
+            // Without a lock there is nothing to do.
+            locks.take_more(&self.told).await;
+            while locks.held.is_empty() {
+                tokio::time::sleep(LOCK_AGAIN).await;
+                locks.take_more(&self.told).await;
+            }
             deaths.up(Instant::now());
-            let why = match self.live(&mut orders).await {
+            let why = match self.live(&mut orders, &mut locks).await {
                 Ok(exit) => exit.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -130,53 +141,25 @@ impl Keeper {
         let _ = self.told.send(told);
     }
 
-    /// The lock of the folder. While another stack has it, that one gets certificates, and both show them.
-    async fn lock(&self) -> File {
-        let folder = self.plan.store.folder().display();
-        let mut said = String::new();
-        let mut first = true;
-        loop {
-            let store = self.plan.store.clone();
-            let trouble = match blocking(move || store.lock()).await {
-                Ok(Some(lock)) => {
-                    self.tell(Told::Elsewhere(false));
-                    if !said.is_empty() {
-                        info!("certificates in {folder} are got by this stack from now on");
-                    }
-                    return lock;
-                }
-                Ok(None) => {
-                    self.tell(Told::Elsewhere(true));
-                    "another stack gets certificates there; this one shows what it finds".to_owned()
-                }
-                Err(error) => format!("its lock cannot be taken: {error}"),
-            };
-            // A master that we have followed is about to let go of it.
-            if said != trouble && !std::mem::take(&mut first) {
-                warn!("no certificates are got for {folder}: {trouble}");
-                said = trouble;
-            }
-            tokio::time::sleep(LOCK_AGAIN).await;
-        }
-    }
-
     /// The life of one agent.
-    async fn live(&mut self, orders: &mut Orders) -> io::Result<Exit> {
+    async fn live(&mut self, orders: &mut Orders, locks: &mut Locks) -> io::Result<Exit> {
         self.life = self.life.wrapping_add(1);
-        let (store, setup) = (self.plan.store.clone(), self.plan.setup.clone());
+        let (store, mut setup) = (self.plan.store.clone(), self.plan.setup.clone());
+        setup.sites.retain(|site| locks.held.contains_key(&site.id));
         let setup = blocking(move || filled(setup, &store)).await?;
         let (mut child, ours) = self.start()?;
         let (mut sender, mut receiver) = channel::new(ours)?;
         sender.send(&message::Order::Begin(Box::new(setup))).await?;
         let mut speaks = true;
+        let mut look = tokio::time::interval(LOCK_AGAIN);
         loop {
-            let answer = tokio::select! {
+            let answers = tokio::select! {
                 exit = child.wait() => return exit,
                 report = receiver.receive(), if speaks => match report {
-                    Ok(Some(report)) => self.heard(report).await,
+                    Ok(Some(report)) => self.heard(report).await.into_iter().collect(),
                     Ok(None) => {
                         speaks = false;
-                        None
+                        Vec::new()
                     }
                     Err(error) => {
                         speaks = false;
@@ -185,19 +168,40 @@ impl Keeper {
                             error!("the process that gets certificates cannot be understood: {error}");
                         }
                         child.signal(Signal::KILL)?;
-                        None
+                        Vec::new()
                     }
                 },
-                Some(order) = orders.recv() => self.order(order),
+                Some(order) = orders.recv() => self.order(order).into_iter().collect(),
+                _ = look.tick(), if locks.lacks() => {
+                    let more = locks.take_more(&self.told).await;
+                    self.care(more).await?
+                }
             };
-            if let Some(answer) = answer
-                && let Err(error) = sender.send(&answer).await
-            {
-                // It is gone, or about to be, and its end says how.
-                debug!("cannot tell the process that gets certificates: {error}");
-                child.signal(Signal::KILL)?;
+            for answer in answers {
+                if let Err(error) = sender.send(&answer).await {
+                    // It is gone, or about to be, and its end says how.
+                    debug!("cannot tell the process that gets certificates: {error}");
+                    child.signal(Signal::KILL)?;
+                    break;
+                }
             }
         }
+    }
+
+    /// What an agent is told of certificates that are ours to get from now on.
+    async fn care(&self, ids: Vec<String>) -> io::Result<Vec<message::Order>> {
+        let sites = self.plan.setup.sites.iter();
+        let mut wanted: Vec<Wanted> = sites
+            .filter(|site| ids.contains(&site.id))
+            .cloned()
+            .collect();
+        let store = self.plan.store.clone();
+        let wanted = blocking(move || {
+            wanted.iter_mut().try_for_each(|site| fill(site, &store))?;
+            Ok(wanted)
+        });
+        let care = |site| message::Order::Care(Box::new(site));
+        Ok(wanted.await?.into_iter().map(care).collect())
     }
 
     fn start(&self) -> io::Result<(Child, std::os::fd::OwnedFd)> {
@@ -281,16 +285,84 @@ impl Keeper {
     }
 }
 
+/// The locks of certificates. As long as another stack has one, that one gets the certificate, and both show it.
+struct Locks {
+    store: Store,
+    ids: Vec<String>,
+    held: BTreeMap<String, File>,
+    /// Which are known to be another's, or not to be had, and why.
+    said: BTreeMap<String, String>,
+    /// Whether a master that we have followed may just be about to let go of them.
+    first: bool,
+}
+
+impl Locks {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            store: plan.store.clone(),
+            ids: plan
+                .setup
+                .sites
+                .iter()
+                .map(|site| site.id.clone())
+                .collect(),
+            held: BTreeMap::new(),
+            said: BTreeMap::new(),
+            first: true,
+        }
+    }
+
+    fn lacks(&self) -> bool {
+        self.held.len() < self.ids.len()
+    }
+
+    /// Takes those that are free, and says whose the others are; the new ones.
+    async fn take_more(&mut self, told: &mpsc::UnboundedSender<Told>) -> Vec<String> {
+        let missing = self.ids.iter().filter(|id| !self.held.contains_key(*id));
+        let mut more = Vec::new();
+        for id in missing.cloned().collect::<Vec<_>>() {
+            let (store, name) = (self.store.clone(), id.clone());
+            let trouble = match blocking(move || store.lock(&name)).await {
+                Ok(Some(lock)) => {
+                    if self.said.remove(&id).is_some() {
+                        info!("certificate {id} is got by this stack from now on");
+                    }
+                    let _ = told.send(Told::Elsewhere(id.clone(), false));
+                    more.push(id.clone());
+                    self.held.insert(id, lock);
+                    continue;
+                }
+                Ok(None) => {
+                    let _ = told.send(Told::Elsewhere(id.clone(), true));
+                    "another stack gets it, with the same state directory; this one shows what is there".to_owned()
+                }
+                Err(error) => format!("its lock cannot be taken: {error}"),
+            };
+            if !self.first && self.said.get(&id) != Some(&trouble) {
+                warn!("certificate {id}: {trouble}");
+                self.said.insert(id, trouble);
+            }
+        }
+        self.first = false;
+        more
+    }
+}
+
 /// With what is in the store.
 fn filled(mut setup: Setup, store: &Store) -> io::Result<Setup> {
     setup.account = store.account()?;
-    for site in &mut setup.sites {
-        site.chain = store
-            .certificate(&site.id)?
-            .map(|got| got.leaf().to_owned());
-        site.progress = store.progress(&site.id);
-    }
+    setup
+        .sites
+        .iter_mut()
+        .try_for_each(|site| fill(site, store))?;
     Ok(setup)
+}
+
+fn fill(site: &mut Wanted, store: &Store) -> io::Result<()> {
+    let got = store.certificate(&site.id)?;
+    site.chain = got.map(|got| got.leaf().to_owned());
+    site.progress = store.progress(&site.id);
+    Ok(())
 }
 
 fn challenge(answer: Answer) -> Challenge {

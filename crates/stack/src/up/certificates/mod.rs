@@ -5,7 +5,7 @@
 mod keeper;
 pub(crate) mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::acme::message::{Challenge, Setup, Standing, Wanted};
 use ::proxy::control;
@@ -108,8 +108,8 @@ pub(crate) struct Office {
     pub(crate) standings: BTreeMap<String, Standing>,
     /// What is to be answered to the authority: the number of the order, and the answers.
     pub(crate) challenges: (u64, Vec<control::Challenge>),
-    /// Whether another stack gets certificates in the same folder.
-    pub(crate) elsewhere: bool,
+    /// The certificates that another stack gets, by their ids.
+    pub(crate) elsewhere: BTreeSet<String>,
     /// Who waits for the rehearsal.
     pub(crate) audience: Vec<oneshot::Sender<Answer>>,
 }
@@ -125,7 +125,7 @@ impl Office {
             task: tokio::spawn(keeper.run(obeyed)).abort_handle(),
             standings: BTreeMap::new(),
             challenges: (0, Vec::new()),
-            elsewhere: false,
+            elsewhere: BTreeSet::new(),
             audience: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use ::acme::{Facts, account_id, message::Progress};
@@ -22,8 +22,14 @@ use rustix::{fs::FlockOperation, io::Errno};
 /// Nobody but us.
 const PRIVATE: u32 = 0o700;
 
-/// Keeps two stacks from ordering twice.
-const LOCK: &str = "lock";
+/// How files begin that are being written.
+const UNFINISHED: &str = ".new-";
+
+/// No write takes longer.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How long after its end a certificate is kept: who comes back to a configuration of yore orders a new one by then.
+const OLD: Duration = Duration::from_secs(30 * 86_400);
 
 /// Where a certificate begins in a file that has the key before it.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
@@ -107,20 +113,46 @@ impl Store {
             .join(format!("{}.json", account_id(&self.directory)))
     }
 
-    /// The lock, held as long as this file is open in whatever process; `None` while another stack has it.
-    pub(crate) fn lock(&self) -> io::Result<Option<File>> {
-        let path = self.folder.join(LOCK);
+    /// The lock of a certificate, held as long as this file is open in whatever process; `None` while another stack has it.
+    pub(crate) fn lock(&self, id: &str) -> io::Result<Option<File>> {
         let file = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path)?;
+            .open(self.folder.join(format!("{id}.lock")))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes what nobody will want: files that were not finished, and certificates that ended long ago, with what is about them.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        let now = SystemTime::now();
+        let is_older = |time: SystemTime, age| now.duration_since(time).is_ok_and(|it| it > age);
+        for path in fs::read_dir(&self.folder)?
+            .flatten()
+            .map(|entry| entry.path())
+        {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(UNFINISHED) {
+                let written = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                if written.is_ok_and(|written| is_older(written, HOUR)) {
+                    fs::remove_file(&path)?;
+                }
+            } else if path.extension().is_some_and(|ending| ending == "pem") {
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                let got = Got::of(&text).filter(|got| got.not_after() > SystemTime::UNIX_EPOCH);
+                if got.is_some_and(|got| is_older(got.not_after(), OLD)) {
+                    for ending in ["pem", "json", "lock"] {
+                        there(fs::remove_file(path.with_extension(ending)))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The account that there is.
@@ -177,7 +209,7 @@ impl Store {
     fn put(&self, path: &Path, text: &str) -> io::Result<()> {
         // Made for its owner alone, and gone again where this fails.
         let mut file = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(UNFINISHED)
             .tempfile_in(&self.folder)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
@@ -342,10 +374,49 @@ mod tests {
     fn one_of_two_has_the_lock() {
         let place = tempfile::tempdir().unwrap();
         let store = store(place.path());
-        let first = store.lock().unwrap().expect("nobody has it");
-        assert!(store.lock().unwrap().is_none());
+        let first = store.lock("a").unwrap().expect("nobody has it");
+        assert!(store.lock("a").unwrap().is_none());
+        assert!(store.lock("b").unwrap().is_some(), "of another certificate");
         drop(first);
-        assert!(store.lock().unwrap().is_some());
+        assert!(store.lock("a").unwrap().is_some());
+    }
+
+    #[test]
+    fn what_nobody_will_want_is_swept_away() {
+        let place = tempfile::tempdir().unwrap();
+        let store = store(place.path());
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 3, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let old = Got {
+            chain: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        };
+        store.keep_certificate("old", &old).unwrap();
+        store.keep_progress("old", &Progress::default()).unwrap();
+        store
+            .keep_certificate("new", &made(&["a.example"]))
+            .unwrap();
+        store.keep_progress("other", &Progress::default()).unwrap();
+        fs::write(place.path().join("broken.pem"), "nonsense").unwrap();
+        let unfinished = place.path().join(".new-old");
+        fs::write(&unfinished, "").unwrap();
+        let long_ago = SystemTime::now() - 2 * HOUR;
+        File::options()
+            .write(true)
+            .open(&unfinished)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        fs::write(place.path().join(".new-now"), "").unwrap();
+        store.sweep().unwrap();
+        let files = fs::read_dir(place.path()).unwrap().flatten();
+        let mut left: Vec<_> = files
+            .map(|file| file.file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".new-now", "broken.pem", "new.pem", "other.json"]);
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Master {
                     let _ = asker.send(answer.clone());
                 }
             }
-            Told::Elsewhere(elsewhere) => office.elsewhere = elsewhere,
+            Told::Elsewhere(id, true) => {
+                office.elsewhere.insert(id);
+            }
+            Told::Elsewhere(id, false) => {
+                office.elsewhere.remove(&id);
+            }
             Told::Died => {
                 office.challenges = (0, Vec::new());
                 let answer =
@@ -116,7 +121,7 @@ impl Master {
     pub(in crate::up) fn rehearse(&mut self, asker: oneshot::Sender<Answer>) {
         let why = match &mut self.office {
             None => "no site has `tls = \"acme\"`, or it does not serve yet",
-            Some(office) if office.elsewhere => {
+            Some(office) if office.wanted().all(|(id, _)| office.elsewhere.contains(id)) => {
                 "another stack with the same state directory gets the certificates: ask that one"
             }
             Some(office) => {
@@ -136,7 +141,7 @@ impl Master {
             let wanted = office.wanted().map(|(id, names)| AcmeStatus {
                 hosts: names.to_vec(),
                 standing: office.standings.get(id).cloned(),
-                elsewhere: office.elsewhere,
+                elsewhere: office.elsewhere.contains(id),
             });
             wanted.collect()
         };
