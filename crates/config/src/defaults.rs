@@ -215,6 +215,9 @@ pub(crate) const BAN: Figure<Duration> = Figure {
     least: seconds(1),
     most: seconds(30 * 86_400),
 };
+// A hundredth shows what is slow, and costs next to nothing.
+pub(crate) const TRACE_SAMPLE: u32 = 10_000;
+pub(crate) const TRACE_SERVICE: &str = "stack";
 // Long enough that browsers and crawlers that believe it do not come in vain, short enough for who waits.
 pub(crate) const MAINTENANCE_RETRY_AFTER: Figure<Duration> = Figure {
     key: "retry_after",

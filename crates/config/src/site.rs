@@ -19,7 +19,7 @@ mod access;
 mod service;
 
 pub use access::{Access, Auth, Ban, Cors, Forward, Limit, LimitBy, Satisfy};
-pub use service::{Maintenance, Metrics};
+pub use service::{Maintenance, Metrics, Traces};
 
 /// The whole file: `site.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +97,8 @@ pub struct Server {
     pub admin: Option<Located<PathBuf>>,
     /// Where operators find figures, besides the admin socket.
     pub metrics: Option<Metrics>,
+    /// Where spans are sent.
+    pub traces: Option<Traces>,
     /// Who the proxy runs as, and the workers of apps that say nothing else; `None` for who we are.
     pub account: Option<Account>,
     /// Whether the proxy gives up every file but those that it serves or writes.

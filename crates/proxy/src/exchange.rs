@@ -104,6 +104,9 @@ async fn attempt<'plan>(
 ) -> Result<Response, Failure> {
     let mut request = admit(head, peer, plan, journal.id)?;
     journal.client = request.client.address;
+    if let Some(exporter) = &plan.spans {
+        journal.spans = request.trace.record(exporter);
+    }
     journal.trace = request.trace.context;
     if let Some(text) = plan.challenges.find(request.target.path.as_bytes()) {
         return challenge(&head.method, text, journal);

@@ -29,6 +29,9 @@ pub(crate) struct Figures {
     causes: Sharded<Causes>,
     /// Connections that were closed because their client had too many.
     pub(crate) refused: Counter,
+    /// Requests whose spans have been sent, and those whose have not.
+    pub(crate) spans_sent: Counter,
+    pub(crate) spans_lost: Counter,
     handshakes: [Counter; HANDSHAKES.len()],
     closed: Counter,
 }
@@ -199,6 +202,12 @@ impl Figures {
             }
         }
         snapshot.count(&metrics::REFUSED, [], self.refused.get());
+        let (sent, lost) = (self.spans_sent.get(), self.spans_lost.get());
+        // Only who sends any wants to know.
+        if sent + lost > 0 {
+            snapshot.count(&metrics::TRACED, ["sent"], sent);
+            snapshot.count(&metrics::TRACED, ["lost"], lost);
+        }
         for (name, count) in HANDSHAKES.into_iter().zip(&self.handshakes) {
             snapshot.count(&metrics::HANDSHAKES, [name], count.get());
         }

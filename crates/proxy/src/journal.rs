@@ -21,6 +21,7 @@ use crate::{
     figures::Exchange,
     plan::Plan,
     request::{Peer, RequestId},
+    spans::{Recorded, Spans, after},
 };
 
 /// An exchange's notes. Every exchange has one, from its first byte on, and ends it with one record.
@@ -38,6 +39,8 @@ pub(crate) struct Journal {
     pub(crate) user: Option<String>,
     /// Which trace it belongs to, where there is one.
     pub(crate) trace: Option<Context>,
+    /// What is to be recorded of it.
+    pub(crate) spans: Option<Box<Spans>>,
     /// Bytes of the request's content.
     pub(crate) received: u64,
     /// The slot that ran it.
@@ -46,7 +49,9 @@ pub(crate) struct Journal {
     pub(crate) member: Option<Arc<str>>,
     queue: Queue,
     /// How long the app took to its response head.
-    pub(crate) app_time: Option<Duration>,
+    app_time: Option<Duration>,
+    /// When it was asked.
+    app_begun: Option<Instant>,
     first_byte: Option<Duration>,
     begun: Instant,
     failed: Option<Cause>,
@@ -58,7 +63,10 @@ enum Queue {
     /// There was none.
     None,
     Since(Instant),
-    For(Duration),
+    For {
+        since: Instant,
+        time: Duration,
+    },
 }
 
 /// What answered.
@@ -91,11 +99,13 @@ impl Journal {
             client: None,
             user: None,
             trace: None,
+            spans: None,
             received: 0,
             slot: None,
             member: None,
             queue: Queue::None,
             app_time: None,
+            app_begun: None,
             first_byte: None,
             begun: Instant::now(),
             failed: None,
@@ -113,8 +123,17 @@ impl Journal {
             return Duration::ZERO;
         };
         let waited = begun.elapsed();
-        self.queue = Queue::For(waited);
+        self.queue = Queue::For {
+            since: begun,
+            time: waited,
+        };
         waited
+    }
+
+    /// Its origin, which was asked at this time, has begun to answer.
+    pub(crate) fn answered(&mut self, begun: tokio::time::Instant) {
+        self.app_time = Some(begun.elapsed());
+        self.app_begun = Some(begun.into_std());
     }
 
     /// There is a response, and sending it may take a while.
@@ -162,8 +181,9 @@ impl Journal {
         let queue = match self.queue {
             Queue::None => None,
             Queue::Since(begun) => Some(begun.elapsed()),
-            Queue::For(time) => Some(time),
+            Queue::For { time, .. } => Some(time),
         };
+        self.record_spans(plan, head, peer, status, duration, queue);
         plan.count(
             self.place,
             &Exchange {
@@ -228,6 +248,57 @@ impl Journal {
             fields: sent_fields
                 .as_ref()
                 .map(|sent| sent as &(dyn access::Fields + Sync)),
+        });
+    }
+
+    fn record_spans(
+        &self,
+        plan: &Plan,
+        head: Option<&RequestHead>,
+        peer: &Peer,
+        status: u16,
+        duration: Duration,
+        queue: Option<Duration>,
+    ) {
+        let (Some(exporter), Some(spans), Some(head)) = (&plan.spans, &self.spans, head) else {
+            return;
+        };
+        let since = match self.queue {
+            Queue::None => None,
+            Queue::Since(since) | Queue::For { since, .. } => Some(since),
+        };
+        let path = head.target.split(|byte| *byte == b'?').next();
+        let path = path.unwrap_or_default();
+        let text = |bytes: &[u8]| {
+            let shown = &bytes[..bytes.len().min(PATH_RECORDED)];
+            String::from_utf8_lossy(shown).into_owned()
+        };
+        let slot = self.slot.as_ref().map(ToString::to_string);
+        exporter.record(Recorded {
+            spans: spans.clone(),
+            begun: clock::wall(self.begun),
+            duration,
+            queue: since
+                .zip(queue)
+                .map(|(since, time)| (after(self.begun, since), time)),
+            origin: self
+                .app_begun
+                .zip(self.app_time)
+                .map(|(begun, time)| (after(self.begun, begun), time)),
+            method: head.method.as_str().to_owned(),
+            path: text(path),
+            host: text(head.fields.get("host").unwrap_or_default()),
+            protocol: protocol(head.version).trim_start_matches("HTTP/"),
+            https: peer.https(),
+            status,
+            route: match &self.route {
+                Route::Fixed(name) => (*name).into(),
+                Route::Named(label) => Arc::clone(label),
+            },
+            client: self.client,
+            worker: slot.or_else(|| self.member.as_ref().map(ToString::to_string)),
+            request_id: self.id.to_string(),
+            cause: self.failed.as_ref().map(|cause| cause.token),
         });
     }
 
@@ -305,6 +376,9 @@ impl access::Fields for Sent<'_> {
         self.0.fields.get(name)
     }
 }
+
+/// How much of a path a span has.
+const PATH_RECORDED: usize = 1024;
 
 /// How much of a target the error log repeats; the access log has all of it.
 const TARGET_SHOWN: usize = 200;

@@ -42,6 +42,7 @@ mod request;
 mod response;
 mod route;
 mod server;
+mod spans;
 mod timer;
 pub mod tls;
 mod trust;

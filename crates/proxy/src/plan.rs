@@ -32,6 +32,7 @@ use crate::{
     pages::{Page, Pages},
     response::Edits,
     route::{Hosts, Paths},
+    spans::Exporter,
     tls::{self, Tls},
     trust::Trust,
     upstream::{Upstream, UpstreamRoute},
@@ -63,6 +64,8 @@ pub(crate) struct Plan {
     /// Whether there is anything that a WebSocket could lead to. Clients of HTTP/2 are told before they ask, and otherwise open a
     /// connection of HTTP/1.1 for each.
     pub(crate) has_tunnels: bool,
+    /// Where what is recorded of requests goes.
+    pub(crate) spans: Option<Arc<Exporter>>,
     /// What is said to operators, and to whom.
     pub(crate) operators: Operators,
     /// Fields that servers of `auth = { forward = … }` say of who they let in, and clients do not.
@@ -309,6 +312,7 @@ impl Plan {
             dev: site.dev.as_ref().map(|_| Arc::clone(given.dev)),
             encoders: Arc::new(Semaphore::new(encoders.min(Semaphore::MAX_PERMITS))),
             adaptive: adaptive(site),
+            spans: maker.exporter(given.before, given.figures)?,
             operators: Operators::new(site.server.metrics.as_ref()),
             vouched: access::vouched(site),
             challenges: Arc::clone(given.challenges),
@@ -493,6 +497,26 @@ impl Maker<'_> {
             routes,
             guards: guards(host, &gates),
         })
+    }
+
+    fn exporter(
+        &self,
+        before: Option<&Plan>,
+        figures: &Arc<Figures>,
+    ) -> Result<Option<Arc<Exporter>>, PlanError> {
+        let Some(traces) = &self.site.server.traces else {
+            return Ok(None);
+        };
+        let upstream = self.upstreams.get(traces.upstream.as_str());
+        let upstream = upstream.ok_or_else(|| PlanError::NoUpstream(traces.upstream.clone()))?;
+        Ok(Some(Exporter::new(
+            traces,
+            Arc::clone(upstream),
+            &self.site.limits,
+            &self.buffers,
+            figures,
+            before.and_then(|before| before.spans.as_ref()),
+        )))
     }
 
     fn maintenance(&self, host: &VirtualHost) -> Result<Maintenance, PlanError> {

@@ -17,6 +17,7 @@ use crate::{
     failure::Failure,
     origin::interim::{Interim, Interims},
     response::FieldLines,
+    spans::{Exporter, Spans},
     tls::Presented,
 };
 
@@ -88,6 +89,15 @@ impl Trace {
             let [first, second, span] = random_ids();
             Context::begin(u128::from(first) << 64 | u128::from(second), span)
         });
+    }
+
+    /// Records it, where it is to be.
+    pub(crate) fn record(&mut self, exporter: &Exporter) -> Option<Box<Spans>> {
+        let came = self.context.filter(|_| self.came);
+        self.begin();
+        let spans = exporter.begin(came, self.context?)?;
+        self.context = Some(spans.below);
+        Some(spans)
     }
 
     /// Whether what the client says in this field does not go on: of a trace that it has not begun there is no state.

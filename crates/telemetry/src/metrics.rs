@@ -132,6 +132,8 @@ families! {
     LOG_DROPPED: Counter "stack_access_log_dropped" [];
     /// Lines of the log, and of what workers print, that were dropped because the reader of standard error stalled; by who said them.
     STDERR_DROPPED: Counter "stack_log_dropped" ["process"];
+    /// Requests whose spans were sent to the collector of `traces`, or lost because it was away or too slow.
+    TRACED: Counter "stack_traced_requests" ["result"];
     /// Times that another proxy had to be started because one had died.
     PROXY_DEATHS: Counter "stack_proxy_deaths" [];
     /// Reloads, by result: done or refused.

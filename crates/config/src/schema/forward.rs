@@ -27,7 +27,7 @@ pub(super) fn read(
     let text = asked.text(EXAMPLE)?;
     let found = match table.get("upstream") {
         Some(named) => of_upstream(asked, text, &named, upstreams),
-        None => of_address(context, asked, text, upstreams),
+        None => of_address(context, asked, text, &HINTS, upstreams),
     };
     let copy = table
         .get("copy")
@@ -64,7 +64,7 @@ pub(super) fn check_alone(table: &Table<'_>) {
 }
 
 /// The upstream's name, `Host`, and the target.
-type Found = (String, String, String);
+pub(super) type Found = (String, String, String);
 
 fn of_upstream(
     asked: &Value<'_>,
@@ -90,10 +90,23 @@ fn of_upstream(
     Some((name, host, target?))
 }
 
-fn of_address(
+/// What is said of an address that is none: of a path alone, and of anything else.
+pub(super) struct Hints {
+    pub(super) path: &'static str,
+    pub(super) other: &'static str,
+}
+
+const HINTS: Hints = Hints {
+    path: "write the whole address, `\"http://127.0.0.1:9091/verify\"`, or name an `upstream` beside it",
+    other: "write one such as `\"http://127.0.0.1:9091/verify\"`; what listens on a socket is an `[upstream.NAME]`",
+};
+
+/// An address of a server, with a path: its upstream, `Host`, and the target.
+pub(super) fn of_address(
     context: &Context,
     asked: &Value<'_>,
     text: &str,
+    hints: &Hints,
     upstreams: &mut Vec<Upstream>,
 ) -> Option<Found> {
     let wrong = |hint: &str| {
@@ -105,13 +118,9 @@ fn of_address(
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme))
     else {
-        return wrong(match text {
-            path if path.starts_with('/') => {
-                "write the whole address, `\"http://127.0.0.1:9091/verify\"`, or name an `upstream` beside it"
-            }
-            _ => {
-                "write one such as `\"http://127.0.0.1:9091/verify\"`; what listens on a socket is an `[upstream.NAME]`"
-            }
+        return wrong(match text.starts_with('/') {
+            true => hints.path,
+            false => hints.other,
         });
     };
     let (authority, target) = match rest.find(['/', '?']) {

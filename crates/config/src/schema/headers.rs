@@ -25,6 +25,13 @@ pub(super) fn security(table: &Table<'_>, outer: bool) -> bool {
     value.unwrap_or(outer)
 }
 
+/// Fields that are sent with requests of ours.
+pub(super) fn sent(value: &Value<'_>) -> Vec<(String, String)> {
+    let all = own(*value).0.into_iter();
+    all.filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
 fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }

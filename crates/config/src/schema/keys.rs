@@ -65,6 +65,7 @@ pub(crate) static SERVER: Keys = Keys {
         "spool",
         "admin",
         "metrics",
+        "traces",
         "user",
         "group",
         "landlock",
@@ -444,6 +445,17 @@ pub(crate) static LIMIT: Keys = Keys {
     later: &[],
 };
 
+pub(crate) static TRACES: Keys = Keys {
+    place: "`traces`",
+    names: &["to", "sample", "service", "headers"],
+    foreign: &[
+        ("endpoint", "to"),
+        ("ratio", "sample"),
+        ("service_name", "service"),
+    ],
+    later: &[],
+};
+
 pub(crate) static METRICS: Keys = Keys {
     place: "`metrics`",
     names: &["listen", "page", "allow"],
@@ -482,6 +494,7 @@ pub(crate) static ALL: &[&Keys] = &[
     &LIMIT,
     &MAINTENANCE,
     &METRICS,
+    &TRACES,
 ];
 
 /// What is said of a key that a table does not have.

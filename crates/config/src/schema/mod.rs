@@ -21,6 +21,7 @@ mod server;
 mod service;
 mod site;
 mod tls;
+mod traces;
 mod trust;
 mod upstream;
 
@@ -94,7 +95,8 @@ pub(crate) fn read(file: &Path, text: &str, privileged: bool, report: &mut Repor
 }
 
 fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
-    let (server, https) = server::read(context, root.get("server"), root.notes);
+    let mut upstreams = upstream::read_all(context, root.get("upstream"));
+    let (server, https) = server::read(context, root.get("server"), &mut upstreams, root.notes);
     let apps = root
         .get("app")
         .and_then(|value| value.named(APP_EXAMPLE))
@@ -103,7 +105,6 @@ fn whole(file: &Path, context: &Context, root: &Table<'_>) -> Site {
     let names: Vec<&str> = apps.iter().map(|(name, _)| *name).collect();
     // Without names nothing can be said about those that routes use.
     let names = (!nameless).then_some(names.as_slice());
-    let mut upstreams = upstream::read_all(context, root.get("upstream"));
     let mut names = Names {
         apps: names,
         upstreams: &mut upstreams,

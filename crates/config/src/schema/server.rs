@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{Context, account, keys, logs, metrics, trust};
+use super::{Context, account, keys, logs, metrics, traces, trust};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
     listen::LONGEST_SOCKET_PATH,
-    site::{Endpoint, Listen, Located, Server, TrustedProxies, UnknownNames},
+    site::{Endpoint, Listen, Located, Server, TrustedProxies, UnknownNames, Upstream},
     walk::{Notes, Table, Value},
 };
 
@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn read(
     context: &Context,
     value: Option<Value<'_>>,
+    upstreams: &mut Vec<Upstream>,
     notes: &Notes,
 ) -> (Server, Option<Span>) {
     let table = value.and_then(|value| value.table(&keys::SERVER, "a table `[server]`"));
@@ -62,6 +63,7 @@ pub(super) fn read(
         spool: get("spool")
             .and_then(|value| value.parsed("a path in quotes", |text| context.folder.parse(text))),
         metrics,
+        traces: get("traces").and_then(|value| traces::read(context, &value, upstreams)),
         admin: get("admin").and_then(|value| admin(context, &value)),
         account: table.as_ref().and_then(account::read),
         landlock: get("landlock")

@@ -30,3 +30,20 @@ pub struct Metrics {
     /// To whom it is said; everybody, where nobody is named.
     pub allow: Vec<IpNet>,
 }
+
+/// `traces`: where spans are sent, as OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traces {
+    /// The name of the collector's upstream.
+    pub upstream: String,
+    /// The value of `Host`.
+    pub host: String,
+    /// The path that is posted to.
+    pub target: String,
+    /// Which share of the traces that begin here is recorded, in millionths.
+    pub sample: u32,
+    /// What the collector knows us as.
+    pub service: String,
+    /// Fields that the collector wants, such as a key.
+    pub headers: Vec<(String, String)>,
+}

@@ -42,7 +42,7 @@ pub(super) async fn run(
         Ok(answered) => answered,
         Err(error) => return Err(unanswered(slot, app, request, error).await),
     };
-    journal.app_time = Some(begun.elapsed());
+    journal.answered(begun);
     if let Some(what) = head.fields.get(handoff::FAILURE) {
         let what = String::from_utf8_lossy(what).into_owned();
         let traceback = head.fields.get(handoff::TRACEBACK).map(handoff::read_text);

@@ -1,7 +1,8 @@
-//! A question to a member beside a request: may it come in? It carries what the client said and where it wants to, and no content.
+//! What we ask and tell members ourselves: beside a request, whether it may come in; and what has been recorded of requests.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use config::site;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +18,7 @@ use crate::{
         spool::Spooled,
         wire::HeadError,
     },
-    request::Request,
+    request::{Request, RequestId},
     response::Response,
 };
 
@@ -48,44 +49,8 @@ impl Inquiry {
 
     /// Asks, and brings the answer, whatever it is.
     pub(crate) async fn ask(&self, request: &Request<'_>) -> Result<Response, Failure> {
-        let upstream = &self.route.upstream;
-        let deadline = Instant::now() + self.timeout;
-        let begun = async {
-            let place = match upstream.place_now() {
-                Some(place) => place,
-                None => upstream.place_later(&self.route).await?,
-            };
-            begin(upstream, place, &Spooled::None, |out| {
-                self.write(out, request);
-            })
-            .await
-        };
-        let begun = timeout_at(deadline, begun).await;
-        let (mut lease, written) = begun.map_err(|_| Failure::UpstreamTimeout {
-            member: Arc::clone(&upstream.label),
-            waited: self.timeout,
-        })??;
-        let nobody = Interims::default();
-        let answered = answer(
-            lease.connection(),
-            Spooled::None,
-            written,
-            deadline,
-            &nobody,
-        );
-        let (head, unsent) = match answered.await {
-            Ok(answered) => answered,
-            Err(Unanswered::Late) => return Err(lease.late(self.timeout)),
-            Err(Unanswered::Head(HeadError::Ended)) => return Err(lease.ended().await),
-            Err(Unanswered::Head(HeadError::Broken(rule))) => return Err(lease.broke(rule)),
-            Err(Unanswered::Spool(error)) => return Err(Failure::Spool(error)),
-        };
-        lease.answered(head.keep_alive());
-        Ok(Response {
-            status: head.status,
-            fields: passed_back(&head.fields),
-            content: content(lease, &head, false, unsent, &self.route.holding, request.id)?,
-        })
+        let write = |out: &mut Vec<u8>| self.write(out, request);
+        exchange(&self.route, self.timeout, Spooled::None, request.id, write).await
     }
 
     /// The head of the question: GET, with the fields of the request that are not about its content, and in the names that
@@ -126,6 +91,94 @@ impl Inquiry {
         line(out, b"Via", b"1.1 stack");
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Something of ours that is told to a member.
+#[derive(Debug)]
+pub(crate) struct Post {
+    route: UpstreamRoute,
+    /// All but the length.
+    head: Vec<u8>,
+}
+
+/// How long a message may take; who sends it may be less patient.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Post {
+    /// To this upstream, as `traces` says.
+    pub(crate) fn new(
+        traces: &site::Traces,
+        upstream: Arc<Upstream>,
+        limits: &site::Limits,
+        store: &Arc<Store>,
+    ) -> Self {
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(b"POST ");
+        head.extend_from_slice(traces.target.as_bytes());
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+        line(&mut head, b"Host", traces.host.as_bytes());
+        line(&mut head, b"Content-Type", b"application/json");
+        for (name, value) in &traces.headers {
+            line(&mut head, name.as_bytes(), value.as_bytes());
+        }
+        Self {
+            route: UpstreamRoute::new(upstream, limits, store, true, None),
+            head,
+        }
+    }
+
+    /// Sends it, and says what status came.
+    pub(crate) async fn send(&self, content: Bytes) -> Result<u16, Failure> {
+        let length = content.len();
+        let write = |out: &mut Vec<u8>| {
+            out.clear();
+            out.extend_from_slice(&self.head);
+            line(out, b"Content-Length", length.to_string().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        };
+        let body = Spooled::Memory(content);
+        let answer = exchange(&self.route, PATIENCE, body, RequestId::new(), write).await?;
+        Ok(answer.status)
+    }
+}
+
+/// One request of ours, whole, and the answer to it.
+async fn exchange(
+    route: &UpstreamRoute,
+    patience: Duration,
+    body: Spooled,
+    id: RequestId,
+    write: impl Fn(&mut Vec<u8>),
+) -> Result<Response, Failure> {
+    let upstream = &route.upstream;
+    let deadline = Instant::now() + patience;
+    let begun = async {
+        let place = match upstream.place_now() {
+            Some(place) => place,
+            None => upstream.place_later(route).await?,
+        };
+        begin(upstream, place, &body, write).await
+    };
+    let begun = timeout_at(deadline, begun).await;
+    let (mut lease, written) = begun.map_err(|_| Failure::UpstreamTimeout {
+        member: Arc::clone(&upstream.label),
+        waited: patience,
+    })??;
+    let nobody = Interims::default();
+    let answered = answer(lease.connection(), body, written, deadline, &nobody);
+    let (head, unsent) = match answered.await {
+        Ok(answered) => answered,
+        Err(Unanswered::Late) => return Err(lease.late(patience)),
+        Err(Unanswered::Head(HeadError::Ended)) => return Err(lease.ended().await),
+        Err(Unanswered::Head(HeadError::Broken(rule))) => return Err(lease.broke(rule)),
+        Err(Unanswered::Spool(error)) => return Err(Failure::Spool(error)),
+    };
+    lease.answered(head.keep_alive());
+    Ok(Response {
+        status: head.status,
+        fields: passed_back(&head.fields),
+        content: content(lease, &head, false, unsent, &route.holding, id)?,
+    })
 }
 
 /// The question has no content, its answer is never a part or "not modified", and goes to the client as it is.

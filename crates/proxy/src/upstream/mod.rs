@@ -40,7 +40,7 @@ use crate::{
     response::Response,
     tls::CertificateError,
 };
-pub(crate) use ask::Inquiry;
+pub(crate) use ask::{Inquiry, Post};
 use member::{Lease, Member};
 use tls::Trust;
 pub(crate) use tunnel::{Passed, Tunnel};

@@ -40,7 +40,7 @@ pub(super) async fn run(
         Err(Unanswered::Head(HeadError::Broken(rule))) => return Err(lease.broke(rule)),
         Err(Unanswered::Spool(error)) => return Err(Failure::Spool(error)),
     };
-    journal.app_time = Some(begun.elapsed());
+    journal.answered(begun);
     lease.answered(head.keep_alive());
     let (status, mut fields) = (head.status, passed_back(&head.fields));
     if let Some(upgrade) = &upgrade {

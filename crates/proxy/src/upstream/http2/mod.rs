@@ -184,7 +184,7 @@ impl Call {
                 return Err(Unanswered::Failed(failure(self.lease.label(), error)));
             }
         };
-        journal.app_time = Some(begun.elapsed());
+        journal.answered(begun);
         self.lease.answered(true);
         let fields = passed_back(&head.fields);
         Ok(Response {
