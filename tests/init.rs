@@ -161,3 +161,36 @@ fn nothing_is_run() {
         .collect();
     assert_eq!(names, ["app.py"]);
 }
+
+/// What people have that is not the plainest: a package in `src`, and a command that goes into a folder first.
+#[test]
+fn an_app_is_found_where_its_project_has_it() {
+    let src = folder(&[
+        ("pyproject.toml", "[project]\nname = \"shop\"\n"),
+        ("src/shop/__init__.py", ""),
+        ("src/shop/wsgi.py", WSGI),
+    ]);
+    let elsewhere = folder(&[
+        (
+            "Procfile",
+            "web: gunicorn --chdir ./backend config.wsgi:app --log-file -\n",
+        ),
+        ("backend/config/__init__.py", ""),
+        ("backend/config/wsgi.py", WSGI),
+    ]);
+    let python = venv::python().display().to_string();
+    for (site, expected) in [
+        (src, "env = { PYTHONPATH = \"src\" }"),
+        (elsewhere, "root = \"backend\""),
+    ] {
+        let output = init(site.path(), &[]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let written = fs::read_to_string(site.path().join("site.toml")).expect("it was written");
+        assert!(written.contains(expected), "{written}");
+        let stack = site
+            .edit("\":8080\"", "\"127.0.0.1:0\"")
+            .edit("#venv = ", &format!("python = {python:?}\n#venv = "))
+            .start();
+        assert_eq!(stack.get("/").text(), "served");
+    }
+}

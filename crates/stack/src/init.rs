@@ -13,8 +13,10 @@ use crate::{args, failure::Failure, load};
 /// Looks, writes, and says what to do next.
 pub(crate) fn run(asked: &args::Init) -> Result<(), Failure> {
     let folder = &asked.folder;
-    let survey = Survey::of(folder)
-        .map_err(|error| Failure::User(format!("cannot read {}: {error}", folder.display())))?;
+    let survey = Survey::of(folder).map_err(|error| {
+        let why = config::plain(&error);
+        Failure::User(format!("cannot read {}: {why}", folder.display()))
+    })?;
     let Some(found) = survey.found() else {
         return Err(Failure::User(survey.nothing(folder)));
     };
@@ -70,6 +72,10 @@ fn compose(survey: &Survey, found: &Found) -> String {
         String::new(),
         format!("[app.{APP}]"),
         format!("wsgi = {:?}", found.entry),
+        match &found.root {
+            Some(root) => format!("root = {root:?}"),
+            None => commented("#root = \".\"", "its folder: the one of this file"),
+        },
         match &survey.venv {
             Some(venv) if !venv.is_found_by_itself => format!("venv = {:?}", venv.path),
             venv => {
@@ -123,7 +129,7 @@ fn files_route(files: &survey::Statics) -> String {
 }
 
 fn commented(setting: &str, comment: &str) -> String {
-    format!("{setting:<32}# {comment}")
+    format!("{setting:<31} # {comment}")
 }
 
 /// The name of the app.
@@ -159,9 +165,10 @@ fn next(survey: &Survey, file: &Path) -> String {
     };
     step(&format!("stack check{config}"), "says what is still wrong");
     step(
-        &format!("stack up{config}"),
-        "serves it at http://localhost:8080/",
+        &format!("stack up{config} --dev"),
+        "serves it at http://localhost:8080/, and takes over what you save",
     );
+    step(&format!("stack up{config}"), "the same for visitors");
     let width = steps
         .iter()
         .map(|(command, _)| command.len())

@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub(super) what: String,
     /// What it is known by.
     from: String,
+    /// Its folder, where that is not the one that was looked at.
+    pub(super) root: Option<String>,
     /// Variables that it needs.
     pub(super) env: Vec<(String, String)>,
     /// Its files.
@@ -66,6 +68,7 @@ impl Survey {
             .iter()
             .filter_map(|module| module.app(folder))
             .collect();
+        apps.extend(in_src(folder));
         apps.extend(django(folder));
         apps.extend(procfile(folder));
         apps.sort_by_key(|app| std::cmp::Reverse(app.weight));
@@ -78,7 +81,7 @@ impl Survey {
             venv: venv(folder),
             has_env_file: folder.join(".env").is_file(),
             requirements: pick(&["requirements.txt", "pyproject.toml"]),
-            others: ["gunicorn.conf.py", "nginx.conf", "uwsgi.ini"]
+            others: ["gunicorn.conf.py", "nginx.conf"]
                 .into_iter()
                 .filter(|name| has(name))
                 .collect(),
@@ -95,7 +98,8 @@ impl Survey {
         let shown = folder.display();
         match &self.asgi {
             Some((framework, path)) => format!(
-                "{} has a {framework} app, which speaks ASGI; stack serves WSGI apps (Flask, Django and others)",
+                "{} has a {framework} app, which speaks ASGI; stack serves WSGI apps (Flask, Django and others), and leads to others: \
+                 run it with uvicorn, and write a route with `upstream = \"http://127.0.0.1:8000\"` (`stack reference`)",
                 path.display()
             ),
             None => format!(
@@ -130,7 +134,7 @@ impl Survey {
             (None, None) => {}
         }
         for other in &self.others {
-            lines.push(format!("{other} is not read here"));
+            lines.push(format!("{other} is not read here: `stack import {other}`"));
         }
         lines
     }
@@ -218,6 +222,7 @@ impl Module {
             entry: format!("{}:{attribute}", self.name),
             what: what.to_owned(),
             from: relative(&self.path, folder),
+            root: None,
             env: Vec::new(),
             statics: if what.contains("Flask") {
                 flask_statics(folder, below)
@@ -297,6 +302,7 @@ fn django(folder: &Path) -> Option<Found> {
         entry,
         what: "a Django project".to_owned(),
         from: "manage.py".to_owned(),
+        root: None,
         env,
         statics: django_statics(folder, &text),
         weight: 500,
@@ -340,21 +346,45 @@ fn procfile(folder: &Path) -> Option<Found> {
     let web = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("web:"))?;
-    let mut words = web
+    let words: Vec<&str> = web
         .split_whitespace()
-        .skip_while(|word| !word.ends_with("gunicorn"));
-    words.next()?;
-    let entry = words
+        .skip_while(|word| !word.ends_with("gunicorn"))
+        .skip(1)
         .map(|word| word.trim_matches(['"', '\'']))
-        .find(is_entry)?;
+        .collect();
+    let entry = words.iter().copied().find(is_entry)?;
+    let at = words.iter().position(|word| word.starts_with("--chdir"));
+    let chdir = at.and_then(|at| match words[at].split_once('=') {
+        Some((_, path)) => Some(path),
+        None => words.get(at + 1).copied(),
+    });
+    let root = chdir.map(|path| path.trim_start_matches("./").trim_end_matches('/'));
+    let root = root.filter(|path| !path.is_empty() && folder.join(path).is_dir());
+    let below = root.map_or_else(|| folder.to_owned(), |root| folder.join(root));
     Some(Found {
         entry: entry.to_owned(),
         what: "what gunicorn serves".to_owned(),
         from: "Procfile".to_owned(),
+        root: root.map(str::to_owned),
         env: Vec::new(),
-        statics: flask_statics(folder, folder),
+        statics: flask_statics(folder, &below),
         weight: 400,
     })
+}
+
+/// Packages in a folder `src`, which is on the path of a project that is not installed.
+fn in_src(folder: &Path) -> Vec<Found> {
+    let src = folder.join("src");
+    if src.join("__init__.py").is_file() {
+        return Vec::new();
+    }
+    let modules = modules(&src, &names(&src).unwrap_or_default());
+    let apps = modules.iter().filter_map(|module| module.app(folder));
+    let on_path = |app: Found| Found {
+        env: vec![("PYTHONPATH".to_owned(), "src".to_owned())],
+        ..app
+    };
+    apps.map(on_path).collect()
 }
 
 /// Neither an option nor an address, which have colons too.
