@@ -45,6 +45,7 @@ mod limits;
 mod logs;
 mod maintenance;
 mod manager;
+mod mistakes;
 mod operators;
 mod overload;
 mod pages;

@@ -25,7 +25,8 @@ pub use load::{Loaded, load, parse};
 pub use schema::NGINX_VARIABLES;
 
 /// An I/O error without the `(os error 2)` that says nothing to people.
-fn plain(error: &std::io::Error) -> String {
+#[must_use]
+pub fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((plain, _)) => plain.to_lowercase(),

@@ -106,10 +106,11 @@ fn interpreter_in(app: &App, path: &OsStr) -> Result<PathBuf, Problem> {
         }
         Interpreter::Path(python) => match executable(python) {
             Ok(()) => Ok(python.clone()),
-            Err(why) => Err(Problem::new(
-                span,
-                format!("cannot run {}: {why}", python.display()),
-            )),
+            Err(why) => {
+                let message = format!("cannot run {}: {why}", python.display());
+                let hint = "name the program of a Python, such as `\"/usr/bin/python3\"` or `\"python3.12\"`";
+                Err(Problem::new(span, message).hint(hint))
+            }
         },
         Interpreter::Search => search(app, path),
     }
@@ -202,6 +203,9 @@ fn readable(path: &Located<PathBuf>) -> Option<Problem> {
                 io::ErrorKind::NotFound => {
                     problem.hint("paths are taken from the folder of this file")
                 }
+                io::ErrorKind::PermissionDenied => problem.hint(
+                    "let this user read it, or start as root, who opens such files before it gives up its rights (`user` in [server])",
+                ),
                 _ => problem,
             })
         }

@@ -272,6 +272,11 @@ fn value(error: &Error, message: &str, found: &str) -> Problem {
             Problem::new(error.span, "a control character cannot stand here")
                 .hint(format!("write `\\u{:04X}` in a string", u32::from(control)))
         }
+        // As YAML has it.
+        Some(':') if message.starts_with("invalid unquoted key") => {
+            Problem::new(error.span, "expected `key = value`")
+                .hint("between key and value stands `=`, not `:`")
+        }
         _ => Problem::new(error.span, message),
     }
 }

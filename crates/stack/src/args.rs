@@ -448,8 +448,12 @@ fn suggest_flag(error: &mut clap::Error) {
     };
     let tip = if argument.ends_with(".toml") {
         format!("to name the configuration, use '--config {argument}'")
-    } else if is_of_exec(error) {
-        format!("the command comes after `--`, as in 'stack exec -- {argument}'")
+    } else if is_of(error, "stack exec") {
+        "the command comes after `--`, as in 'stack exec -- python manage.py migrate'".to_owned()
+    } else if is_of(error, "stack up") && Arguments::serve_has(argument) {
+        format!(
+            "{argument} is an option of `stack serve APP`; a site.toml has a key for it (`stack reference`)"
+        )
     } else if let Some(meant) = serve::instead_of(argument) {
         meant.to_owned()
     } else {
@@ -461,10 +465,24 @@ fn suggest_flag(error: &mut clap::Error) {
     );
 }
 
-fn is_of_exec(error: &clap::Error) -> bool {
+fn is_of(error: &clap::Error, command: &str) -> bool {
     match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string().contains("stack exec"),
+        Some(ContextValue::StyledStr(usage)) => usage.to_string().contains(command),
         _ => false,
+    }
+}
+
+impl Arguments {
+    /// Whether `stack serve` has this option.
+    fn serve_has(argument: &str) -> bool {
+        let command = <Self as clap::CommandFactory>::command();
+        let serve = command.find_subcommand("serve");
+        let mut options = serve.into_iter().flat_map(clap::Command::get_arguments);
+        options.any(|option| {
+            let long = option.get_long().map(|long| format!("--{long}"));
+            let short = option.get_short().map(|short| format!("-{short}"));
+            long.as_deref() == Some(argument) || short.as_deref() == Some(argument)
+        })
     }
 }
 

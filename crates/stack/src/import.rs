@@ -66,8 +66,9 @@ pub(crate) fn run(asked: &args::Import) -> Result<(), Failure> {
 
 /// Reads a file, those of a folder, or standard input.
 fn read(path: &Path, sources: &mut Vec<(PathBuf, String)>) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::User(format!("cannot read {}: {error}", path.display()))
+    let failed = |error: &std::io::Error| {
+        let why = config::plain(error);
+        Failure::User(format!("cannot read {}: {why}", path.display()))
     };
     if path.as_os_str() == "-" {
         let mut text = String::new();

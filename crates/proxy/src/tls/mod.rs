@@ -106,6 +106,12 @@ pub(crate) enum CertificateError {
     /// The chain is empty.
     #[error("the certificate file holds no certificate")]
     Empty,
+    /// The file of the chain is that of a key.
+    #[error("the certificate file holds no certificate, but a private key")]
+    Swapped,
+    /// Two that do not belong together.
+    #[error("this key is not the certificate's")]
+    Mismatch,
     /// The key's text.
     #[error("the key file holds no PEM private key: {0}")]
     Key(#[source] rustls::pki_types::pem::Error),
@@ -132,7 +138,7 @@ pub(crate) enum CertificateError {
 impl CertificateError {
     /// Whether the key's file is the one to mend.
     pub(crate) fn is_about_key(&self) -> bool {
-        matches!(self, Self::Key(_))
+        matches!(self, Self::Key(_) | Self::Mismatch)
     }
 
     /// What to do.
@@ -141,8 +147,11 @@ impl CertificateError {
             Self::Chain(_) | Self::Empty => {
                 "give the full chain, leaf first, as PEM: -----BEGIN CERTIFICATE-----"
             }
+            Self::Swapped => "are `cert` and `key` swapped?",
             Self::Key(_) => "give the unencrypted private key as PEM: -----BEGIN PRIVATE KEY-----",
-            Self::Unusable(_) => "check that the key belongs to the first certificate of the chain",
+            Self::Mismatch | Self::Unusable(_) => {
+                "check that the key belongs to the first certificate of the chain"
+            }
             Self::Authorities(_) => {
                 "give the certificates of who signs clients', as PEM: -----BEGIN CERTIFICATE-----"
             }
@@ -320,12 +329,21 @@ pub(crate) fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, C
         .collect::<Result<Vec<_>, _>>()
         .map_err(CertificateError::Chain)?;
     if chain.is_empty() {
-        return Err(CertificateError::Empty);
+        let is_key = PrivateKeyDer::from_pem_slice(certificate.chain.as_bytes()).is_ok();
+        return Err(match is_key {
+            true => CertificateError::Swapped,
+            false => CertificateError::Empty,
+        });
     }
     let key =
         PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).map_err(CertificateError::Key)?;
     let mut certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map_err(CertificateError::Unusable)?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+                CertificateError::Mismatch
+            }
+            other => CertificateError::Unusable(other),
+        })?;
     certified.ocsp.clone_from(&certificate.ocsp);
     Ok(certified)
 }
