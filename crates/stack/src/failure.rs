@@ -24,6 +24,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl Failure {
     /// Says it on standard error.
     pub(crate) fn tell(&self) -> ExitCode {
+        // Whoever read what we wrote has seen enough: `stack status | head`.
+        if self.is_of_reader() {
+            return ExitCode::SUCCESS;
+        }
         let text = match self {
             Self::Config(report) => report.render(telemetry::log::colour(&io::stderr())),
             Self::User(message) => format!("stack: {message}"),
@@ -40,6 +44,14 @@ impl Failure {
             Self::User(message) => message.clone(),
             Self::Ours(error) => format!("{error:#}"),
         }
+    }
+
+    fn is_of_reader(&self) -> bool {
+        let Self::Ours(error) = self else {
+            return false;
+        };
+        let kind = error.downcast_ref().map(io::Error::kind);
+        kind == Some(io::ErrorKind::BrokenPipe)
     }
 
     fn code(&self) -> u8 {
@@ -61,6 +73,9 @@ mod tests {
         let config = Failure::Config(Report::new(Path::new("site.toml"), ""));
         assert_eq!(config.code(), 1);
         assert_eq!(Failure::User("the port is taken".to_owned()).code(), 1);
-        assert_eq!(Failure::from(io::Error::other("no memory")).code(), 3);
+        let ours = Failure::from(io::Error::other("no memory"));
+        assert_eq!((ours.code(), ours.is_of_reader()), (3, false));
+        let reader = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(reader.is_of_reader());
     }
 }
