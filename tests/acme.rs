@@ -591,3 +591,50 @@ fn nonsense_is_told_as_such_and_harms_nobody() {
     stack.until_logged("length limit exceeded");
     assert!(!is_pebbles(&shown(&stack, "a.example.com")));
 }
+
+#[test]
+fn customers_have_a_key() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let Some(pebble) = Pebble::new() else { return };
+    let pebble = pebble.customer("kid-1", KEY);
+    let (_names, _pebble) = (pebble.names(), pebble.start());
+    let stack = pebble.site(&["a.example.com"], BOTH).start();
+    stack.until_logged("externalAccountRequired");
+    let site = stack.site().edit(
+        "state =",
+        "eab = { key_id = \"kid-1\", mac_key = \"eab.key\" }\nstate =",
+    );
+    let site = site.file("eab.key", "no key");
+    let (code, text) = site.run("reload");
+    assert!(
+        code == Some(1) && text.contains("holds no key in base64"),
+        "{text}"
+    );
+    let site = site.file("eab.key", format!("{KEY}\n"));
+    assert_eq!(site.run("reload").0, Some(0));
+    until_shown(&stack, "a.example.com");
+}
+
+#[test]
+fn nobody_else_who_comes_in_is_let_in_with_a_challenge() {
+    let Some(pebble) = Pebble::new() else { return };
+    let (_names, _pebble) = (pebble.names(), pebble.start());
+    let closed = "routes = [{ path = \"/\", respond = \"hello\" }]\nallow = [\"192.0.2.1\"]\nlimit = \"1/h\"\nauth = { basic = \"users\" }\nmaintenance = { on = true }";
+    let site = pebble.site(&["a.example.com"], BOTH);
+    let site = site.edit("routes = [{ path = \"/\", respond = \"hello\" }]", closed);
+    let site = site.file(
+        "users",
+        "ann:$2y$05$abcdefghijklmnopqrstuuYqPmM3uVvY8DqjKqzqpqLkqzqzqzqzq\n",
+    );
+    let stack = site.start();
+    until_shown(&stack, "a.example.com");
+    let mut visitor = Offer::of("a.example.com")
+        .connect(stack.https())
+        .expect("a handshake");
+    let path = "/.well-known/acme-challenge/nobodys";
+    let answer = visitor.get("a.example.com", path).expect("an answer");
+    assert!(
+        answer.starts_with("HTTP/1.1 403") || answer.starts_with("HTTP/1.1 503"),
+        "{answer}"
+    );
+}

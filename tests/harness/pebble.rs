@@ -1,6 +1,7 @@
 //! Pebble, Let's Encrypt's ACME server for tests, and the DNS that it asks.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -47,6 +48,8 @@ pub struct Pebble {
     /// How long its certificates are valid, in seconds.
     life: u64,
     environment: Vec<(&'static str, &'static str)>,
+    /// Whom it gives accounts to; everybody without.
+    customer: Option<(&'static str, &'static str)>,
 }
 
 /// One that runs.
@@ -105,12 +108,19 @@ impl Pebble {
                 ("PEBBLE_WFE_NONCEREJECT", "0"),
                 ("PEBBLE_AUTHZREUSE", "0"),
             ],
+            customer: None,
         })
     }
 
     /// Its certificates are valid for so many seconds.
     pub fn life(mut self, seconds: u64) -> Self {
         self.life = seconds;
+        self
+    }
+
+    /// It gives accounts to this customer alone: the name of a key, and the key.
+    pub fn customer(mut self, id: &'static str, key: &'static str) -> Self {
+        self.customer = Some((id, key));
         self
     }
 
@@ -146,7 +156,8 @@ impl Pebble {
             "httpPort": self.http,
             "tlsPort": self.https,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": self.customer.is_some(),
+            "externalAccountMACKeys": self.customer.into_iter().collect::<BTreeMap<_, _>>(),
             "certificateValidityPeriod": self.life,
         }});
         let file = self.path().join("pebble.json");

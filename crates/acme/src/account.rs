@@ -1,6 +1,7 @@
 //! The account at an authority: the one that was kept, or another one.
 
-use instant_acme::{Account, AccountCredentials, NewAccount};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -87,8 +88,27 @@ pub(crate) async fn made(
         only_return_existing: false,
     };
     let builder = Account::builder_with_http(Box::new(client.clone()));
-    let made = builder.create(&new, directory.to_owned(), None).await;
+    let eab = match &setup.eab {
+        None => None,
+        Some((id, key)) => {
+            let key = mac_key(key)
+                .ok_or_else(|| Failure::new(Kind::Here, "the key of `eab` is not in base64"))?;
+            Some(ExternalAccountKey::new(id.clone(), &key))
+        }
+    };
+    let made = builder
+        .create(&new, directory.to_owned(), eab.as_ref())
+        .await;
     made.map_err(|error| Failure::of(&error, client))
+}
+
+/// A key as authorities write it: base64 of either alphabet, with or without padding. `None` where it is none.
+#[must_use]
+pub fn mac_key(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim().trim_end_matches('=');
+    let text = text.replace('+', "-").replace('/', "_");
+    let key = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+    (!key.is_empty()).then_some(key)
 }
 
 fn text_of(email: Option<&str>, credentials: &AccountCredentials) -> Result<String, Failure> {
@@ -109,4 +129,21 @@ async fn keep(setup: &mut Setup, text: String, link: &Link) -> Result<(), Failur
 
 fn mailto(email: &str) -> String {
     format!("mailto:{email}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_authorities_write_them() {
+        let key = Some(vec![0xfb, 0xef, 0xff]);
+        for text in ["--__", "++//", "  --__\n"] {
+            assert_eq!(mac_key(text), key, "{text}");
+        }
+        assert_eq!(mac_key("_w=="), Some(vec![0xff]));
+        for text in ["", "not base64!", "="] {
+            assert_eq!(mac_key(text), None, "{text}");
+        }
+    }
 }

@@ -22,5 +22,6 @@ pub mod schedule;
 mod site;
 mod work;
 
+pub use account::mac_key;
 pub use agent::{Error, run};
 pub use certificate::{Facts, account_id, id};

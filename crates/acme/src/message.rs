@@ -88,6 +88,8 @@ pub struct Setup {
     pub profile: Option<String>,
     /// Who is trusted to say who the authority is: certificates in PEM.
     pub authorities: String,
+    /// Which customer of the authority we are: what it calls the key, and the key, in base64.
+    pub eab: Option<(String, String)>,
     /// The account that there is: what [`Keep::Account`] was.
     pub account: Option<String>,
     /// How we can be reached, the best way first.

@@ -50,6 +50,8 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     problems.extend(authorities.filter_map(readable));
     let acme = site.acme.as_ref();
     problems.extend(acme.and_then(|acme| acme.authorities.as_ref().and_then(readable)));
+    let eab = acme.and_then(|acme| acme.eab.as_ref());
+    problems.extend(eab.and_then(|eab| readable(&eab.mac_key)));
     for host in &site.hosts {
         problems.extend(host.errors.iter().filter_map(|error| readable(&error.page)));
         problems.extend(host.maintenance.page.as_ref().and_then(readable));

@@ -508,8 +508,19 @@ pub struct Acme {
     pub profile: Option<String>,
     /// Who is trusted to say who the authority is, as PEM; `None` for whom the system trusts.
     pub authorities: Option<Located<PathBuf>>,
+    /// Which customer of the authority we are, where it wants to know (RFC 8555 §7.3.4).
+    pub eab: Option<Eab>,
     /// Where account, keys and certificates are kept; `None` for the place that this system has for such things.
     pub state: Option<Located<PathBuf>>,
+}
+
+/// `eab`: what binds an account to one that was opened elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eab {
+    /// What the authority calls the key.
+    pub key_id: String,
+    /// A file with the key, as the authority writes it: base64.
+    pub mac_key: Located<PathBuf>,
 }
 
 impl Acme {

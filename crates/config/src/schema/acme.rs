@@ -9,7 +9,7 @@ use super::{Context, keys};
 use crate::{
     defaults,
     error::{Mistake, Problem, Span},
-    site::{Acme, HostPattern, Tls, VirtualHost},
+    site::{Acme, Eab, HostPattern, Tls, VirtualHost},
     walk::{Table, Value},
 };
 
@@ -96,7 +96,31 @@ fn table(context: &Context, value: &Value<'_>) -> Option<Acme> {
         email: email.map(|email| email.value),
         profile: profile.map(|profile| profile.value),
         authorities: path("ca"),
+        eab: table.get("eab").and_then(|value| eab(context, &value)),
         state: path("state"),
+    })
+}
+
+fn eab(context: &Context, value: &Value<'_>) -> Option<Eab> {
+    let wanted = "a table such as `{ key_id = \"kid-1\", mac_key = \"eab.key\" }`";
+    let table = value.table(&keys::EAB, wanted)?;
+    let key_id = table.required("key_id", "key_id = \"kid-1\"");
+    let mac_key = table.required("mac_key", "mac_key = \"eab.key\"");
+    let key_id = key_id.and_then(|value| {
+        value.parsed("a text in quotes", |text| match text.is_empty() {
+            true => Err(Mistake::new("the key has no name")
+                .hint("the authority says it where it gives you the key")),
+            false => Ok(text.to_owned()),
+        })
+    });
+    let mac_key = mac_key.and_then(|value| {
+        value.parsed("the path of a file in quotes", |text| {
+            context.folder.parse(text)
+        })
+    });
+    Some(Eab {
+        key_id: key_id?.value,
+        mac_key: mac_key?,
     })
 }
 

@@ -30,7 +30,7 @@ pub(crate) static FILE: Keys = Keys {
 
 pub(crate) static ACME: Keys = Keys {
     place: "`[acme]`",
-    names: &["email", "directory", "profile", "ca", "state"],
+    names: &["email", "directory", "profile", "ca", "eab", "state"],
     foreign: &[
         ("contact", "email"),
         ("mail", "email"),
@@ -42,6 +42,8 @@ pub(crate) static ACME: Keys = Keys {
         ("ca_root", "ca"),
         ("root", "ca"),
         ("preferred_profile", "profile"),
+        ("external_account", "eab"),
+        ("external_account_binding", "eab"),
         ("storage", "state"),
         ("dir", "state"),
     ],
@@ -332,6 +334,19 @@ pub(crate) static TLS: Keys = Keys {
         ("privkey", "key"),
         ("ssl_certificate_key", "key"),
         ("ssl_stapling_file", "ocsp"),
+    ],
+    later: &[],
+};
+
+pub(crate) static EAB: Keys = Keys {
+    place: "`eab`",
+    names: &["key_id", "mac_key"],
+    foreign: &[
+        ("kid", "key_id"),
+        ("id", "key_id"),
+        ("hmac", "mac_key"),
+        ("hmac_key", "mac_key"),
+        ("key", "mac_key"),
     ],
     later: &[],
 };

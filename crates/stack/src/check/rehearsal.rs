@@ -193,6 +193,10 @@ fn script(site: &Site, acme: &Acme) -> String {
     write("email", acme.email.as_deref());
     write("profile", acme.profile.as_deref());
     write("ca", authorities.as_deref());
+    if let Some(eab) = &acme.eab {
+        let (id, key) = (quoted(&eab.key_id), quoted(&eab.mac_key.to_string_lossy()));
+        text.push_str(&format!("eab = {{ key_id = {id}, mac_key = {key} }}\n"));
+    }
     let wanting = site.hosts.iter().filter(|host| host.tls.value == Tls::Acme);
     for host in wanting {
         let names: Vec<String> = host

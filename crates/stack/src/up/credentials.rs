@@ -51,6 +51,8 @@ pub(crate) struct Keeper {
     got: BTreeMap<String, Got>,
     /// Who the authority's server is verified by, as PEM; empty where nobody wants a certificate.
     authorities: String,
+    /// Which customer of it we are: what it calls the key, and the key.
+    eab: Option<(String, String)>,
 }
 
 /// Whether a site has a certificate that a proxy makes.
@@ -69,6 +71,7 @@ impl Keeper {
             Some(_) => authorities(site).map_err(|problem| vec![problem])?,
             None => String::new(),
         };
+        let eab = eab(site).map_err(|problem| vec![problem])?;
         let seen = look(site, store.as_ref());
         let got = BTreeMap::new();
         let mut credentials = read(site, store.as_ref(), &got)?;
@@ -90,6 +93,7 @@ impl Keeper {
             store,
             got,
             authorities,
+            eab,
         };
         keeper.remind();
         Ok(keeper)
@@ -113,6 +117,11 @@ impl Keeper {
     /// Who the authority's server is verified by, as PEM.
     pub(crate) fn authorities(&self) -> &str {
         &self.authorities
+    }
+
+    /// Which customer of the authority we are: what it calls the key, and the key.
+    pub(crate) fn eab(&self) -> Option<(String, String)> {
+        self.eab.clone()
     }
 
     /// Uses a certificate that was just got; what the proxy is to be told.
@@ -442,6 +451,20 @@ fn best(store: &Store, names: &[String], got: &BTreeMap<String, Got>) -> io::Res
     };
     let theirs = kept.into_iter().chain(new).max_by_key(Got::not_after);
     Ok(theirs.or_else(|| store.nearest(names)))
+}
+
+/// Which customer of the authority we are.
+fn eab(site: &Site) -> Result<Option<(String, String)>, Problem> {
+    let Some(eab) = site.acme.as_ref().and_then(|acme| acme.eab.as_ref()) else {
+        return Ok(None);
+    };
+    let key = text(&eab.mac_key)?;
+    if ::acme::mac_key(&key).is_none() {
+        let message = format!("{} holds no key in base64", eab.mac_key.display());
+        return Err(Problem::new(eab.mac_key.span, message)
+            .hint("put the key into it as the authority shows it, and nothing else"));
+    }
+    Ok(Some((eab.key_id.clone(), key)))
 }
 
 /// Who the server of the authority is verified by.

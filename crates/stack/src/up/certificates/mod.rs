@@ -39,6 +39,7 @@ impl Plan {
         listening: &[Listening],
         store: Option<&Store>,
         authorities: &str,
+        eab: Option<(String, String)>,
         user: Option<&User>,
     ) -> Option<Self> {
         let (acme, store) = (site.acme.as_ref()?, store?);
@@ -56,6 +57,7 @@ impl Plan {
                 email: acme.email.clone(),
                 profile: acme.profile.clone(),
                 authorities: authorities.to_owned(),
+                eab,
                 account: None,
                 challenges: ways(listening),
                 landlock: site.server.landlock,

@@ -28,6 +28,7 @@ impl Master {
             &self.opened.listening,
             credentials.store(),
             credentials.authorities(),
+            credentials.eab(),
             self.opened.identities.proxy(),
         );
         match (plan, &self.office) {
