@@ -13,6 +13,7 @@ mod harness;
 mod access;
 mod acme;
 mod admin;
+mod allowances;
 mod browser;
 mod children;
 mod compression;

@@ -1,4 +1,6 @@
 //! The pool of workers and a slot's loop.
+
+pub mod allowance;
 pub mod application;
 pub mod assignment;
 pub mod content;

@@ -25,7 +25,9 @@ use config::site::{App, Entry, Located};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use supervisor::{
     child::{self, Child, Command, Exit, Signal, SpawnError, Stdio},
-    fds, notify,
+    fds,
+    group::Group,
+    notify,
     scoreboard::{self, Board},
     user::{Permission, User},
 };
@@ -34,6 +36,7 @@ use tracing::{error, warn};
 
 use self::{conversation::Conversation, dump::Dump};
 use crate::{
+    allowance::Allowance,
     assignment::{self, Assignment, BOOTSTRAP, BUILD_ID, DUMP_SIGNAL, Report, Stack},
     output::{Output, Terminal},
     pool::{Event, Wear, jittered},
@@ -118,6 +121,8 @@ pub struct Template {
     pub proxy_uid: u32,
     /// The user that workers run as, if it is not ours.
     pub user: Option<User>,
+    /// What each may take.
+    pub allowance: Allowance,
     /// Time that running requests may take once their worker is to leave.
     pub grace: Duration,
     /// Whether somebody develops the app, who is to see tracebacks.
@@ -146,6 +151,9 @@ impl Template {
             && one.threads == two.threads
             && one.env == two.env
             && one.umask == two.umask
+            && one.memory_max == two.memory_max
+            && one.nofile == two.nofile
+            && one.private_tmp == two.private_tmp
             && hook(&one.on_start) == hook(&two.on_start)
             && hook(&one.on_stop) == hook(&two.on_stop)
     }
@@ -199,6 +207,8 @@ pub struct Worker {
     output: Output,
     board: Arc<Board>,
     dump: Dump,
+    /// Its own control group, where it has one.
+    group: Option<Group>,
 }
 
 /// What a worker can be told.
@@ -266,10 +276,18 @@ impl Worker {
             (memory, SCOREBOARD_FD),
             (dump_to, DUMP_FD),
         ];
-        let mut child = command(template, number, gifts)?
+        let name = template.name(number);
+        let group = template.allowance.group(&template.app.name, number);
+        let mut child = template
+            .allowance
+            .apply(command(template, number, gifts)?, group.as_ref())
             .spawn()
             .map_err(|error| explain(template, error))?;
-        let name = template.name(number);
+        if let Some(group) = &group
+            && let Err(error) = group.add(child.pid())
+        {
+            warn!("{name} is not in a control group of its own: {error}");
+        }
         let output = Output::new(
             name.clone(),
             Terminal::new(),
@@ -286,6 +304,7 @@ impl Worker {
             output,
             board,
             dump,
+            group,
         })
     }
 
@@ -388,6 +407,8 @@ impl Worker {
             tokio::spawn(async move { output.copy().await });
         }
         drop(self.socket);
+        // With whatever it has started and left behind.
+        drop(self.group);
         tell(said, Said::Event(Event::Exited { number, exit }));
     }
 }
@@ -457,6 +478,7 @@ fn command(template: &Template, number: u32, gifts: [(OwnedFd, RawFd); 4]) -> io
     for name in notify::FROM_MANAGER {
         command = command.env_remove(name);
     }
+    command = template.allowance.apply_tmp(command);
     for (name, value) in &template.app.env {
         command = command.env(name, value);
     }

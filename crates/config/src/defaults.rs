@@ -164,6 +164,10 @@ pub(crate) const MAX_AGE: Figure<Duration> = Figure {
     least: MILLISECOND,
     most: seconds(365 * 86_400),
 };
+// Proposed as well. An interpreter with a framework takes some 50 MiB before it has done anything.
+pub(crate) const MEMORY_MAX: Figure<u64> = figure("memory_max", GIB, 32 * MIB, 1 << 50);
+// Fewer than a worker itself needs for its slots and pipes would be none at all.
+pub(crate) const NOFILE: Figure<u64> = figure("nofile", 4096, 64, 1 << 30);
 
 // Who wants the files to be asked for at each use says `"0s"`; more than a year is no use (RFC 9111 §5.2.2.1, §1.2.2).
 pub(crate) const CACHE: Figure<Duration> = Figure {

@@ -363,6 +363,12 @@ pub struct App {
     pub max_rss: Option<u64>,
     /// How long a worker serves until it is replaced, ± 10 %.
     pub max_age: Option<Duration>,
+    /// How much memory a worker can have at all, in bytes.
+    pub memory_max: Option<u64>,
+    /// How many descriptors a worker can have.
+    pub nofile: Option<u64>,
+    /// Whether its workers have temporary files that nobody else sees.
+    pub private_tmp: bool,
     /// How a reload brings new workers in.
     pub reload: Strategy,
     /// A command for the shell that must succeed before new workers are started.

@@ -38,7 +38,13 @@ pub(crate) fn install(asked: &args::Install) -> Result<(), Failure> {
     if place.root_is_here() {
         let unit = if users { "stack-users" } else { "stack" };
         let folders = site.as_ref().map(|loaded| writable::folders(&loaded.site));
-        place.run(plan::site(unit, &folders.unwrap_or_default()))?;
+        place.run(plan::site(plan::Served {
+            unit,
+            writable: &folders.unwrap_or_default(),
+            divides: site
+                .as_ref()
+                .is_some_and(|loaded| plan::has_limits(&loaded.site)),
+        }))?;
         say(&format!(
             "\nSay what is served in {}, then: systemctl start {unit}\n",
             asked.config.display()

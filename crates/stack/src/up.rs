@@ -4,6 +4,7 @@
 //! stop. The order matters: whatever the user can have got wrong comes before anything is started.
 
 mod admin;
+mod allowances;
 mod banner;
 mod certificates;
 mod credentials;

@@ -32,7 +32,11 @@ use self::{
     known::Entry,
     setup::{Setup, reserve},
 };
-use crate::user::{PERSONAL, User};
+use crate::{
+    limits::Limits,
+    tmp::{PrivateTmp, View},
+    user::{PERSONAL, User},
+};
 
 /// Largest signal number of Linux.
 const SIGNAL_MAX: i32 = 64;
@@ -66,6 +70,8 @@ pub struct Command {
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
     bond: Bond,
+    limits: Limits,
+    view: Option<View>,
 }
 
 /// Whether a child ends with us.
@@ -153,6 +159,8 @@ impl Command {
             capabilities: Capabilities::None,
             new_privileges: NewPrivileges::Inherited,
             bond: Bond::DiesWithUs,
+            limits: Limits::default(),
+            view: None,
         }
     }
 
@@ -270,6 +278,27 @@ impl Command {
     pub fn umask(mut self, mask: u32) -> Self {
         self.umask = Some(mask);
         self
+    }
+
+    /// Gives it so many descriptors at most (`RLIMIT_NOFILE`); see [`crate::limits::open_files`].
+    #[must_use]
+    pub fn open_files(mut self, most: u64) -> Self {
+        self.limits.open_files = Some(most);
+        self
+    }
+
+    /// Gives it so many bytes of memory of its own at most (`RLIMIT_DATA`): what it asks for beyond that it does not get.
+    #[must_use]
+    pub fn data(mut self, most: u64) -> Self {
+        self.limits.data = Some(most);
+        self
+    }
+
+    /// Gives it a place of its own for temporary files.
+    #[must_use]
+    pub fn private_tmp(mut self, tmp: &PrivateTmp) -> Self {
+        self.view = tmp.view();
+        self.env("TMPDIR", tmp.directory())
     }
 
     /// Starts it. Must be called inside a tokio runtime, on a thread that lives as long as the child should: its death

@@ -13,10 +13,13 @@
 pub mod backoff;
 pub mod child;
 pub mod fds;
+pub mod group;
+pub mod limits;
 pub mod notify;
 pub mod oom;
 pub mod orphans;
 pub mod scoreboard;
 pub mod signal;
 pub mod title;
+pub mod tmp;
 pub mod user;

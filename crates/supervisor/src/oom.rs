@@ -53,11 +53,8 @@ impl Kills {
 
 impl Source {
     fn find() -> Option<Self> {
-        let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        // `0::/system.slice/stack.service` (cgroups(7)).
-        let group = group.lines().find_map(|line| line.strip_prefix("0::"));
-        let group = group.map(|group| Self {
-            path: PathBuf::from(format!("/sys/fs/cgroup{group}/memory.events")),
+        let group = crate::group::of_service().map(|group| Self {
+            path: group.join("memory.events"),
             key: "oom_kill",
         });
         let machine = Self {

@@ -31,6 +31,7 @@ impl Place {
             }),
             proxy_uid: rustix::process::geteuid().as_raw(),
             user: None,
+            allowance: Allowance::default(),
             grace: Duration::from_secs(30),
             dev: false,
         }
@@ -71,6 +72,9 @@ fn app(root: &Path) -> App {
         max_requests: None,
         max_rss: None,
         max_age: None,
+        memory_max: None,
+        nofile: None,
+        private_tmp: false,
         reload: Strategy::SideBySide,
         before_reload: None,
         before_reload_timeout: Duration::from_secs(600),

@@ -40,6 +40,12 @@ pub(super) fn read(context: &Context, name: &str, value: &Value<'_>) -> Option<A
             .map(|()| table.count(&defaults::MAX_REQUESTS)),
         max_rss: written(&table, "max_rss").map(|()| table.size(&defaults::MAX_RSS)),
         max_age: written(&table, "max_age").map(|()| table.duration(&defaults::MAX_AGE)),
+        memory_max: written(&table, "memory_max").map(|()| table.size(&defaults::MEMORY_MAX)),
+        nofile: written(&table, "nofile").map(|()| table.count(&defaults::NOFILE)),
+        private_tmp: table
+            .get("private_tmp")
+            .and_then(|value| value.boolean())
+            .unwrap_or_default(),
         reload: table
             .get("reload")
             .and_then(|value| strategy(&value))

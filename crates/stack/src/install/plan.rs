@@ -85,6 +85,14 @@ const EXAMPLE: &str = include_str!("../../../../deploy/site.toml");
 const PACKAGED_PROGRAM: &str = "/usr/bin/stack";
 const USUAL_CONFIG: &str = "/etc/stack/site.toml";
 
+const SERVICES: [&str; 2] = ["stack", "stack-users"];
+
+/// What is written for a service besides its unit: where it may write, and that it divides its control group.
+const ADDITIONS: [&str; 2] = ["50-writable.conf", "50-groups.conf"];
+
+const GROUPS: &str = "# Written by `stack install`, because the configuration has `memory_max`: each worker gets a control group of its own.\n\
+                      [Service]\nDelegate=memory pids\nProtectControlGroups=no\n";
+
 const FILE: u32 = 0o644;
 const PROGRAM: u32 = 0o755;
 
@@ -125,17 +133,41 @@ pub(super) fn install(units: &Units<'_>, binary: Option<Vec<u8>>, here: bool) ->
     steps
 }
 
-/// What follows from what is served: which service it is, and where its apps may write.
-pub(super) fn site(unit: &'static str, writable: &[PathBuf]) -> Vec<Step> {
+/// Whether the configuration limits the memory of workers, for which the service must be given a control group to divide.
+pub(super) fn has_limits(site: &Site) -> bool {
+    site.apps.iter().any(|app| app.memory_max.is_some())
+}
+
+/// What follows from what is served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Served<'a> {
+    /// Which service it is.
+    pub(super) unit: &'static str,
+    /// Where its apps may write.
+    pub(super) writable: &'a [PathBuf],
+    /// Whether it divides its control group.
+    pub(super) divides: bool,
+}
+
+/// What follows from what is served.
+pub(super) fn site(served: Served<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
-    for service in ["stack", "stack-users"] {
-        let path = unit_path(&format!("{service}.service.d/50-writable.conf"));
-        if service == unit && !writable.is_empty() {
-            let text = additions(writable).into_bytes();
-            steps.push(put(path, FILE, Cow::Owned(text), false));
+    let unit = served.unit;
+    for service in SERVICES {
+        let is_it = service == unit;
+        let [writable, groups] = ADDITIONS.map(|name| addition(service, name));
+        steps.push(match served.writable {
+            folders if is_it && !folders.is_empty() => {
+                let text = additions(folders).into_bytes();
+                put(writable, FILE, Cow::Owned(text), false)
+            }
+            _ => Step::Remove(writable),
+        });
+        steps.push(if is_it && served.divides {
+            put(groups, FILE, Cow::Borrowed(GROUPS.as_bytes()), false)
         } else {
-            steps.push(Step::Remove(path));
-        }
+            Step::Remove(groups)
+        });
     }
     steps.push(Step::Run(&["systemctl", "daemon-reload"]));
     steps.push(Step::Run(if unit == "stack" {
@@ -161,9 +193,8 @@ pub(super) fn uninstall(prefix: &Path, here: bool) -> Vec<Step> {
             "stack-users.service",
         ]));
     }
-    for service in ["stack", "stack-users"] {
-        let additions = format!("{service}.service.d/50-writable.conf");
-        steps.push(Step::Remove(unit_path(&additions)));
+    for service in SERVICES {
+        steps.extend(ADDITIONS.map(|name| Step::Remove(addition(service, name))));
     }
     steps.extend(UNITS.map(|(name, _)| Step::Remove(unit_path(name))));
     steps.extend(OTHERS.map(|(path, _)| Step::Remove(path.into())));
@@ -189,6 +220,10 @@ fn program(prefix: &Path) -> PathBuf {
 
 fn unit_path(name: &str) -> PathBuf {
     Path::new("/etc/systemd/system").join(name)
+}
+
+fn addition(service: &str, name: &str) -> PathBuf {
+    unit_path(&format!("{service}.service.d/{name}"))
 }
 
 fn unit(text: &str, units: &Units<'_>) -> String {
@@ -244,7 +279,11 @@ mod tests {
     #[test]
     fn all_that_is_put_is_removed_but_the_configuration() {
         let mut steps = install(&units(), Some(b"binary".to_vec()), true);
-        steps.extend(site("stack", &["/srv/web/media".into()]));
+        steps.extend(site(Served {
+            unit: "stack",
+            writable: &["/srv/web/media".into()],
+            divides: true,
+        }));
         let removed = uninstall(Path::new("/opt/stack"), true);
         for path in put_paths(&steps) {
             assert!(
@@ -258,12 +297,17 @@ mod tests {
 
     #[test]
     fn what_apps_write_is_added_to_the_service_that_serves_them() {
-        let steps = site("stack-users", &["/srv/web/media".into()]);
+        let steps = site(Served {
+            unit: "stack-users",
+            writable: &["/srv/web/media".into()],
+            divides: false,
+        });
         assert_eq!(
             steps[0],
             Step::Remove(unit_path("stack.service.d/50-writable.conf"))
         );
-        let Step::Put(put) = &steps[1] else {
+        assert_eq!(steps[1], Step::Remove(addition("stack", ADDITIONS[1])));
+        let Step::Put(put) = &steps[2] else {
             panic!("not put: {steps:?}")
         };
         assert_eq!(
@@ -274,6 +318,28 @@ mod tests {
         assert!(
             text.ends_with("[Service]\nReadWritePaths=\"-/srv/web/media\"\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn who_limits_memory_gets_a_group_to_divide() {
+        let steps = site(Served {
+            unit: "stack",
+            writable: &[],
+            divides: true,
+        });
+        let Step::Put(put) = &steps[1] else {
+            panic!("not put: {steps:?}")
+        };
+        assert_eq!(put.path, unit_path("stack.service.d/50-groups.conf"));
+        let text = String::from_utf8_lossy(&put.content);
+        assert!(
+            text.contains("\nDelegate=memory pids\nProtectControlGroups=no\n"),
+            "{text}"
+        );
+        assert_eq!(
+            steps[3],
+            Step::Remove(addition("stack-users", ADDITIONS[1]))
         );
     }
 }

@@ -24,6 +24,7 @@ use config::{
 };
 
 use super::{
+    allowances::Allowances,
     credentials,
     listen::{self, Given, Listening},
     logs::Logs,
@@ -52,8 +53,17 @@ pub(crate) struct Opened {
     pub(crate) logs: Logs,
     /// What workers load, whatever becomes of its file.
     module: Arc<Module>,
+    /// What workers may take.
+    allowances: Allowances,
     /// Where workers listen.
     run_directory: PathBuf,
+}
+
+/// What every generation of workers has in common.
+struct Base<'a> {
+    module: Arc<Module>,
+    allowances: Allowances,
+    run_directory: &'a Path,
 }
 
 impl Opened {
@@ -66,7 +76,12 @@ impl Opened {
     ) -> Result<Self, Failure> {
         let module = Arc::new(module()?);
         let listening = listen::open_all(&loaded.site.server, given);
-        Self::gather(loaded, identities, listening, module, run_directory)
+        let base = Base {
+            module,
+            allowances: Allowances::open(),
+            run_directory,
+        };
+        Self::gather(loaded, identities, listening, base)
     }
 
     /// Opens it as the heir of another master: what that one listens on is listened on without a moment between.
@@ -78,7 +93,12 @@ impl Opened {
         let module = Arc::new(module()?);
         let listening = listen::open_others(&loaded.site.server, &heir.listening);
         let folder = rundir::sockets_in(&heir.estate.run_directory);
-        let mut opened = Self::gather(loaded, identities, listening, module, &folder)?;
+        let base = Base {
+            module,
+            allowances: Allowances::open(),
+            run_directory: &folder,
+        };
+        let mut opened = Self::gather(loaded, identities, listening, base)?;
         let Self {
             loaded,
             credentials,
@@ -105,9 +125,13 @@ impl Opened {
         loaded: Loaded,
         identities: Identities,
     ) -> Result<Self, Failure> {
-        let module = Arc::clone(&self.module);
         let listening = listen::open_others(&loaded.site.server, &self.listening);
-        let mut next = Self::gather(loaded, identities, listening, module, &self.run_directory)?;
+        let base = Base {
+            module: Arc::clone(&self.module),
+            allowances: self.allowances.clone(),
+            run_directory: &self.run_directory,
+        };
+        let mut next = Self::gather(loaded, identities, listening, base)?;
         let Self {
             loaded,
             credentials,
@@ -121,8 +145,7 @@ impl Opened {
         loaded: Loaded,
         identities: Identities,
         listening: Result<Vec<Listening>, Vec<Problem>>,
-        module: Arc<Module>,
-        run_directory: &Path,
+        mut base: Base<'_>,
     ) -> Result<Self, Failure> {
         let mut problems = Vec::new();
         let site = &loaded.site;
@@ -133,12 +156,15 @@ impl Opened {
             Logs::open(site).map_err(|problem| vec![problem]),
             &mut problems,
         );
-        let templates = keep(
-            templates(site, &module, &identities, run_directory),
-            &mut problems,
-        );
+        let templates = keep(templates(site, &identities, &mut base), &mut problems);
         match (listening, credentials, users, logs, templates) {
             (Some(listening), Some(credentials), Some(users), Some(logs), Some(templates)) => {
+                for template in &templates {
+                    template.allowance.tell(&template.app);
+                }
+                let with_users = loaded.site.apps.iter();
+                base.allowances
+                    .keep_for(with_users.map(|app| (app, identities.app(&app.name))));
                 Ok(Self {
                     loaded,
                     listening,
@@ -147,8 +173,9 @@ impl Opened {
                     identities,
                     users,
                     logs,
-                    module,
-                    run_directory: run_directory.to_owned(),
+                    module: base.module,
+                    allowances: base.allowances,
+                    run_directory: base.run_directory.to_owned(),
                 })
             }
             _ => Err(Failure::Config(loaded.report(problems))),
@@ -195,14 +222,13 @@ fn module() -> Result<Module, Failure> {
 
 fn templates(
     site: &Site,
-    module: &Arc<Module>,
     identities: &Identities,
-    run_directory: &Path,
+    base: &mut Base<'_>,
 ) -> Result<Vec<Template>, Vec<Problem>> {
     let mut templates = Vec::new();
     let mut problems = Vec::new();
     for app in &site.apps {
-        match template(site, app, module, identities, run_directory) {
+        match template(site, app, identities, base) {
             Ok(template) => templates.push(template),
             Err(problem) => problems.push(problem),
         }
@@ -217,9 +243,8 @@ fn templates(
 fn template(
     site: &Site,
     app: &App,
-    module: &Arc<Module>,
     identities: &Identities,
-    run_directory: &Path,
+    base: &mut Base<'_>,
 ) -> Result<Template, Problem> {
     // Where a link leads is decided here, for all workers of this generation: one that is started anew after the link was
     // turned to the next release must not run that one before it is asked for.
@@ -228,12 +253,15 @@ fn template(
     if let Interpreter::Venv(venv) = &mut app.interpreter.value {
         resolve(venv);
     }
+    let interpreter = config::machine::interpreter(&app)?;
+    let user = identities.app(&app.name);
     Ok(Template {
-        interpreter: config::machine::interpreter(&app)?,
-        run_directory: run_directory.to_owned(),
-        module: Arc::clone(module),
+        allowance: base.allowances.of(site, &app, user, &interpreter)?,
+        interpreter,
+        run_directory: base.run_directory.to_owned(),
+        module: Arc::clone(&base.module),
         proxy_uid: identities.proxy_uid(),
-        user: identities.app(&app.name).cloned(),
+        user: user.cloned(),
         grace: site.limits.drain_timeout,
         dev: site.dev.is_some(),
         app,

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{Bond, Capabilities, Command, NewPrivileges, SIGNAL_MAX};
-use crate::user::User;
+use crate::{limits::Limits, tmp::View, user::User};
 
 /// Occupies those of the numbers that are free, so that what the standard library opens for the fork itself (the pipe on
 /// which a failed `exec` is reported) gets none of the numbers that the child will overwrite.
@@ -43,6 +43,8 @@ pub(super) struct Setup {
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
     bond: Bond,
+    limits: Limits,
+    view: Option<View>,
     /// The number it has, a number out of everybody's way, the number it gets.
     moves: Vec<[RawFd; 3]>,
     /// The first number above all that are given.
@@ -67,6 +69,8 @@ impl Setup {
             capabilities: command.capabilities,
             new_privileges: command.new_privileges,
             bond: command.bond,
+            limits: command.limits,
+            view: command.view.clone(),
             moves: descriptors
                 .iter()
                 .map(|(from, to)| [from.as_raw_fd(), -1, *to])
@@ -76,6 +80,11 @@ impl Setup {
     }
 
     pub(super) fn apply(&mut self) -> io::Result<()> {
+        // These need rights that the user may not have.
+        self.limits.raise()?;
+        if let Some(view) = &self.view {
+            view.enter()?;
+        }
         self.become_user()?;
         // Entered with the user's rights, not with ours: their folder may be closed to us, and one that is closed to them is
         // no place for them.
@@ -91,7 +100,8 @@ impl Setup {
         // What the parent does without for itself; kernels before 3.15 know nothing of it.
         let _ = rustix::thread::disable_transparent_huge_pages(false);
         close_everything_on_exec()?;
-        self.renumber()
+        self.renumber()?;
+        self.limits.apply()
     }
 
     fn become_user(&self) -> io::Result<()> {

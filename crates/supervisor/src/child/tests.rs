@@ -346,3 +346,31 @@ async fn children_do_not_outlive_a_master_that_is_killed() {
     master.wait().await.unwrap();
     ended(grandchild).await;
 }
+
+#[tokio::test]
+async fn limits_are_the_childs() {
+    let command = shell("ulimit -n; ulimit -Hn; ulimit -d")
+        .open_files(77)
+        .data(512 << 20);
+    let (text, exit) = output(command).await;
+    assert_eq!(text, "77\n77\n524288\n");
+    assert_eq!(exit, Exit::Code(0));
+}
+
+/// What a child finds as `/tmp` is its own where we may mount, and `TMPDIR` leads to it everywhere.
+#[tokio::test]
+async fn temporary_files_are_the_childs_alone() {
+    // Not below /tmp, where it would be hidden from the child.
+    let parent = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let tmp = PrivateTmp::make(parent.path(), "web", None, &[]).unwrap();
+    let marker = format!("stack-test-{}", process::id());
+    let script =
+        format!("echo here > \"$TMPDIR/{marker}\" && ls \"$TMPDIR\"; ls /tmp | grep -c {marker}");
+    let (text, _) = output(shell(&script).private_tmp(&tmp)).await;
+    let seen = if tmp.is_mounted() { 1 } else { 0 };
+    assert_eq!(text, format!("{marker}\n{seen}\n"));
+    assert!(!std::path::Path::new("/tmp").join(&marker).exists());
+    if !tmp.is_mounted() {
+        println!("!!! SKIPPED: without CAP_SYS_ADMIN nothing can be mounted for a child");
+    }
+}

@@ -1,6 +1,8 @@
 import json
 import os
+import resource
 import sqlite3
+import tempfile
 import time
 
 import flask
@@ -33,6 +35,17 @@ def count():
 def process():
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return {name: status[name].split() for name in ("Uid", "Gid", "Groups", "CapPrm", "CapAmb", "NoNewPrivs", "Seccomp")}
+
+
+@app.get("/limits")
+def limits():
+    group = open("/proc/self/cgroup").read().strip().rpartition("0::")[2]
+    return {"group": group, "nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "tmp": tempfile.gettempdir()}
+
+
+@app.get("/hog")
+def hog():
+    return str(len(bytearray(2 << 30)))
 
 
 @app.get("/write")
