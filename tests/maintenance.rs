@@ -96,6 +96,8 @@ fn visitors_are_sent_away_with_a_page_and_those_who_work_come_in() {
         status.contains("closed for maintenance: everything"),
         "{status}"
     );
+    let (_, figures) = stack.site().run_with("status", &["--json"]);
+    assert!(figures.contains("\"stack_maintenance\""), "{figures}");
     assert_eq!(maintenance(&stack, &["off"]).1, "everything is open\n");
     assert_eq!(statuses(&stack), (200, 200));
 }

@@ -223,6 +223,13 @@ fn spans_of_a_request_belong_together() {
     stack.until("it is counted", || {
         metrics(&stack).contains("stack_traced_requests_total{result=\"sent\"} 3\n")
     });
+    // What was recorded last is sent before the end.
+    ask(&stack, "/last", "");
+    stack.signal(rustix::process::Signal::TERM);
+    assert!(stack.wait().success());
+    let seen = spans(&collector);
+    let mut paths = seen.iter().filter_map(|span| attribute(span, "url.path"));
+    assert!(paths.any(|path| path == "/last"), "{seen:?}");
 }
 
 fn metrics(stack: &Stack) -> String {

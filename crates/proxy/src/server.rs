@@ -716,5 +716,8 @@ async fn drain(server: &Server, how: Stop) {
             Elapsed(plan.limits.drain_timeout)
         );
     }
+    if let Some(spans) = &plan.spans {
+        spans.flush().await;
+    }
     plan.log.flush();
 }

@@ -11,7 +11,10 @@ mod encode;
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,8 +22,8 @@ use bytes::Bytes;
 use config::site;
 use message::trace::Context;
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::{sleep, timeout},
+    sync::{Notify, mpsc},
+    time::{sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -41,6 +44,10 @@ const GATHER: Duration = Duration::from_secs(1);
 
 /// How long the collector may take for one.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the end of the process waits for what was not sent yet, and how often it looks.
+const FAREWELL: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Pauses before another attempt; after the last one the message is dropped.
 const PAUSES: [Duration; 3] = [
@@ -84,11 +91,20 @@ pub(crate) struct Recorded {
     pub(crate) cause: Option<&'static str>,
 }
 
+/// What has been recorded, and neither sent nor lost.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: AtomicUsize,
+    /// That no others are to be waited for.
+    hurry: Notify,
+}
+
 /// The way to the collector.
 #[derive(Debug)]
 pub(crate) struct Exporter {
     settings: site::Traces,
     queue: mpsc::Sender<Recorded>,
+    waiting: Arc<Waiting>,
     figures: Arc<Figures>,
 }
 
@@ -110,12 +126,15 @@ impl Exporter {
             post: Post::new(traces, upstream, limits, store),
             settings: traces.clone(),
             figures: Arc::clone(figures),
+            waiting: Arc::default(),
             fails: false,
         };
+        let waiting = Arc::clone(&sender.waiting);
         tokio::spawn(sender.run(recorded));
         Arc::new(Self {
             settings: traces.clone(),
             queue,
+            waiting,
             figures: Arc::clone(figures),
         })
     }
@@ -139,10 +158,23 @@ impl Exporter {
 
     /// Takes a request that is over, if there is room.
     pub(crate) fn record(&self, recorded: Recorded) {
-        match self.queue.try_send(recorded) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.figures.spans_lost.add(1),
+        self.waiting.count.fetch_add(1, Ordering::Relaxed);
+        if self.queue.try_send(recorded).is_err() {
+            self.waiting.count.fetch_sub(1, Ordering::Relaxed);
+            self.figures.spans_lost.add(1);
         }
+    }
+
+    /// Gives what waits a moment to be sent: the process is about to end. A collector that is away keeps nobody.
+    pub(crate) async fn flush(&self) {
+        let sent = async {
+            while self.waiting.count.load(Ordering::Relaxed) > 0 {
+                self.waiting.hurry.notify_one();
+                sleep(LOOK).await;
+            }
+        };
+        // Late or not, it is the end.
+        let _ = timeout(FAREWELL, sent).await;
     }
 }
 
@@ -151,6 +183,7 @@ struct Sender {
     post: Post,
     settings: site::Traces,
     figures: Arc<Figures>,
+    waiting: Arc<Waiting>,
     /// Whether that has been said.
     fails: bool,
 }
@@ -163,14 +196,18 @@ impl Sender {
             let until = tokio::time::Instant::now() + GATHER;
             while batch.len() < BATCH {
                 let room = BATCH - batch.len();
-                let more = recorded.recv_many(&mut batch, room);
-                match tokio::time::timeout_at(until, more).await {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => break,
+                tokio::select! {
+                    biased;
+                    more = recorded.recv_many(&mut batch, room) => if more == 0 {
+                        break;
+                    },
+                    () = self.waiting.hurry.notified() => break,
+                    () = sleep_until(until) => break,
                 }
             }
             let text = encode::request(&self.settings.service, &batch);
             self.send(text.into(), batch.len()).await;
+            self.waiting.count.fetch_sub(batch.len(), Ordering::Relaxed);
             batch.clear();
         }
     }

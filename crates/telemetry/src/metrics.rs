@@ -120,6 +120,8 @@ families! {
     CERTIFICATE: Gauge "stack_tls_certificate_expiry_timestamp_seconds" ["site"];
     /// When a certificate is ordered next by ACME, in seconds since 1970; it may have passed while an order runs.
     ACME_NEXT: Gauge "stack_acme_next_order_timestamp_seconds" ["site"];
+    /// What is closed for maintenance, by a command or by the configuration; its value is 1.
+    CLOSED: Gauge "stack_maintenance" ["what"];
     /// Orders that have failed since the last certificate by ACME.
     ACME_FAILURES: Gauge "stack_acme_failures" ["site"];
     /// Orders of certificates by ACME, by result: done or failed.

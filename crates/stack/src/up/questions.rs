@@ -179,6 +179,10 @@ impl Master {
             status.figures = figures.all(begun, &processes(&status));
             count_workers(&mut status);
             count_certificates(&mut status);
+            for closed in &status.closed {
+                let what = [closed.what.as_str()];
+                status.figures.count(&metrics::CLOSED, what, 1);
+            }
             count_orders(&mut status);
             status
         }
