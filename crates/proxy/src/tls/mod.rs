@@ -432,6 +432,15 @@ mod tests {
             certified_key(&empty),
             Err(CertificateError::Empty)
         ));
+        let swapped = Certificate {
+            chain: one.key.clone(),
+            key: one.chain.clone(),
+            ..one.clone()
+        };
+        assert!(matches!(
+            certified_key(&swapped),
+            Err(CertificateError::Swapped)
+        ));
         let nonsense = Certificate {
             key: "nonsense".to_owned(),
             ..one.clone()
@@ -446,7 +455,7 @@ mod tests {
         };
         assert!(matches!(
             certified_key(&mixed),
-            Err(CertificateError::Unusable(_))
+            Err(CertificateError::Mismatch)
         ));
         assert!(authorities(&one.chain).is_ok());
         for pem in ["", "nonsense", &one.key] {
