@@ -20,6 +20,7 @@ mod compression;
 mod config;
 mod confinement;
 mod crashes;
+mod deploy;
 mod dev;
 mod differential;
 mod documentation;

@@ -101,6 +101,25 @@ fn every_example_is_valid() {
     assert!(tried > 10, "only {tried} examples were found");
 }
 
+/// Those that are served elsewhere: their apps are not here, so they are read and not looked for.
+#[test]
+fn the_files_of_containers_and_clusters_are_valid() {
+    let deploy = folder().join("../deploy");
+    let file = |name: &str| std::fs::read_to_string(deploy.join(name)).expect("we have it");
+    read(file("container/site.toml"));
+    read(file("site.toml"));
+    let map = file("kubernetes/configuration.yaml");
+    let (_, block) = map
+        .split_once("  site.toml: |\n")
+        .expect("it is in the map");
+    let lines: Vec<&str> = block
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    let site = read(lines.join("\n")).site;
+    assert!(!site.apps.is_empty());
+}
+
 #[test]
 fn the_files_that_we_ship_are_valid() {
     for name in ["site.toml", "flask.toml", "django.toml", "reference.toml"] {
