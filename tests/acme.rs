@@ -638,3 +638,30 @@ fn nobody_else_who_comes_in_is_let_in_with_a_challenge() {
         "{answer}"
     );
 }
+
+#[test]
+fn the_log_of_its_process_goes_where_all_goes() {
+    let Some(pebble) = Pebble::new() else { return };
+    let _names = pebble.names();
+    let log = format!("{BOTH}\nlog = {{ file = \"log\" }}");
+    let stack = pebble.site(&["a.example.com"], &log).start();
+    let file = stack.path().join("log");
+    let says =
+        |path: &Path, text: &str| fs::read_to_string(path).unwrap_or_default().contains(text);
+    stack.until("it says what it does", || {
+        says(&file, "acme: no certificate for a.example.com")
+    });
+    let moved = stack.path().join("log.1");
+    fs::rename(&file, &moved).expect("the folder is ours");
+    stack.signal(Signal::USR1);
+    stack.until("it goes on in another file", || {
+        says(&file, "acme: no certificate for a.example.com")
+    });
+    let _pebble = pebble.start();
+    stack.until("it says it there", || says(&file, "got by http-01"));
+    assert!(!says(&moved, "got by http-01"));
+    assert_eq!(stack.site().run_with("log", &["debug"]).0, Some(0));
+    stack.until("it says more", || {
+        says(&file, "acme: files: confined by Landlock")
+    });
+}

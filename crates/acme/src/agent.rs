@@ -15,7 +15,7 @@ use crate::{
     client::{Client, TrustError},
     confine::confine,
     link::Link,
-    message::{Order, Setup},
+    message::{Order, Report, Setup},
     site::{Act, Site},
     work::Work,
 };
@@ -100,7 +100,11 @@ async fn serve(mut sites: Vec<Site>, work: &mut Work, inbox: &mut mpsc::Receiver
             .map(|site| (site.next(now), site))
             .min_by_key(|((at, _), _)| *at);
         match next {
-            Some(((at, act), site)) if at <= now => work.act(act, site).await,
+            Some(((at, act), site)) if at <= now => {
+                work.link.tell(Report::Busy).await;
+                work.act(act, site).await;
+                work.link.tell(Report::Idle).await;
+            }
             other => {
                 let wait = other.map(|((at, _), _)| at.duration_since(now).unwrap_or_default());
                 let sleep = tokio::time::sleep(wait.unwrap_or(LOOK).min(LOOK));
@@ -124,7 +128,11 @@ async fn obey(order: Order, sites: &mut Vec<Site>, work: &mut Work) {
             }
         }
         Order::Care(wanted) => sites.push(Site::new(*wanted)),
-        Order::Rehearse => work.rehearse(sites).await,
+        Order::Rehearse => {
+            work.link.tell(Report::Busy).await;
+            work.rehearse(sites).await;
+            work.link.tell(Report::Idle).await;
+        }
         // Answers go to who has asked.
         Order::Begin(_) | Order::Saved { .. } | Order::Answering { .. } => {}
     }

@@ -61,6 +61,10 @@ pub enum Report {
         /// How it is.
         standing: Standing,
     },
+    /// It is at work, and would leave something half done: orders count against limits.
+    Busy,
+    /// It waits.
+    Idle,
     /// An order has come to its end.
     Ordered {
         /// Which site.

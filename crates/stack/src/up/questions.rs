@@ -160,6 +160,7 @@ impl Master {
             let filter = filter.clone();
             front.tell(Order::LogFilter { filter });
         }
+        self.renew_agent();
         info!("what is logged: {filter}");
         Answer::json(&Logged { level: filter })
     }

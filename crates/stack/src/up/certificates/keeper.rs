@@ -41,6 +41,8 @@ pub(crate) enum Order {
     Now,
     /// Rehearse.
     Rehearse,
+    /// The log goes elsewhere, or says more or less: what an agent begins with. Another one is started once this one is idle.
+    Anew,
 }
 
 /// What it tells the master.
@@ -78,7 +80,7 @@ pub(crate) enum Told {
     Rehearsed(Vec<Scene>),
     /// Whether another stack gets a certificate.
     Elsewhere(String, bool),
-    /// The agent has died; another one starts, and begins anew.
+    /// The agent is gone; another one starts, and begins anew.
     Died,
 }
 
@@ -95,6 +97,10 @@ pub(super) struct Keeper {
     told: mpsc::UnboundedSender<Told>,
     /// Counts agents: what one has asked is not answered to the next.
     life: u32,
+    /// Whether it would leave something half done.
+    busy: bool,
+    /// Whether another one is wanted.
+    anew: bool,
 }
 
 type Orders = mpsc::UnboundedReceiver<Order>;
@@ -105,6 +111,8 @@ impl Keeper {
             plan,
             told,
             life: 0,
+            busy: false,
+            anew: false,
         }
     }
 
@@ -125,7 +133,12 @@ impl Keeper {
             }
             deaths.up(Instant::now());
             let why = match self.live(&mut orders, &mut locks).await {
-                Ok(exit) => exit.to_string(),
+                Ok(Some(exit)) => exit.to_string(),
+                Ok(None) => {
+                    // Who waits for a rehearsal must ask the next one.
+                    self.tell(Told::Died);
+                    continue;
+                }
                 Err(error) => error.to_string(),
             };
             self.tell(Told::Died);
@@ -141,9 +154,10 @@ impl Keeper {
         let _ = self.told.send(told);
     }
 
-    /// The life of one agent.
-    async fn live(&mut self, orders: &mut Orders, locks: &mut Locks) -> io::Result<Exit> {
+    /// The life of one agent, and how it ended; `None` where another one is wanted.
+    async fn live(&mut self, orders: &mut Orders, locks: &mut Locks) -> io::Result<Option<Exit>> {
         self.life = self.life.wrapping_add(1);
+        (self.busy, self.anew) = (false, false);
         let (store, mut setup) = (self.plan.store.clone(), self.plan.setup.clone());
         setup.sites.retain(|site| locks.held.contains_key(&site.id));
         let setup = blocking(move || filled(setup, &store)).await?;
@@ -153,8 +167,12 @@ impl Keeper {
         let mut speaks = true;
         let mut look = tokio::time::interval(LOCK_AGAIN);
         loop {
+            if self.anew && !self.busy {
+                // It is killed when it is dropped.
+                return Ok(None);
+            }
             let answers = tokio::select! {
-                exit = child.wait() => return exit,
+                exit = child.wait() => return exit.map(Some),
                 report = receiver.receive(), if speaks => match report {
                     Ok(Some(report)) => self.heard(report).await.into_iter().collect(),
                     Ok(None) => {
@@ -229,7 +247,7 @@ impl Keeper {
         Ok((child, ours))
     }
 
-    fn order(&self, order: Order) -> Option<message::Order> {
+    fn order(&mut self, order: Order) -> Option<message::Order> {
         match order {
             Order::Answering { number } => {
                 let of_this_life = number >> 32 == u64::from(self.life);
@@ -237,12 +255,19 @@ impl Keeper {
                 of_this_life.then_some(message::Order::Answering { number })
             }
             Order::Now => Some(message::Order::Now),
-            Order::Rehearse => Some(message::Order::Rehearse),
+            Order::Rehearse => {
+                self.busy = true;
+                Some(message::Order::Rehearse)
+            }
+            Order::Anew => {
+                self.anew = true;
+                None
+            }
         }
     }
 
     /// Does what the agent asks; what it is answered at once.
-    async fn heard(&self, report: Report) -> Option<message::Order> {
+    async fn heard(&mut self, report: Report) -> Option<message::Order> {
         match report {
             Report::Save { number, what } => {
                 let trouble = self.keep(what).await.err().map(|error| error.to_string());
@@ -253,6 +278,8 @@ impl Keeper {
                 challenges: answers.into_iter().map(challenge).collect(),
             }),
             Report::Standing { id, standing } => self.tell(Told::Standing { id, standing }),
+            Report::Busy => self.busy = true,
+            Report::Idle => self.busy = false,
             Report::Ordered { id, done } => self.tell(Told::Ordered { id, done }),
             Report::Rehearsed { scenes } => self.tell(Told::Rehearsed(scenes)),
         }

@@ -52,6 +52,13 @@ impl Master {
         }
     }
 
+    /// The log has changed, which an agent has from its beginning.
+    pub(in crate::up) fn renew_agent(&self) {
+        if let Some(office) = &self.office {
+            office.tell(certificates::Order::Anew);
+        }
+    }
+
     fn warn_of_missing(&self, plan: &Plan) {
         for names in plan.missing() {
             warn!(
@@ -100,8 +107,9 @@ impl Master {
             }
             Told::Died => {
                 office.challenges = (0, Vec::new());
-                let answer =
-                    Answer::conflict("the process that gets certificates has died; see the log");
+                let answer = Answer::conflict(
+                    "the process that gets certificates has ended before: try again",
+                );
                 for asker in office.audience.drain(..) {
                     let _ = asker.send(answer.clone());
                 }

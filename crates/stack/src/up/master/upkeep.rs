@@ -58,6 +58,7 @@ impl Master {
     /// Gives the proxies the files that are open now: the one that serves, and those that finish what they have begun. One
     /// that is not there gets them when it starts.
     fn hand_logs(&self) {
+        self.renew_agent();
         for front in self.front.front().into_iter().chain(self.leaving_fronts()) {
             match self.opened.logs.hand_over() {
                 Ok((order, descriptors)) => front.hand(order, descriptors),
@@ -74,7 +75,10 @@ impl Master {
         if now.level != before.level && is_ours {
             let filter = now.level.clone();
             match telemetry::log::set_filter(&filter) {
-                Ok(()) => self.tell_front(Order::LogFilter { filter }),
+                Ok(()) => {
+                    self.tell_front(Order::LogFilter { filter });
+                    self.renew_agent();
+                }
                 Err(error) => warn!("{error}"),
             }
         }
