@@ -2,7 +2,7 @@
 //! have a group of its own, with a limit that only itself can run into.
 //!
 //! A group that has members cannot hand controllers down to groups below it, so whoever divides a group leaves it first, for one
-//! named [`OWN`].
+//! named `stack-master`.
 
 use std::{
     fs, io,
