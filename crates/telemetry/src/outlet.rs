@@ -84,7 +84,7 @@ impl Outlet {
 
     /// Goes on in another file, after what was appended before this call. What the writer is writing it writes to the end.
     pub(crate) fn reopen(&self, to: File) {
-        self.shared.lock().successor = Some(to);
+        self.shared.succeed(to);
         // The writer may be waiting for lines, and whoever moved the old file away may be waiting for it to be let go.
         self.shared.filled.notify_one();
     }
@@ -140,7 +140,7 @@ struct State {
     /// No line will follow.
     closed: bool,
     /// The file to go on in.
-    successor: Option<File>,
+    successor: Option<Successor>,
 }
 
 /// How long a flush waits for a reader that does not read.
@@ -157,6 +157,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can leave the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn succeed(&self, to: File) {
+        let mut state = self.lock();
+        let behind = state.waiting.len();
+        state.successor = Some(Successor { to, behind });
     }
 
     fn append(&self, line: &[u8], rank: Rank) -> bool {
@@ -219,10 +225,13 @@ impl Shared {
             return None;
         }
         std::mem::swap(&mut state.waiting, batch);
-        state.hurry = false;
+        if let Some(Successor { behind, .. }) = &successor {
+            state.waiting = batch.split_off(*behind);
+        }
+        state.hurry &= !state.waiting.is_empty();
         Some(Taken {
             dropped: std::mem::take(&mut state.dropped),
-            successor,
+            successor: successor.map(|successor| successor.to),
         })
     }
 
@@ -233,6 +242,14 @@ impl Shared {
         drop(state);
         self.written.notify_all();
     }
+}
+
+/// Another file, for what comes later.
+#[derive(Debug)]
+struct Successor {
+    to: File,
+    /// How many of the bytes that wait still go to the file before.
+    behind: usize,
 }
 
 /// What the writer finds besides lines.
@@ -427,6 +444,24 @@ mod tests {
                 "{text:?} {most}"
             );
         }
+    }
+
+    /// A line that says that the log goes on elsewhere is looked for there.
+    #[test]
+    fn what_comes_after_a_file_is_opened_anew_stands_in_that() {
+        let shared = Arc::new(Shared::default());
+        let (_read, write) = pipe();
+        assert!(shared.append(b"before\n", Rank::Usual));
+        shared.succeed(File::from(write));
+        assert!(shared.append(b"after\n", Rank::Usual));
+        let mut batch = Vec::new();
+        let mut next = || {
+            batch.clear();
+            let taken = shared.take(&mut batch, Duration::ZERO).expect("lines");
+            (batch.clone(), taken.successor.is_some())
+        };
+        assert_eq!(next(), (b"before\n".to_vec(), true));
+        assert_eq!(next(), (b"after\n".to_vec(), false));
     }
 
     /// What a worker printed before it died, and why it died, comes after whatever filled the buffer.
