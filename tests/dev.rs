@@ -211,6 +211,21 @@ fn who_is_far_away_sees_nothing() {
     assert!(ask("192.168.0.7").contains("ValueError"));
 }
 
+/// A tunnel to this machine brings the internet from 127.0.0.1; only what it says of its visitors tells it from a browser here.
+#[test]
+fn who_comes_by_a_tunnel_sees_nothing() {
+    let stack = site().start();
+    let ask = |fields: &str| {
+        let request = format!("GET /fail HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        stack.client().send(&request).answer(false).text()
+    };
+    assert!(ask("").contains("ValueError"));
+    for field in ["X-Forwarded-For: 192.168.0.7", "Via: 1.1 tunnel"] {
+        let page = ask(&format!("{field}\r\n"));
+        assert!(!page.contains("ValueError"), "{field}: {page}");
+    }
+}
+
 #[test]
 fn a_changed_configuration_is_taken_over_and_a_wrong_one_is_shown() {
     let stack = site().start();

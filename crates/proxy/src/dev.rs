@@ -1,12 +1,13 @@
 //! What who develops a site is shown, and nobody else (`--dev`): why an app failed, and why the newest code is not served.
 //!
 //! A traceback tells much: paths, code, values. So it goes only to clients that are near: on this machine or on a network of its
-//! own, and never to one behind the internet, whatever the site listens on.
+//! own, and never to one behind the internet, whatever the site listens on. A tunnel (ngrok, cloudflared) or a proxy brings the
+//! internet from an address of this machine, so who comes by one that nobody has named in `trusted_proxies` is not near.
 
 use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use message::{head::Method, status};
+use message::{field::Fields, head::Method, status};
 use telemetry::text::visible;
 
 use crate::{
@@ -30,8 +31,8 @@ impl Dev {
     }
 
     /// What a client is told of a failure beside what everybody is; `None` where that is nothing.
-    pub(crate) fn detail(&self, failure: &Failure, client: Option<IpAddr>) -> Option<String> {
-        if !is_near(client) || !matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us) {
+    pub(crate) fn detail(&self, failure: &Failure, viewer: Viewer<'_>) -> Option<String> {
+        if !viewer.is_near() || !matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us) {
             return None;
         }
         let broken = || self.broken.load().as_deref().cloned();
@@ -46,7 +47,17 @@ impl Dev {
     }
 
     /// A page of the last code that works says that it is not the newest.
-    pub(crate) fn mark(&self, mut response: Response, request: &Request<'_>) -> Response {
+    pub(crate) fn mark(
+        &self,
+        mut response: Response,
+        request: &Request<'_>,
+        is_trusted: bool,
+    ) -> Response {
+        let viewer = Viewer {
+            client: request.client.address,
+            fields: &request.head.fields,
+            is_trusted,
+        };
         let broken = self.broken.load();
         let (Some(why), Content::Bytes(page)) = (broken.as_deref(), &response.content) else {
             return response;
@@ -59,7 +70,7 @@ impl Dev {
             || page.is_empty()
             || response.fields.get("content-encoding").is_some()
             || request.head.method == Method::Head
-            || !is_near(request.client.address)
+            || !viewer.is_near()
         {
             return response;
         }
@@ -75,6 +86,33 @@ impl Dev {
         response.with("Cache-Control", "no-store")
     }
 }
+
+/// Who would see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Viewer<'a> {
+    /// The client, as `trusted_proxies` have told it.
+    pub(crate) client: Option<IpAddr>,
+    /// What the request says.
+    pub(crate) fields: &'a Fields,
+    /// Whether it came by one of `trusted_proxies`.
+    pub(crate) is_trusted: bool,
+}
+
+impl Viewer<'_> {
+    fn is_near(self) -> bool {
+        let is_relayed = || RELAYED.iter().any(|name| self.fields.get(name).is_some());
+        is_near(self.client) && (self.is_trusted || !is_relayed())
+    }
+}
+
+/// What tunnels and proxies say of whom they speak for; one of them is enough.
+const RELAYED: [&str; 5] = [
+    "x-forwarded-for",
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-forwarded-host",
+];
 
 /// Whether a client is on this machine or on a network of its own (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6); one without an
 /// address has come by a socket of this machine.
@@ -199,6 +237,10 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use message::head::{Limits, RequestHead};
+
     use super::*;
 
     const TRACEBACK: &str = "Traceback (most recent call last):\n  File \"app.py\", line 1, in <module>\n\
@@ -237,6 +279,26 @@ mod tests {
         }
     }
 
+    fn head(fields: &str) -> RequestHead {
+        const LIMITS: Limits = Limits {
+            line: 1024,
+            head: 1024,
+            fields: 8,
+        };
+        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+        RequestHead::parse(head.into(), &LIMITS).expect("a head")
+    }
+
+    /// One who has come straight to us.
+    fn viewer(client: Option<IpAddr>) -> Viewer<'static> {
+        static HEAD: LazyLock<RequestHead> = LazyLock::new(|| head(""));
+        Viewer {
+            client,
+            fields: &HEAD.fields,
+            is_trusted: false,
+        }
+    }
+
     #[test]
     fn only_who_is_near_sees_it() {
         let failure = || Failure::AppFailed {
@@ -257,11 +319,33 @@ mod tests {
             ("::ffff:8.8.8.8", false),
         ] {
             let address = client.parse().expect("an address");
-            let detail = Dev::default().detail(&failure(), Some(address));
+            let detail = Dev::default().detail(&failure(), viewer(Some(address)));
             assert_eq!(detail.is_some(), near, "{client}");
         }
-        assert!(Dev::default().detail(&failure(), None).is_some());
-        assert_eq!(Dev::default().detail(&Failure::NoFile, None), None);
+        assert!(Dev::default().detail(&failure(), viewer(None)).is_some());
+        assert_eq!(Dev::default().detail(&Failure::NoFile, viewer(None)), None);
+    }
+
+    #[test]
+    fn who_comes_by_a_tunnel_is_not_near_though_the_tunnel_is() {
+        let failure = || Failure::AppNotReady {
+            app: "web".into(),
+            why: "it is broken".into(),
+        };
+        let here = Some(IpAddr::from([127, 0, 0, 1]));
+        for name in RELAYED {
+            let head = head(&format!("{name}: 198.51.100.7\r\n"));
+            for (is_trusted, near) in [(false, false), (true, true)] {
+                // Of one that is trusted, `client` is whom it named.
+                let viewer = Viewer {
+                    client: here,
+                    fields: &head.fields,
+                    is_trusted,
+                };
+                let detail = Dev::default().detail(&failure(), viewer);
+                assert_eq!(detail.is_some(), near, "{name}, trusted: {is_trusted}");
+            }
+        }
     }
 
     #[test]
@@ -272,14 +356,17 @@ mod tests {
             why: "it is broken".into(),
         };
         assert_eq!(
-            dev.detail(&failure, None).as_deref(),
+            dev.detail(&failure, viewer(None)).as_deref(),
             Some("app web could not start: it is broken")
         );
         dev.set_broken(Some(TRACEBACK.to_owned()));
-        assert_eq!(dev.detail(&failure, None).as_deref(), Some(TRACEBACK));
+        assert_eq!(
+            dev.detail(&failure, viewer(None)).as_deref(),
+            Some(TRACEBACK)
+        );
         dev.set_broken(None);
         assert_eq!(
-            dev.detail(&failure, None).as_deref(),
+            dev.detail(&failure, viewer(None)).as_deref(),
             Some("app web could not start: it is broken")
         );
     }

@@ -42,7 +42,12 @@ pub(crate) async fn respond(
         Err(failure) => {
             journal.fail(&failure);
             let detail = plan.dev.as_ref();
-            let detail = detail.and_then(|dev| dev.detail(&failure, journal.client));
+            let viewer = dev::Viewer {
+                client: journal.client,
+                fields: &head.fields,
+                is_trusted: plan.trust.believes(peer.address),
+            };
+            let detail = detail.and_then(|dev| dev.detail(&failure, viewer));
             let cause = failure.cause();
             let response = failure.into_response(finish.pages, Some(&head.fields), journal.id);
             match detail {
@@ -266,7 +271,10 @@ impl<'plan, 'c> Routed<'plan, 'c> {
                     app::Answer::Elsewhere(handed) => self.elsewhere(handed, app, request).await?,
                 };
                 let response = match &self.plan.dev {
-                    Some(dev) => dev.mark(response, request),
+                    Some(dev) => {
+                        let is_trusted = self.plan.trust.believes(self.peer.address);
+                        dev.mark(response, request, is_trusted)
+                    }
                     None => response,
                 };
                 Ok(self.encoded(response, request).await)

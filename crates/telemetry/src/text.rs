@@ -93,7 +93,7 @@ fn visible_character(character: char, out: &mut Vec<u8>) -> usize {
 }
 
 /// Zero-width characters, line separators and the controls of bidirectional text (CVE-2021-42574).
-fn is_hidden(character: char) -> bool {
+pub(crate) fn is_hidden(character: char) -> bool {
     matches!(
         character,
         '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

@@ -1,7 +1,8 @@
 //! `--pid FILE`: who the master is, for scripts that ask a file. systemd needs none.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -27,10 +28,13 @@ impl PidFile {
 
     /// Writes it, whoever it names.
     pub(crate) fn replace(path: PathBuf) -> Result<Self, Failure> {
-        // Beside it and renamed, so that nobody reads half of it.
+        // Beside it and renamed, so that nobody reads half of it; and never through a link that lies there: the folder may be
+        // one where others can write.
         let fresh = path.with_extension("pid.new");
-        let written = fs::write(&fresh, format!("{}\n", std::process::id()))
-            .and_then(|()| fs::rename(&fresh, &path));
+        let written = match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => write_new(&fresh).and_then(|()| fs::rename(&fresh, &path)),
+        };
         match written {
             Ok(()) => Ok(Self(path)),
             Err(error) => Err(Failure::User(format!(
@@ -52,6 +56,11 @@ impl Drop for PidFile {
     }
 }
 
+fn write_new(path: &Path) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).open(path)?;
+    writeln!(file, "{}", std::process::id())
+}
+
 fn read(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -66,6 +75,22 @@ fn lives(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_somebody_has_laid_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stack.pid");
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        for name in ["stack.pid", "stack.pid.new"] {
+            std::os::unix::fs::symlink(&victim, folder.path().join(name)).unwrap();
+        }
+        let written = PidFile::write(path.clone()).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(read(&path), Some(std::process::id()));
+        drop(written);
+        assert!(!path.exists() && victim.exists());
+    }
 
     #[test]
     fn it_names_us_and_goes_with_us() {

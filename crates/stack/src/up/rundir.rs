@@ -3,8 +3,9 @@
 //! It is `$RUNTIME_DIRECTORY` (systemd), else a folder of this configuration in `$XDG_RUNTIME_DIR` (in `/run` where the
 //! proxy is another user's), else a fresh one in
 //! the place for temporary files. A lock in it keeps a second run out and ends with the process that holds it, however it
-//! ends, so what a dead run left behind is known as such. The lock also names the configuration and its admin socket:
-//! that is how commands find their master.
+//! ends, so what a dead run left behind is known as such. A note beside it names the configuration and its admin socket:
+//! that is how commands find their master. Anybody who may enter may read the note, and learns whom to ask; the lock nobody but
+//! us may open, since whoever can open a file can lock it, and would keep us from starting again.
 //!
 //! For a proxy of another user the sockets lie one folder deeper, which is the proxy's group's to enter. The run directory itself
 //! stays as it was given: at each reload systemd sets its owner and mode anew, and those of all that is in it with them.
@@ -17,7 +18,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -46,6 +47,12 @@ const FRESH: &str = "stack-";
 
 /// The lock, which also says who holds it.
 const LOCK: &str = "lock";
+
+/// Nobody but us opens it: a lock of flock(2) is anybody's who can read the file.
+const LOCK_MODE: u32 = 0o600;
+
+/// What is served, and where its master is asked: for whoever may enter.
+const NOTE: &str = "served";
 
 /// A run directory that is ours; emptied when dropped, and removed where we made it.
 #[derive(Debug)]
@@ -142,7 +149,11 @@ impl RunDirectory {
         }
         self.lock.rewind()?;
         self.lock.write_all(&text)?;
-        self.lock.set_len(text.len() as u64)
+        self.lock.set_len(text.len() as u64)?;
+        // Found whole or not at all.
+        let fresh = self.path.join(format!("{NOTE}.new"));
+        fs::write(&fresh, &text)?;
+        fs::rename(fresh, self.path.join(NOTE))
     }
 
     fn take(path: PathBuf, origin: Origin) -> Result<Self, Failure> {
@@ -194,9 +205,11 @@ pub(crate) fn all_admin_sockets() -> Vec<(PathBuf, PathBuf)> {
     sockets
 }
 
-/// The configuration and the admin socket that the lock of this folder names.
+/// The configuration and the admin socket that the note of this folder names.
 fn admin_socket(folder: &Path) -> Option<(PathBuf, PathBuf)> {
-    let text = fs::read(folder.join(LOCK)).ok()?;
+    // Older versions have it in the lock alone.
+    let text = fs::read(folder.join(NOTE)).or_else(|_| fs::read(folder.join(LOCK)));
+    let text = text.ok()?;
     let mut lines = text.split(|byte| *byte == b'\n').skip(1);
     let mut path = || Some(PathBuf::from(OsStr::from_bytes(lines.next()?)));
     let (served, socket) = (path()?, path()?);
@@ -234,8 +247,7 @@ impl Drop for RunDirectory {
         if self.holder == Holder::Another {
             return;
         }
-        let emptied =
-            remove_sockets(&self.path).and_then(|()| fs::remove_file(self.path.join(LOCK)));
+        let emptied = remove_sockets(&self.path).and_then(|()| remove_words(&self.path));
         let removed = match self.origin {
             Origin::Given => emptied,
             Origin::Made => emptied.and_then(|()| fs::remove_dir(&self.path)),
@@ -291,7 +303,7 @@ fn sweep(parent: &Path) {
         if ours && is_dead(&path) {
             // Whatever is in the way stays in the way; it is only litter.
             let _ = remove_sockets(&path)
-                .and_then(|()| fs::remove_file(path.join(LOCK)))
+                .and_then(|()| remove_words(&path))
                 .and_then(|()| fs::remove_dir(&path));
         }
     }
@@ -344,8 +356,12 @@ fn lock(folder: &Path) -> Result<File, Failure> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(LOCK_MODE)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
+    // One that an older version has left is anybody's to read.
+    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+        .with_context(|| format!("cannot keep {} to us", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             sign(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
@@ -372,6 +388,15 @@ fn sign(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
+}
+
+/// The note, where there is one, and the lock, which goes last: as long as it is there the folder is somebody's.
+fn remove_words(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(NOTE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::remove_file(folder.join(LOCK))
 }
 
 /// Those of workers and of the master, and the folder that was made for them.
@@ -457,6 +482,9 @@ mod tests {
         }
         let other = parent.path().join("other.toml");
         assert_eq!(asked(&run, &other), None);
+        // A run of a version that had no note.
+        fs::remove_file(run.path().join(NOTE)).unwrap();
+        assert_eq!(asked(&run, &config), Some(socket));
         assert_eq!(ours_in(parent.path()), [run.path()]);
     }
 
@@ -495,6 +523,26 @@ mod tests {
                 .all(|path| path.exists())
         );
         drop(run);
+    }
+
+    #[test]
+    fn only_we_can_hold_the_lock_and_others_learn_whom_to_ask() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path());
+        fs::write(path.join(LOCK), "4711\n").unwrap();
+        fs::set_permissions(path.join(LOCK), fs::Permissions::from_mode(0o644)).unwrap();
+        let mut run = RunDirectory::take(path.clone(), Origin::Made).unwrap();
+        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().mode() & 0o777;
+        assert_eq!(mode(LOCK), LOCK_MODE, "an older version left it open");
+        run.sign(Path::new("/site.toml"), Path::new("/admin.sock"))
+            .unwrap();
+        assert_eq!(mode(LOCK), LOCK_MODE);
+        assert_eq!(
+            fs::read(path.join(NOTE)).unwrap(),
+            fs::read(path.join(LOCK)).unwrap()
+        );
+        drop(run);
+        assert!(!path.exists(), "nothing is left behind");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::{fmt::Display, io::Write as _, time::Duration};
 
 use super::Record;
-use crate::clock;
+use crate::{clock, text::is_hidden};
 
 pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
@@ -98,9 +98,12 @@ fn escape(value: &[u8], out: &mut Vec<u8>) {
             match character {
                 '"' => out.extend_from_slice(b"\\\""),
                 '\\' => out.extend_from_slice(b"\\\\"),
-                // JSON asks for those below 0x20 only; the others would act on a terminal that shows the log.
-                control if control.is_control() => {
-                    append(out, format_args!("\\u{:04x}", u32::from(control)))
+                // JSON asks for those below 0x20 only; the others would act on a terminal that shows the log, or on the
+                // eye of who reads it.
+                acting if acting.is_control() || is_hidden(acting) => {
+                    for unit in acting.encode_utf16(&mut [0; 2]) {
+                        append(out, format_args!("\\u{unit:04x}"));
+                    }
                 }
                 plain => out.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -156,13 +159,17 @@ mod tests {
 
     #[test]
     fn any_bytes_are_valid_json() {
-        let rows: [(&[u8], &str); 7] = [
+        let rows: [(&[u8], &str); 8] = [
             (b"/a\"b\\c", "/a\"b\\c"),
             (b"\x00\n\x1b", "\0\n\x1b"),
             ("é漢\u{2028}".as_bytes(), "é漢\u{2028}"),
             (b"\xff/\xc3(", r"\xFF/\xC3("),
             (b"\xed\xa0\x80", r"\xED\xA0\x80"),
             ("\u{9b}\u{7f}".as_bytes(), "\u{9b}\u{7f}"),
+            (
+                "\u{202e}gnp.exe\u{e0041}".as_bytes(),
+                "\u{202e}gnp.exe\u{e0041}",
+            ),
             (b"", ""),
         ];
         for (bytes, text) in rows {
@@ -176,7 +183,8 @@ mod tests {
             for member in ["target", "referer", "user_agent"] {
                 assert_eq!(value[member], text, "{bytes:?}");
             }
-            assert!(!written(Format::Json, &record).chars().any(char::is_control));
+            let acts = |character: char| character.is_control() || is_hidden(character);
+            assert!(!written(Format::Json, &record).chars().any(acts));
         }
         let all: Vec<u8> = (0..=255).collect();
         parsed(&Record {
