@@ -14,6 +14,8 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     keys = ("PATH_INFO", "REMOTE_USER", "HTTP_REMOTE_USER", "HTTP_REMOTE_GROUPS")
     said = [environ.get(key, "-") for key in keys]
+    if environ["PATH_INFO"].endswith("/type"):
+        said.append(environ.get("AUTH_TYPE", "none"))
     return [" ".join(said).encode(), environ["wsgi.input"].read()]
 "#;
 
@@ -120,6 +122,17 @@ impl Guarded {
 }
 
 const KEY: &str = "Cookie: key=ann\r\n";
+
+/// RFC 3875 §4.1.1: a cookie is no scheme, and nobody has shown to be ann by `Basic`.
+#[test]
+fn an_app_hears_by_which_scheme_if_by_any() {
+    let guarded = Guarded::start();
+    let answer = guarded.ask("/in/type", KEY);
+    assert_eq!(answer.text(), "/in/type ann - staff, all none");
+    let token = format!("{KEY}Authorization: Bearer abc\r\n");
+    let answer = guarded.ask("/in/type", &token);
+    assert_eq!(answer.text(), "/in/type ann - staff, all Bearer");
+}
 
 #[test]
 fn who_is_let_in_is_who_the_guard_says() {

@@ -196,7 +196,9 @@ impl Template {
         };
         if let Some(user) = request.user() {
             environ.set_item(intern!(py, "REMOTE_USER"), decode(py, user)?)?;
-            environ.set_item(intern!(py, "AUTH_TYPE"), intern!(py, "Basic"))?;
+            if let Some(scheme) = scheme(request) {
+                environ.set_item(intern!(py, "AUTH_TYPE"), decode(py, scheme)?)?;
+            }
         }
         environ.set_item(&keys.path_info, self.path.decode(py, path)?)?;
         if !request.query().is_empty() {
@@ -507,4 +509,17 @@ const fn is_less(one: &[u8], other: &[u8]) -> bool {
         place += 1;
     }
     one.len() < other.len()
+}
+
+/// How a user has shown to be it (RFC 3875 §4.1.1), if that was by a field of the request: whoever asks another server (forward
+/// authentication) may have been told by a cookie.
+fn scheme<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
+    let is = |(name, _): &(&[u8], &[u8])| name.eq_ignore_ascii_case(b"authorization");
+    let (_, value) = request.fields().find(is)?;
+    let scheme = value.split(|byte| *byte == b' ').next()?;
+    // Schemes have no case (RFC 9110 §11.1), and apps compare.
+    if scheme.eq_ignore_ascii_case(b"Basic") {
+        return Some(b"Basic");
+    }
+    Some(scheme)
 }
