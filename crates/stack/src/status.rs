@@ -276,7 +276,10 @@ mod tests {
             );
         }
         // In some ten million days.
-        assert!(text.contains("\ncertificate of example.org: 1"), "{text}");
+        assert!(
+            text.contains("\ncertificate of example.org: without an end\n"),
+            "{text}"
+        );
         assert!(
             text.contains(
                 "app web: 1 worker ready, 2 slots, 1 busy, 5 waiting; 65 MiB; half answer within"

@@ -192,6 +192,9 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
+/// Longer than this no authority lets a certificate live, in days: who has made one that lives longer wants none of an end.
+const FOR_EVER: f64 = 36_500.0;
+
 /// Days until a moment, and below two days hours; negative ones are past.
 pub(crate) fn until(moment: f64, now: f64) -> String {
     let hours = (moment - now) / 3600.0;
@@ -199,6 +202,8 @@ pub(crate) fn until(moment: f64, now: f64) -> String {
         "expired".to_owned()
     } else if hours < 48.0 {
         format!("{hours:.0} h")
+    } else if hours / 24.0 > FOR_EVER {
+        "without an end".to_owned()
     } else {
         format!("{:.0} days", hours / 24.0)
     }
@@ -298,5 +303,7 @@ pub(crate) mod tests {
         assert_eq!(until(10.0, 20.0), "expired");
         assert_eq!(until(3600.0 * 30.0, 0.0), "30 h");
         assert_eq!(until(86_400.0 * 60.0, 0.0), "60 days");
+        assert_eq!(until(86_400.0 * 36_500.0, 0.0), "36500 days");
+        assert_eq!(until(86_400.0 * 36_501.0, 0.0), "without an end");
     }
 }
