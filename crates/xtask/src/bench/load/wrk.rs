@@ -147,10 +147,10 @@ fn answer(url: &str, path: &str, fields: &[(&str, String)]) -> Result<(u16, Stri
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{fields}\r\n"
-    )?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{fields}\r\n");
+    // In one piece: the floor takes what it reads for a request.
+    stream.write_all(request.as_bytes())?;
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
     let all = String::from_utf8_lossy(&all).into_owned();
