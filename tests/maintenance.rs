@@ -2,7 +2,10 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Answer, Site, Stack, kill};
+use crate::{
+    harness::{Answer, Site, Stack, kill},
+    upgrade::Heir,
+};
 
 const APP: &str = r#"
 def app(environ, start_response):
@@ -118,6 +121,7 @@ fn it_outlives_a_reload_a_proxy_and_an_upgrade() {
     assert_eq!(statuses(&stack), (503, 200));
     let (code, said) = stack.site().run("upgrade");
     assert_eq!(code, Some(0), "{said}");
+    let _heir = Heir::of(&stack);
     assert_eq!(statuses(&stack), (503, 200));
     maintenance(&stack, &["off", "--site", "www.one.localhost"]);
     assert_eq!(statuses(&stack), (200, 200));
