@@ -56,9 +56,7 @@ fn site() -> Site {
 }
 
 fn ask(stack: &Stack, target: &str, fields: &str) -> Answer {
-    let request =
-        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n");
-    stack.client().send(request).answer(false)
+    stack.ask("localhost", target, fields)
 }
 
 fn from(address: &str) -> String {

@@ -105,10 +105,7 @@ impl Guarded {
     }
 
     fn ask(&self, target: &str, fields: &str) -> Answer {
-        let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n"
-        );
-        self.stack.client().send(request).answer(false)
+        self.stack.ask("localhost", target, fields)
     }
 
     /// What the guard is to say from now on.

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Answer, Site, Stack, kill},
+    harness::{Site, Stack, kill},
     upgrade::Heir,
 };
 
@@ -44,14 +44,8 @@ fn site() -> Site {
         .file("public/a.txt", "a file")
 }
 
-fn ask(stack: &Stack, host: &str, path: &str, fields: &str) -> Answer {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n");
-    stack.client().send(request).answer(false)
-}
-
 fn statuses(stack: &Stack) -> (u16, u16) {
-    let status = |host| ask(stack, host, "/", "").status;
+    let status = |host| stack.ask(host, "/", "").status;
     (status("one.localhost"), status("two.localhost"))
 }
 
@@ -70,11 +64,11 @@ fn visitors_are_sent_away_with_a_page_and_those_who_work_come_in() {
     let (code, said) = maintenance(&stack, &["on", "--allow", "192.0.2.7"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("everything, but for 192.0.2.7/32"), "{said}");
-    let away = ask(&stack, "one.localhost", "/x", "");
+    let away = stack.ask("one.localhost", "/x", "");
     assert_eq!((away.status, away.text().as_str()), (503, "<h1>soon</h1>"));
     assert_eq!(away.field("retry-after"), Some("600"));
     assert_eq!(away.field("cache-control"), Some("no-store"));
-    let plain = ask(&stack, "two.localhost", "/files/a.txt", "");
+    let plain = stack.ask("two.localhost", "/files/a.txt", "");
     assert_eq!(
         (plain.status, plain.field("retry-after")),
         (503, Some("60"))
@@ -87,11 +81,11 @@ fn visitors_are_sent_away_with_a_page_and_those_who_work_come_in() {
         ("two.localhost", GUEST, 200),
         ("www.one.localhost", "", 503),
     ] {
-        assert_eq!(ask(&stack, host, "/", from).status, status, "{host} {from}");
+        assert_eq!(stack.ask(host, "/", from).status, status, "{host} {from}");
     }
     let path = "/.well-known/acme-challenge/x";
-    assert_eq!(ask(&stack, "one.localhost", path, "").text(), "token");
-    assert_eq!(ask(&stack, "one.localhost", "/healthz", "").text(), "ok\n");
+    assert_eq!(stack.ask("one.localhost", path, "").text(), "token");
+    assert_eq!(stack.ask("one.localhost", "/healthz", "").text(), "ok\n");
     // It is no failure of ours that the error log would have to tell.
     assert!(!stack.logged().contains("WARN proxy: request"));
     let (_, status) = stack.site().run("status");
@@ -132,9 +126,9 @@ fn an_app_alone_and_what_is_not_there() {
     let stack = site().start();
     maintenance(&stack, &["on", "--app", "web"]);
     assert_eq!(statuses(&stack), (503, 503));
-    let file = ask(&stack, "one.localhost", "/files/a.txt", "");
+    let file = stack.ask("one.localhost", "/files/a.txt", "");
     assert_eq!(file.text(), "a file");
-    let away = ask(&stack, "one.localhost", "/", "");
+    let away = stack.ask("one.localhost", "/", "");
     assert_eq!(away.text(), "<h1>soon</h1>");
     for (words, why) in [
         (
@@ -155,7 +149,7 @@ fn an_app_alone_and_what_is_not_there() {
 fn the_file_says_so_too() {
     let stack = site().edit("{ page", "{ on = true, page").start();
     assert_eq!(statuses(&stack), (503, 200));
-    assert_eq!(ask(&stack, "one.localhost", "/", INSIDE).status, 200);
+    assert_eq!(stack.ask("one.localhost", "/", INSIDE).status, 200);
     let (_, said) = maintenance(&stack, &["off"]);
     assert!(
         said.contains("by the configuration: site one.localhost, but for 10.0.0.0/8"),
@@ -184,19 +178,19 @@ fn load_balancers_hear_whether_it_is_well() {
         .start_unready();
     stack.until_logged("ValueError: no");
     stack.until("it says so", || {
-        ask(&stack, "one.localhost", "/healthz", "").text() == "app web is not ready\n"
+        stack.ask("one.localhost", "/healthz", "").text() == "app web is not ready\n"
     });
-    let ill = ask(&stack, "one.localhost", "/healthz", "");
+    let ill = stack.ask("one.localhost", "/healthz", "");
     assert_eq!(
         (ill.status, ill.field("cache-control")),
         (503, Some("no-store"))
     );
-    assert_eq!(ask(&stack, "two.localhost", "/healthz", "").status, 503);
+    assert_eq!(stack.ask("two.localhost", "/healthz", "").status, 503);
     drop(stack);
 
     let stack = site().file("app.py", SLOW).start();
-    assert_eq!(ask(&stack, "one.localhost", "/healthz?x", "").status, 200);
-    assert_eq!(ask(&stack, "one.localhost", "/%68ealthz", "").status, 200);
+    assert_eq!(stack.ask("one.localhost", "/healthz?x", "").status, 200);
+    assert_eq!(stack.ask("one.localhost", "/%68ealthz", "").status, 200);
     let post = "POST /healthz HTTP/1.1\r\nHost: one.localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     assert_eq!(stack.client().send(post).answer(false).status, 405);
     let head = "HEAD /healthz HTTP/1.1\r\nHost: one.localhost\r\nConnection: close\r\n\r\n";

@@ -60,9 +60,7 @@ fn start() -> Stack {
 }
 
 fn ask(stack: &Stack, path: &str, fields: &str) -> Answer {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n");
-    stack.client().send(request).answer(false)
+    stack.ask("localhost", path, fields)
 }
 
 #[test]

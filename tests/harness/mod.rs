@@ -371,6 +371,13 @@ impl Stack {
         self.client().get(path)
     }
 
+    /// The answer to a request of this host with these field lines, on a connection of its own.
+    pub fn ask(&self, host: &str, target: &str, fields: &str) -> Answer {
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n");
+        self.client().send(request).answer(false)
+    }
+
     /// Waits until the condition holds; panics with the stack's output when it never does.
     pub fn until(&self, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;

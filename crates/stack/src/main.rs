@@ -19,6 +19,7 @@ mod pages;
 mod passwd;
 mod proxy;
 mod reload;
+mod role;
 mod serve;
 mod status;
 mod summary;

@@ -19,15 +19,15 @@ use ::proxy::{
 use anyhow::Context;
 use config::site::Site;
 use supervisor::{
-    child::{Child, Command, Exit, Signal, Stdio},
-    fds, notify,
+    child::{Child, Exit, Signal},
+    fds,
     user::User,
 };
-use telemetry::{log, metrics::Snapshot};
+use telemetry::metrics::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::proxy::{CONTROL_FD, TITLE};
+use crate::role::Role;
 
 /// What a proxy tells the master.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Starts one and tells it what to serve. Must be called on the main thread: see [`Command::spawn`].
+    /// Starts one and tells it what to serve. Must be called on the main thread: see [`supervisor::child::Command::spawn`].
     pub(crate) fn start(
         serve: (Order, Vec<OwnedFd>),
         user: Option<&User>,
@@ -67,25 +67,7 @@ impl Front {
             _ => Reach::default(),
         };
         let (ours, theirs) = fds::socket_pair().context("cannot make a channel to the proxy")?;
-        // The same file as this process, even when another has taken its name since.
-        let mut command = Command::new("/proc/self/exe")
-            // Until it names itself; it will find room for no more than this.
-            .name(format!("{TITLE} (starting)"))
-            .arg("proxy")
-            .stdin(Stdio::Null)
-            .env(log::FILTER_VARIABLE, log::filter())
-            .env(log::FORMAT_VARIABLE, log::format().name())
-            .descriptor(theirs, CONTROL_FD)
-            .no_new_privileges()
-            .own_group();
-        // All but the journal's mark: the proxy writes to the same place as we do.
-        let not_the_mark = |name: &&str| *name != "JOURNAL_STREAM";
-        for name in notify::FROM_MANAGER.into_iter().filter(not_the_mark) {
-            command = command.env_remove(name);
-        }
-        if let Some(user) = user {
-            command = command.user(user.clone());
-        }
+        let command = Role::PROXY.command(theirs, user);
         let child = command.spawn().context("cannot start the proxy")?;
         let pid = child.pid();
         let (sender, receiver) = Channel::new(ours)

@@ -16,10 +16,10 @@ use ::acme::{
 use ::proxy::control::Challenge;
 use supervisor::{
     backoff::Backoff,
-    child::{Child, Command, Exit, Signal, Stdio},
-    fds, notify,
+    child::{Child, Exit, Signal},
+    fds,
 };
-use telemetry::{log, text::Elapsed};
+use telemetry::text::Elapsed;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -27,7 +27,7 @@ use super::{
     Plan,
     store::{Got, Store},
 };
-use crate::acme::{CONTROL_FD, TITLE};
+use crate::role::Role;
 
 /// What the master tells it.
 #[derive(Debug)]
@@ -224,25 +224,7 @@ impl Keeper {
 
     fn start(&self) -> io::Result<(Child, std::os::fd::OwnedFd)> {
         let (ours, theirs) = fds::socket_pair()?;
-        // The same file as this process, even when another has taken its name since.
-        let mut command = Command::new("/proc/self/exe")
-            .name(format!("{TITLE} (starting)"))
-            .arg("acme")
-            .stdin(Stdio::Null)
-            .env(log::FILTER_VARIABLE, log::filter())
-            .env(log::FORMAT_VARIABLE, log::format().name())
-            .descriptor(theirs, CONTROL_FD)
-            .no_new_privileges()
-            .own_group();
-        for name in notify::FROM_MANAGER
-            .into_iter()
-            .filter(|name| *name != "JOURNAL_STREAM")
-        {
-            command = command.env_remove(name);
-        }
-        if let Some(user) = &self.plan.user {
-            command = command.user(user.clone());
-        }
+        let command = Role::ACME.command(theirs, self.plan.user.as_ref());
         let child = command.spawn().map_err(io::Error::other)?;
         Ok((child, ours))
     }
