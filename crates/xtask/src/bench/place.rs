@@ -79,6 +79,11 @@ impl Place {
         }
     }
 
+    /// The folder of a soak: what it has its server stand on.
+    pub(crate) fn soak(&self) -> PathBuf {
+        self.target.join("bench-soak")
+    }
+
     /// The interpreter that every server runs on.
     pub(crate) fn python(&self) -> PathBuf {
         self.venv.join("bin/python")

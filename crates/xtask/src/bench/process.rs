@@ -64,6 +64,19 @@ pub(crate) fn in_group_of(pid: u32) -> Vec<u32> {
     pids.filter(|pid| group(*pid) == Some(wanted)).collect()
 }
 
+/// All processes but this one that were started with this in their environment (`NAME=value`).
+pub(crate) fn with_variable(variable: &str) -> Vec<u32> {
+    let has_it = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|one| one == variable.as_bytes())
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != std::process::id() && has_it(pid))
+        .collect()
+}
+
 /// Sends a signal; says whether there was such a process.
 pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) -> bool {
     let pid = i32::try_from(pid).ok();

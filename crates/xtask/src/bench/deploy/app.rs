@@ -86,7 +86,26 @@ app = get_wsgi_application()
 "#;
 
 const ROUGH: &str = r#"
-import ctypes
+import ctypes, threading
+
+first, second = threading.Lock(), threading.Lock()
+
+
+def both(one, other):
+    with one:
+        time.sleep(0.1)
+        with other:
+            pass
+
+
+def eat():
+    eaten = []
+    try:
+        while True:
+            eaten.append(b"x" * (8 << 20))
+    except MemoryError:
+        # What libraries do that ask for memory and cannot say that there is none.
+        os.abort()
 
 
 def events():
@@ -107,12 +126,22 @@ def app(environ, start_response):
         raise RuntimeError("as it should")
     if path == "/segfault":
         ctypes.string_at(0)
-    if path == "/hang":
-        time.sleep(60)
+    if path == "/deadlock":
+        threading.Thread(target=both, args=(second, first), daemon=True).start()
+        both(first, second)
+    if path == "/never":
+        threading.Event().wait()
+    if path == "/gil":
+        ctypes.PyDLL(None).sleep(60)
+    if path == "/eat":
+        eat()
     read = 0
     while block := environ["wsgi.input"].read(65536):
         read += len(block)
-    body = (str(read) if path == "/upload" else run(path, environ.get("QUERY_STRING", ""))).encode()
+    query = environ.get("QUERY_STRING", "")
+    if path == "/upload" and query:
+        os.write(ran, (query + "\n").encode())
+    body = (str(read) if path == "/upload" else run(path, query)).encode()
     start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 "#;

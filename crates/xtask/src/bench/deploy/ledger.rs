@@ -49,6 +49,8 @@ struct Story {
 /// A request without the answer that it should have had.
 #[derive(Debug)]
 pub(super) struct Failed {
+    /// When it was asked.
+    pub(super) since: Instant,
     /// When that was known.
     pub(super) at: Instant,
     /// The status of what came instead; 0 where the connection broke.
@@ -65,16 +67,23 @@ pub(super) struct Outcome {
     pub(super) failed: Vec<Failed>,
     lost: usize,
     doubled: usize,
+    /// Some of the lost and of the doubled.
+    examples: Vec<String>,
 }
 
 impl Ledger {
     /// Begins to ask: every second request is a POST.
     pub(super) fn open(address: SocketAddr, code: &Code) -> Self {
+        Self::at_pace(address, code, PAUSE)
+    }
+
+    /// With so much between an answer and the next request of a client.
+    pub(super) fn at_pace(address: SocketAddr, code: &Code, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let start = |client| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            thread::spawn(move || ask_on(address, client, &stop, &answered))
+            thread::spawn(move || ask_on(address, client, pause, &stop, &answered))
         };
         Self {
             clients: (0..CLIENTS).map(start).collect(),
@@ -109,9 +118,18 @@ impl Ledger {
         for id in fs::read_to_string(&self.ran)?.lines() {
             *ran.entry(id.to_owned()).or_default() += 1;
         }
+        let lost: Vec<&String> = (answered.iter())
+            .filter(|id| !ran.contains_key(*id))
+            .collect();
+        let doubled: Vec<&String> = (ran.iter())
+            .filter(|(_, times)| **times > 1)
+            .map(|(id, _)| id)
+            .collect();
+        let examples = lost.iter().take(5).chain(doubled.iter().take(5));
         Ok(Outcome {
-            lost: answered.iter().filter(|id| !ran.contains_key(*id)).count(),
-            doubled: ran.values().filter(|times| **times > 1).count(),
+            examples: examples.map(|id| (*id).clone()).collect(),
+            lost: lost.len(),
+            doubled: doubled.len(),
             answered: answered.len(),
             failed,
         })
@@ -122,6 +140,11 @@ impl Outcome {
     /// Whether each that was answered has run, and none twice.
     pub(super) fn ran_once(&self) -> bool {
         self.lost == 0 && self.doubled == 0
+    }
+
+    /// Ids of some that were lost or ran twice.
+    pub(super) fn examples(&self) -> &[String] {
+        &self.examples
     }
 
     /// For the table.
@@ -137,7 +160,13 @@ impl Outcome {
     }
 }
 
-fn ask_on(address: SocketAddr, client: usize, stop: &AtomicBool, answered: &AtomicU64) -> Story {
+fn ask_on(
+    address: SocketAddr,
+    client: usize,
+    pause: Duration,
+    stop: &AtomicBool,
+    answered: &AtomicU64,
+) -> Story {
     let mut story = Story::default();
     let mut connection = None;
     for request in 0.. {
@@ -158,7 +187,7 @@ fn ask_on(address: SocketAddr, client: usize, stop: &AtomicBool, answered: &Atom
                 story.failed.push(failed);
             }
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     story
 }
@@ -169,7 +198,9 @@ fn ask(
     id: &str,
     post: bool,
 ) -> Result<(), Failed> {
+    let since = Instant::now();
     let broken = |refused| Failed {
+        since,
         at: Instant::now(),
         status: 0,
         request_id: String::new(),
@@ -186,6 +217,7 @@ fn ask(
     match answer.status {
         200 => Ok(()),
         status => Err(Failed {
+            since,
             at: Instant::now(),
             status,
             request_id: answer.request_id,

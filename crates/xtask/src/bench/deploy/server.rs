@@ -173,14 +173,10 @@ impl<'a> Trial<'a> {
         self.master
     }
 
-    /// All that stands in its access log.
-    pub(super) fn access_log(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.running.folder.join("access.log"))?)
-    }
-
     /// All that it has said.
     pub(super) fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.running.folder.join("output.log"))?)
+        let text = fs::read(self.running.folder.join("output.log"))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Has it take the code that is there now. Fails where the server says that it does not.

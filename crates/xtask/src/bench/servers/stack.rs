@@ -1,6 +1,9 @@
 //! Ours: a whole site, and a worker without its master and its proxy.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Child, Command},
+};
 
 use anyhow::Result;
 
@@ -46,7 +49,8 @@ pub(super) fn limited(scene: &Scene<'_>) -> Result<Started> {
     site_of(scene, keys)
 }
 
-/// One that is told to be quick about what hangs, and says of each request which it was; by TLS as well.
+/// One that is told to be quick about what hangs, and says of each request which it was; by TLS as well, and before another
+/// server. It stands on the folders of a soak.
 pub(super) fn rough(scene: &Scene<'_>) -> Result<Started> {
     let Scene {
         port,
@@ -58,15 +62,29 @@ pub(super) fn rough(scene: &Scene<'_>) -> Result<Started> {
     let tls = free_port()?;
     let (root, venv) = (&scene.place.app, &scene.place.venv);
     let files = scene.place.target.join("bench-app/static");
-    let text = format!(
-        "[server]\nhttp = [\"127.0.0.1:{port}\"]\nhttps = [\"127.0.0.1:{tls}\"]\n\
-         access_log = {{ file = \"access.log\", format = \"json\" }}\n\
-         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\ntimeout = \"3s\"\n\
-         [[site]]\nhosts = [\"*\"]\ntls = \"off\"\nroutes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/\", app = \"bench\" }}]\n\
-         [[site]]\nhosts = [\"127.0.0.1\"]\ntls = \"self-signed\"\nroutes = [{{ path = \"/static/\", files = {files:?} }}]\n",
+    let soak = scene.place.soak();
+    let ground = soak.display();
+    let routes = format!(
+        "routes = [{{ path = \"/static/\", files = {files:?} }}, {{ path = \"/socket\", upstream = \"unix:{ground}/echo.sock\" }}, \
+         {{ path = \"/\", app = \"bench\" }}]\n"
     );
+    let text = format!(
+        "[server]\nhttp = [\"127.0.0.1:{port}\"]\nhttps = [\"127.0.0.1:{tls}\"]\nspool = \"{ground}/spool\"\n\
+         access_log = {{ file = \"{ground}/logs/access.log\", format = '$time_iso $request_id $status $cause' }}\n\
+         [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\ntimeout = \"3s\"\n\
+         memory_max = \"320MiB\"\nprivate_tmp = true\n\
+         [[site]]\nhosts = [\"*\"]\ntls = \"off\"\n{routes}\
+         [[site]]\nhosts = [\"127.0.0.1\"]\ntls = {{ cert = \"{ground}/tls/cert.pem\", key = \"{ground}/tls/key.pem\" }}\n{routes}",
+    );
+    let mut command = command(scene, &text)?;
+    let clock = soak.join("clock.so");
+    if clock.exists() {
+        command
+            .env("LD_PRELOAD", clock)
+            .env("SOAK_CLOCK", soak.join("clock"));
+    }
     Ok(Started {
-        trees: vec![start(scene, &text)?],
+        trees: vec![tree(command.spawn()?)],
         address: Address::Tls { port: *port, tls },
     })
 }
@@ -144,16 +162,24 @@ fn up(scene: &Scene<'_>, text: &str) -> Result<Started> {
 
 /// Starts it with this configuration.
 pub(super) fn start(scene: &Scene<'_>, text: &str) -> Result<Tree> {
+    Ok(tree(command(scene, text)?.spawn()?))
+}
+
+fn command(scene: &Scene<'_>, text: &str) -> Result<Command> {
     let config = scene.folder.join("site.toml");
     fs::write(&config, text)?;
     let mut command = scene.command(&scene.place.stack)?;
-    let child = command.args(["up", "--config"]).arg(&config).spawn()?;
+    command.args(["up", "--config"]).arg(&config);
+    Ok(command)
+}
+
+fn tree(child: Child) -> Tree {
     let part = |line: &str| match line {
         _ if line.contains(" proxy") => "proxy",
         _ if line.contains("python") || line.contains(": worker ") => "worker",
         _ => "master",
     };
-    Ok(Tree { child, part })
+    Tree { child, part }
 }
 
 /// What the master does to start a worker, and nothing else of it: descriptors at their numbers, then the bootstrap.

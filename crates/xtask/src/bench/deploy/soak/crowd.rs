@@ -1,185 +1,348 @@
-//! Clients of all kinds, who take what comes.
+//! Clients of all kinds, who take what comes, and say of each visit that failed when and how.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::{Command, Stdio},
+    process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
+use super::{
+    echo,
+    visitor::{self, Session, Trust},
+};
+
 /// They come until it is ended.
 pub(super) struct Crowd {
     stop: Arc<AtomicBool>,
-    served: Arc<Served>,
+    book: Arc<Mutex<Book>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// How often each kind got what it came for.
+/// What became of their visits.
 #[derive(Default)]
-pub(super) struct Served {
-    readers: AtomicU64,
-    uploads: AtomicU64,
-    listeners: AtomicU64,
-    leavers: AtomicU64,
-    files: AtomicU64,
-    http2: AtomicU64,
+pub(super) struct Book {
+    /// How often each kind got what it came for.
+    served: BTreeMap<&'static str, u64>,
+    /// The visits that failed.
+    pub(super) failed: Vec<Visit>,
 }
 
-impl fmt::Display for Served {
+/// One that failed.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) kind: &'static str,
+    pub(super) since: Instant,
+    pub(super) at: Instant,
+    pub(super) trouble: Trouble,
+}
+
+/// How.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The connection broke, or nothing came.
+    Broken(io::Error),
+    /// Another answer came.
+    Status(u16),
+    /// What no fault excuses.
+    Wrong(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, count) in [
-            ("slow readers", &self.readers),
-            ("uploads", &self.uploads),
-            ("listeners", &self.listeners),
-            ("who left early", &self.leavers),
-            ("files", &self.files),
-            ("runs of HTTP/2 over TLS", &self.http2),
-        ] {
-            write!(f, "{name} {} ", count.load(Ordering::Relaxed))?;
+        match self {
+            Self::Broken(error) => write!(f, "broken: {error}"),
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Wrong(what) => write!(f, "wrong: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.trouble)
+    }
+}
+
+/// Where they come in.
+pub(super) struct Doors {
+    pub(super) plain: SocketAddr,
+    pub(super) tls: SocketAddr,
+    pub(super) trust: Trust,
+}
+
+impl fmt::Display for Book {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (kind, count)) in self.served.iter().enumerate() {
+            let failed = self.failed.iter().filter(|visit| visit.kind == *kind);
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{kind} {count} ({} failed)", failed.count())?;
         }
         Ok(())
     }
 }
 
 /// What a client comes for.
-type Visit = fn(SocketAddr) -> io::Result<()>;
+type Come = fn(&Doors) -> Result<(), Trouble>;
 
-/// Where it is counted that it got that.
-type Count = fn(&Served) -> &AtomicU64;
+/// How many of each kind there are, and how long each is away.
+const KINDS: [(&str, Come, usize, Duration); 11] = [
+    ("slow readers", read_slowly, 2, SOON),
+    ("slow askers", ask_slowly, 1, SOON),
+    ("uploads", upload, 2, SOON),
+    ("listeners", listen, 2, SOON),
+    ("who left early", leave_early, 1, SOON),
+    ("files", fetch, 1, SOON),
+    ("sockets", talk, 2, SOON),
+    ("TLS", by_tls, 1, SOON),
+    ("TLS anew", by_tls_anew, 1, SOON),
+    ("files by h2", files_by_http2, 1, LATER),
+    ("app by h2", app_by_http2, 1, LATER),
+];
+const SOON: Duration = Duration::from_millis(100);
+/// A run of `h2load` is a process.
+const LATER: Duration = Duration::from_millis(700);
 
 impl Crowd {
-    /// Two of each kind; a run of `h2load` after the other, where it is installed.
-    pub(super) fn start(address: SocketAddr, tls: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let served = Arc::new(Served::default());
+    pub(super) fn start(doors: &Arc<Doors>) -> Self {
+        let (stop, book) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Book>>::default());
         let mut threads = Vec::new();
-        let kinds: [(Visit, Count); 5] = [
-            (read_slowly, |served| &served.readers),
-            (upload, |served| &served.uploads),
-            (listen, |served| &served.listeners),
-            (leave_early, |served| &served.leavers),
-            (fetch, |served| &served.files),
-        ];
-        for (visit, count) in kinds.into_iter().chain(kinds) {
-            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-            threads.push(thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    if visit(address).is_ok() {
-                        count(&served).fetch_add(1, Ordering::Relaxed);
+        for (kind, come, count, pause) in KINDS {
+            for _ in 0..count {
+                let (stop, book) = (Arc::clone(&stop), Arc::clone(&book));
+                let doors = Arc::clone(doors);
+                threads.push(thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let since = Instant::now();
+                        let came = come(&doors);
+                        note(&book, kind, since, came);
+                        thread::sleep(pause);
                     }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            }));
-        }
-        let (ends, all) = (Arc::clone(&stop), Arc::clone(&served));
-        threads.push(thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                let mut h2load = Command::new("h2load");
-                let h2load =
-                    h2load.args(["-n", "200", "-c", "4", "-m", "5", "-T", "10", "-N", "5"]);
-                let h2load = h2load.arg(format!("{tls}/static/1k"));
-                let ran = h2load.stdout(Stdio::null()).stderr(Stdio::null()).status();
-                match ran {
-                    Ok(_) => all.http2.fetch_add(1, Ordering::Relaxed),
-                    Err(_) => return,
-                };
-                thread::sleep(Duration::from_millis(50));
+                }));
             }
-        }));
+        }
         Self {
             stop,
-            served,
+            book,
             threads,
         }
     }
 
     /// Nobody comes any more; waits for those who are there.
-    pub(super) fn end(self) -> Result<Arc<Served>> {
+    pub(super) fn end(self) -> Result<Book> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().ok().context("a client has panicked")?;
         }
-        Ok(self.served)
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *book))
+    }
+}
+
+fn note(book: &Mutex<Book>, kind: &'static str, since: Instant, came: Result<(), Trouble>) {
+    let at = Instant::now();
+    let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+    let served = book.served.entry(kind).or_default();
+    match came {
+        Ok(()) => *served += 1,
+        Err(trouble) => book.failed.push(Visit {
+            kind,
+            since,
+            at,
+            trouble,
+        }),
     }
 }
 
 /// Longer than this nobody waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn ask(doors: &Doors, method: &str, path: &str, fields: &str) -> io::Result<TcpStream> {
+    let mut stream = connect(doors.plain)?;
     let head =
         format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(head.as_bytes())?;
     Ok(stream)
 }
 
-/// Whether the status is 200 and there are so many bytes behind it.
-fn whole(mut stream: TcpStream, at_least: usize) -> io::Result<()> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all)?;
-    match all.starts_with(b"HTTP/1.1 200") && all.len() > at_least {
-        true => Ok(()),
-        false => Err(io::ErrorKind::InvalidData.into()),
+/// The status of an answer.
+fn status(head: &[u8]) -> u16 {
+    let text = head.get(9..12).and_then(|text| str::from_utf8(text).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What of an answer is there, judged: 200, and so many bytes at least.
+fn judge(all: &[u8], at_least: usize) -> Result<(), Trouble> {
+    match status(all) {
+        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        200 if all.len() > at_least => Ok(()),
+        200 => Err(io::Error::other(format!("{} bytes of {at_least}", all.len())).into()),
+        other => Err(Trouble::Status(other)),
     }
 }
 
-fn read_slowly(address: SocketAddr) -> io::Result<()> {
-    let mut stream = ask(address, "GET", "/big", "")?;
-    let mut piece = [0; 32 * 1024];
+fn whole(mut stream: TcpStream, at_least: usize) -> Result<(), Trouble> {
+    let mut all = Vec::new();
+    let read = stream.read_to_end(&mut all);
+    // An answer that says no is one, though the rest of an upload was not read.
+    match (read, status(&all)) {
+        (Err(error), 0 | 200) => Err(error.into()),
+        _ => judge(&all, at_least),
+    }
+}
+
+fn read_slowly(doors: &Doors) -> Result<(), Trouble> {
+    let mut stream = ask(doors, "GET", "/big", "")?;
+    let mut all = vec![0; 10 * 32 * 1024];
+    let mut filled = 0;
     for _ in 0..10 {
-        stream.read_exact(&mut piece)?;
+        filled += stream.read(&mut all[filled..])?;
         thread::sleep(Duration::from_millis(30));
     }
-    whole_rest(stream)
+    all.truncate(filled);
+    stream.read_to_end(&mut all)?;
+    judge(&all, 16 * 64 * 1024)
 }
 
-fn whole_rest(mut stream: TcpStream) -> io::Result<()> {
-    io::copy(&mut stream, &mut io::sink()).map(drop)
+/// A head in pieces.
+fn ask_slowly(doors: &Doors) -> Result<(), Trouble> {
+    let mut stream = connect(doors.plain)?;
+    let head = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for piece in head.chunks(8) {
+        stream.write_all(piece)?;
+        thread::sleep(Duration::from_millis(40));
+    }
+    whole(stream, 0)
 }
 
-fn upload(address: SocketAddr) -> io::Result<()> {
+fn upload(doors: &Doors) -> Result<(), Trouble> {
     const PIECES: usize = 16;
     const PIECE: usize = 16 * 1024;
     let fields = format!("Content-Length: {}\r\n", PIECES * PIECE);
-    let mut stream = ask(address, "POST", "/upload", &fields)?;
+    let mut stream = ask(doors, "POST", "/upload", &fields)?;
     for _ in 0..PIECES {
-        stream.write_all(&[b'x'; PIECE])?;
+        if stream.write_all(&[b'x'; PIECE]).is_err() {
+            // It was answered before its end, or the connection broke.
+            break;
+        }
         thread::sleep(Duration::from_millis(5));
     }
     whole(stream, 0)
 }
 
-fn listen(address: SocketAddr) -> io::Result<()> {
-    whole(
-        ask(address, "GET", "/events", "Accept: text/event-stream\r\n")?,
-        100,
-    )
+fn listen(doors: &Doors) -> Result<(), Trouble> {
+    let mut stream = ask(doors, "GET", "/events", "Accept: text/event-stream\r\n")?;
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all)?;
+    judge(&all, 100)?;
+    match all.windows(8).any(|part| part == b"data: 19") {
+        true => Ok(()),
+        false => Err(io::Error::other("the events have no end").into()),
+    }
 }
 
 /// In the middle of an upload, of a head, or of a response.
-fn leave_early(address: SocketAddr) -> io::Result<()> {
-    let mut upload = ask(address, "POST", "/upload", "Content-Length: 1000000\r\n")?;
+fn leave_early(doors: &Doors) -> Result<(), Trouble> {
+    let mut upload = ask(doors, "POST", "/upload", "Content-Length: 1000000\r\n")?;
     upload.write_all(&[b'x'; 10_000])?;
     upload.shutdown(Shutdown::Both)?;
-    let mut head = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let mut head = connect(doors.plain)?;
     head.write_all(b"GET / HT")?;
     drop(head);
-    let mut response = ask(address, "GET", "/big", "")?;
-    response.read_exact(&mut [0; 1000])
+    let mut response = ask(doors, "GET", "/big", "")?;
+    let mut start = [0; 12];
+    response.read_exact(&mut start)?;
+    judge(&start, 0)
 }
 
-fn fetch(address: SocketAddr) -> io::Result<()> {
-    whole(ask(address, "GET", "/static/100k", "")?, 100 * 1024)?;
-    whole(ask(address, "GET", "/static/1k", "")?, 1024)
+fn fetch(doors: &Doors) -> Result<(), Trouble> {
+    whole(ask(doors, "GET", "/static/100k", "")?, 100 * 1024)?;
+    whole(ask(doors, "GET", "/static/1k", "")?, 1024)
+}
+
+/// A WebSocket through an upstream: what is said comes back, in this order.
+fn talk(doors: &Doors) -> Result<(), Trouble> {
+    let mut stream = connect(doors.plain)?;
+    let head = format!(
+        "GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
+        echo::KEY
+    );
+    stream.write_all(head.as_bytes())?;
+    let answer = echo::head(&mut stream)?;
+    if status(answer.as_bytes()) != 101 {
+        return Err(Trouble::Status(status(answer.as_bytes())));
+    }
+    if !answer.contains(echo::ACCEPT) {
+        return Err(Trouble::Wrong(answer));
+    }
+    for number in 0..20 {
+        let said = format!("message {number}");
+        echo::send(&mut stream, said.as_bytes(), Some([1, 2, 3, 4]))?;
+        let heard = echo::receive(&mut stream)?;
+        if heard != said.as_bytes() {
+            return Err(Trouble::Wrong(format!("{said} became {heard:?}")));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn by_tls(doors: &Doors) -> Result<(), Trouble> {
+    visitor::come(doors.tls, &doors.trust, Session::Resumed).map(drop)
+}
+
+fn by_tls_anew(doors: &Doors) -> Result<(), Trouble> {
+    visitor::come(doors.tls, &doors.trust, Session::New).map(drop)
+}
+
+fn files_by_http2(doors: &Doors) -> Result<(), Trouble> {
+    h2load(doors, "/static/1k")
+}
+
+fn app_by_http2(doors: &Doors) -> Result<(), Trouble> {
+    h2load(doors, "/version")
+}
+
+/// All of its requests succeed, or it says how many did not.
+fn h2load(doors: &Doors, path: &str) -> Result<(), Trouble> {
+    let mut h2load = Command::new("h2load");
+    let h2load = h2load.args(["-n", "60", "-c", "2", "-m", "5", "-T", "10", "-N", "10"]);
+    let output = h2load.arg(format!("https://{}{path}", doors.tls)).output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Trouble::Wrong("there is no h2load; it is in the package nghttp2-client".into())
+        }
+        _ => Trouble::Broken(error),
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if text.contains(" 60 succeeded, 0 failed, 0 errored, 0 timeout") {
+        return Ok(());
+    }
+    match text.lines().find(|line| line.starts_with("status codes: ")) {
+        Some(line) if !line.contains(" 0 5xx") => Err(Trouble::Status(503)),
+        _ => Err(io::Error::other(text).into()),
+    }
 }

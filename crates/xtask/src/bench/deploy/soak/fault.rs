@@ -4,13 +4,16 @@ use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-use super::super::server::Trial;
+use super::{
+    super::server::Trial,
+    ground::{Ground, Jump, SPELL},
+};
 use crate::bench::process;
 
 /// One of them.
@@ -18,17 +21,34 @@ use crate::bench::process;
 pub(super) enum Fault {
     KillWorker,
     KillProxy,
+    CutUpload,
     FreezeWorker,
     FreezeProxy,
+    FreezeMaster,
     NewCode,
     BrokenCode,
     HangUp,
     Upgrade,
     Raise,
     Segfault,
-    Hang,
+    Deadlock,
+    NeverReturns,
+    HoldsPython,
+    EatsMemory,
+    OutOfMemory,
     Garbage,
     FewDescriptors,
+    FewForMaster,
+    FullSpool,
+    FullLogs,
+    FullRun,
+    ClockHourAhead,
+    ClockHourBack,
+    ClockDayAhead,
+    Clock1970,
+    NewCertificate,
+    BrokenCertificate,
+    MismatchedKey,
     MoreWorkers,
     FewerWorkers,
     RotateLogs,
@@ -37,12 +57,36 @@ pub(super) enum Fault {
 /// For how long somebody is stopped, or has no descriptors.
 const PAUSE: Duration = Duration::from_millis(800);
 
+/// How long what a fault has begun may go on: a request that is stuck is noticed, its worker replaced and ended, and whoever waited
+/// behind it has waited.
+const AFTERMATH: Duration = Duration::from_secs(25);
+
+/// Who is connected to what a fault has taken away learns it when it next looks.
+const NOTICE: Duration = Duration::from_secs(1);
+
+/// What may come of a fault for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    /// Nothing.
+    None,
+    /// Connections to the proxy break.
+    Connections,
+    /// Requests in an app fail.
+    Apps,
+    /// Requests in an app fail, by its own words too: no memory is an exception in whoever asks for some.
+    Memory,
+    /// What is too large for memory fails.
+    Bodies,
+}
+
 impl Fault {
     pub(super) const ALL: &[Self] = &[
         Self::KillWorker,
         Self::KillProxy,
+        Self::CutUpload,
         Self::FreezeWorker,
         Self::FreezeProxy,
+        Self::FreezeMaster,
         Self::NewCode,
         Self::NewCode,
         Self::BrokenCode,
@@ -50,9 +94,25 @@ impl Fault {
         Self::Upgrade,
         Self::Raise,
         Self::Segfault,
-        Self::Hang,
+        Self::Deadlock,
+        Self::NeverReturns,
+        Self::HoldsPython,
+        Self::EatsMemory,
+        Self::OutOfMemory,
         Self::Garbage,
         Self::FewDescriptors,
+        Self::FewForMaster,
+        Self::FullSpool,
+        Self::FullLogs,
+        Self::FullRun,
+        Self::ClockHourAhead,
+        Self::ClockHourBack,
+        Self::ClockDayAhead,
+        Self::Clock1970,
+        Self::NewCertificate,
+        Self::NewCertificate,
+        Self::BrokenCertificate,
+        Self::MismatchedKey,
         Self::MoreWorkers,
         Self::FewerWorkers,
         Self::RotateLogs,
@@ -62,36 +122,120 @@ impl Fault {
         match self {
             Self::KillWorker => "kill -9 of a worker",
             Self::KillProxy => "kill -9 of the proxy",
+            Self::CutUpload => "kill -9 of the proxy in the middle of an upload",
             Self::FreezeWorker => "a worker stopped for a while",
             Self::FreezeProxy => "the proxy stopped for a while",
+            Self::FreezeMaster => "the master stopped for a while",
             Self::NewCode => "new code",
             Self::BrokenCode => "broken code",
             Self::HangUp => "HUP",
             Self::Upgrade => "upgrade",
             Self::Raise => "an exception",
             Self::Segfault => "a segmentation fault",
-            Self::Hang => "a deadlock",
+            Self::Deadlock => "a deadlock",
+            Self::NeverReturns => "a slot that never returns",
+            Self::HoldsPython => "C code that keeps the GIL",
+            Self::EatsMemory => "an app that eats memory_max",
+            Self::OutOfMemory => "out of memory",
             Self::Garbage => "garbage",
-            Self::FewDescriptors => "no descriptors",
+            Self::FewDescriptors => "no descriptors for the proxy",
+            Self::FewForMaster => "no descriptors for the master",
+            Self::FullSpool => "no room for bodies",
+            Self::FullLogs => "no room for logs",
+            Self::FullRun => "no room for sockets",
+            Self::ClockHourAhead => "the clock an hour ahead",
+            Self::ClockHourBack => "the clock an hour back",
+            Self::ClockDayAhead => "the clock a day ahead",
+            Self::Clock1970 => "the clock at 1970",
+            Self::NewCertificate => "a new certificate",
+            Self::BrokenCertificate => "half a certificate",
+            Self::MismatchedKey => "the key of another certificate",
             Self::MoreWorkers => "TTIN",
             Self::FewerWorkers => "TTOU",
             Self::RotateLogs => "USR1",
         }
     }
 
-    /// Whether a client may find its connection broken: whoever had it is gone, or cannot open what it needs.
-    pub(super) fn breaks_connections(self) -> bool {
-        matches!(self, Self::KillProxy | Self::FewDescriptors)
+    fn harm(self) -> Harm {
+        match self {
+            Self::KillProxy | Self::CutUpload | Self::FewDescriptors => Harm::Connections,
+            Self::KillWorker
+            | Self::Segfault
+            | Self::Deadlock
+            | Self::NeverReturns
+            | Self::HoldsPython
+            | Self::FewForMaster
+            | Self::FullRun => Harm::Apps,
+            Self::EatsMemory | Self::OutOfMemory => Harm::Memory,
+            Self::FullSpool => Harm::Bodies,
+            _ => Harm::None,
+        }
+    }
+
+    /// How long it lasts itself.
+    fn lasts(self) -> Duration {
+        match self {
+            Self::FewDescriptors | Self::FewForMaster => PAUSE,
+            Self::FullSpool | Self::FullLogs | Self::FullRun => SPELL + NOTICE,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether a connection may break that was used then, when this happened at that moment.
+    pub(super) fn breaks(self, when: Instant, since: Instant, at: Instant) -> bool {
+        self.harm() == Harm::Connections && when <= at && when + self.lasts() + NOTICE >= since
+    }
+
+    /// Whether an app's answer may end in its middle.
+    pub(super) fn cuts(self, when: Instant, since: Instant, at: Instant) -> bool {
+        self.breaks(when, since, at) || self.is_near(when, since, at, &[Harm::Apps, Harm::Memory])
+    }
+
+    /// Whether a request may be answered by this status, of those that went to an app, or were large.
+    pub(super) fn fails(self, status: u16, when: Instant, since: Instant, at: Instant) -> bool {
+        let harms: &[Harm] = match status {
+            500 => &[Harm::Memory],
+            502..=504 => &[Harm::Apps, Harm::Memory, Harm::Connections],
+            _ => &[],
+        };
+        self.is_near(when, since, at, harms)
+    }
+
+    /// Whether an upload may be sent away.
+    pub(super) fn is_full(self, when: Instant, since: Instant, at: Instant) -> bool {
+        self.is_near(when, since, at, &[Harm::Bodies])
+    }
+
+    fn is_near(self, when: Instant, since: Instant, at: Instant, harms: &[Harm]) -> bool {
+        let after = match self.harm() {
+            Harm::Bodies => NOTICE,
+            _ => AFTERMATH,
+        };
+        harms.contains(&self.harm()) && when <= at && when + self.lasts() + after >= since
     }
 
     /// Has it happen. `which` decides to whom, `number` is what new code says.
-    pub(super) fn happen(self, trial: &mut Trial<'_>, which: u64, number: usize) -> Result<()> {
+    pub(super) fn happen(
+        self,
+        trial: &mut Trial<'_>,
+        ground: &mut Ground,
+        which: u64,
+        number: usize,
+    ) -> Result<()> {
         let address = trial.address();
+        let get = |path: &str| {
+            send(
+                address,
+                &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            );
+        };
         match self {
             Self::KillWorker => each(one_of(trial.workers(), which), Signal::KILL),
             Self::KillProxy => each(trial.fronts(), Signal::KILL),
+            Self::CutUpload => cut_upload(trial, number),
             Self::FreezeWorker => freeze(one_of(trial.workers(), which)),
             Self::FreezeProxy => freeze(trial.fronts()),
+            Self::FreezeMaster => freeze(vec![trial.master()]),
             Self::NewCode => {
                 trial
                     .code()
@@ -109,17 +253,56 @@ impl Fault {
                 // As with new code.
                 let _ = trial.upgrade();
             }
-            Self::Raise => send(address, "GET /raise HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-            Self::Segfault => send(address, "GET /segfault HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-            Self::Hang => send(address, "GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            Self::Raise => get("/raise"),
+            Self::Segfault => get("/segfault"),
+            Self::Deadlock => get("/deadlock"),
+            Self::NeverReturns => get("/never"),
+            Self::HoldsPython => get("/gil"),
+            Self::EatsMemory => get("/eat"),
+            Self::OutOfMemory => {
+                if ground.squeeze(trial.workers())? {
+                    get("/eat");
+                }
+            }
             Self::Garbage => send(address, "\u{0}\u{1}GET GET\nHost:: \r\r\n\r\n"),
             Self::FewDescriptors => starve(trial.fronts()),
+            Self::FewForMaster => starve(vec![trial.master()]),
+            Self::FullSpool => ground.fill("spool")?,
+            Self::FullLogs => ground.fill("logs")?,
+            Self::FullRun => ground.fill("run")?,
+            Self::ClockHourAhead => ground.jump(Jump::HourAhead)?,
+            Self::ClockHourBack => ground.jump(Jump::HourBack)?,
+            Self::ClockDayAhead => ground.jump(Jump::DayAhead)?,
+            Self::Clock1970 => ground.jump(Jump::To1970)?,
+            Self::NewCertificate => ground.renew()?,
+            Self::BrokenCertificate => ground.break_certificate()?,
+            Self::MismatchedKey => ground.mismatch_certificate()?,
             Self::MoreWorkers => each(vec![trial.master()], Signal::TTIN),
             Self::FewerWorkers => each(vec![trial.master()], Signal::TTOU),
             Self::RotateLogs => each(vec![trial.master()], Signal::USR1),
         }
         Ok(())
     }
+}
+
+/// How an upload is called that never comes to its end, and so may never run.
+pub(super) const CUT: &str = "cut-";
+
+/// Half an upload, more than is kept in memory; then the proxy is gone.
+fn cut_upload(trial: &Trial<'_>, number: usize) {
+    let head = format!(
+        "POST /upload?{CUT}{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n"
+    );
+    let upload = TcpStream::connect_timeout(&trial.address(), Duration::from_secs(2));
+    let Ok(mut upload) = upload else {
+        return each(trial.fronts(), Signal::KILL);
+    };
+    // Whoever listens may be gone already.
+    let _ = upload.set_write_timeout(Some(PAUSE));
+    let _ = upload.write_all(head.as_bytes());
+    let _ = upload.write_all(&vec![b'x'; 512 * 1024]);
+    each(trial.fronts(), Signal::KILL);
+    let _ = upload.write_all(&vec![b'x'; 512 * 1024]);
 }
 
 fn one_of(processes: Vec<u32>, which: u64) -> Vec<u32> {

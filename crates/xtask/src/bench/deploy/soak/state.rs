@@ -1,22 +1,30 @@
 //! What a server holds.
 
-use std::{fmt, fs};
+use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::server::Trial;
+use super::{super::server::Trial, ground::Ground};
 use crate::bench::process;
 
 /// At one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
     workers: usize,
+    /// Of the master, those included that have ended and not been asked how.
+    children: usize,
+    /// That live, of all that were ever started for the server, whoever's children they are.
+    processes: usize,
     of_master: usize,
     of_proxy: usize,
     /// Files that have no name any more, which is what spools are.
     spools: usize,
+    /// Files with names, where temporary ones and sockets are.
+    files: usize,
     /// Of the proxy, in KiB.
     resident: u64,
+    /// Of the master, in KiB.
+    of_masters: u64,
 }
 
 /// More than before, and still no leak: connections to workers that were not there, logs that were moved.
@@ -25,21 +33,42 @@ const DESCRIPTORS: usize = 16;
 /// How much larger the proxy may stay.
 const GROWN: u64 = 32 * 1024;
 
+/// And the master.
+const MASTER_GROWN: u64 = 16 * 1024;
+
 impl State {
-    pub(super) fn of(trial: &Trial<'_>) -> Result<Self> {
+    pub(super) fn of(trial: &Trial<'_>, ground: &Ground) -> Result<Self> {
         let proxy = *trial.fronts().first().context("there is no proxy")?;
         Ok(Self {
             workers: trial.workers().len(),
+            children: process::children(trial.master()).len(),
+            processes: process::with_variable(&format!("{RUN}{}", ground.path("run").display()))
+                .len(),
             of_master: process::descriptors(trial.master()),
             of_proxy: process::descriptors(proxy),
             spools: deleted(proxy)?,
+            files: files(&ground.path("spool"))? + files(&ground.path("run"))?,
             resident: resident(proxy)?,
+            of_masters: resident(trial.master())?,
         })
     }
 
     /// Whether this is no more than that.
     pub(super) fn is_like(&self, first: &Self) -> Result<()> {
         ensure!(self.workers > 0, "there is no worker");
+        ensure!(
+            self.children == self.workers + 1,
+            "the master has other children than its proxy and its workers"
+        );
+        ensure!(
+            self.processes == self.children + 1,
+            "there are processes that the master does not know"
+        );
+        // Each worker has a socket.
+        ensure!(
+            self.files - self.workers <= first.files - first.workers,
+            "files are left behind"
+        );
         ensure!(
             self.of_master <= first.of_master + DESCRIPTORS,
             "the master keeps descriptors"
@@ -53,6 +82,10 @@ impl State {
             self.resident <= first.resident + GROWN,
             "the proxy keeps memory"
         );
+        ensure!(
+            self.of_masters <= first.of_masters + MASTER_GROWN,
+            "the master keeps memory"
+        );
         Ok(())
     }
 }
@@ -61,10 +94,34 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} workers, descriptors {} + {}, spooled files {}, proxy {} KiB",
-            self.workers, self.of_master, self.of_proxy, self.spools, self.resident
+            "{} workers, {} children, {} processes, descriptors {} + {}, spooled files {}, files {}, master {} KiB, proxy {} KiB",
+            self.workers,
+            self.children,
+            self.processes,
+            self.of_master,
+            self.of_proxy,
+            self.spools,
+            self.files,
+            self.of_masters,
+            self.resident
         )
     }
+}
+
+/// What the environment of a soak says, and so that of all that it has started.
+const RUN: &str = "XDG_RUNTIME_DIR=";
+
+/// All files below a folder, folders included.
+fn files(folder: &Path) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        count += 1;
+        if entry.file_type()?.is_dir() {
+            count += files(&entry.path())?;
+        }
+    }
+    Ok(count)
 }
 
 fn deleted(pid: u32) -> Result<usize> {

@@ -1,0 +1,184 @@
+//! What came of it, judged: each failure has a fault that excuses it, nothing was lost or ran twice, and logs are whole.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Result, ensure};
+
+use super::{
+    crowd::{Book, Trouble, Visit},
+    fault::{CUT, Fault},
+    ground::Ground,
+    state::State,
+};
+use crate::bench::{
+    deploy::{
+        ledger::{Failed, Outcome},
+        server::Trial,
+    },
+    print_lines,
+};
+
+/// What went wrong, and when.
+pub(super) type Happened = Vec<(Instant, Fault)>;
+
+/// All that is known at the end.
+pub(super) struct Evidence<'a> {
+    pub(super) happened: &'a Happened,
+    pub(super) outcome: Outcome,
+    pub(super) book: Book,
+    pub(super) before: State,
+    pub(super) after: State,
+    log: String,
+    access: String,
+    /// What the app has run.
+    ran: String,
+    has_clock: bool,
+}
+
+impl<'a> Evidence<'a> {
+    pub(super) fn gather(
+        trial: &Trial<'_>,
+        ground: &Ground,
+        happened: &'a Happened,
+        outcome: Outcome,
+        book: Book,
+        (before, after): (State, State),
+    ) -> Result<Self> {
+        Ok(Self {
+            happened,
+            outcome,
+            book,
+            before,
+            after,
+            log: trial.log()?,
+            access: ground.access_log()?,
+            ran: fs::read_to_string(trial.code().ran())?,
+            has_clock: ground.has_clock(),
+        })
+    }
+
+    /// Says it, and whether it is well.
+    pub(super) fn judge(&self) -> Result<()> {
+        let row = self.outcome.row();
+        let figures: Vec<String> = row
+            .iter()
+            .map(|(name, figure)| format!("{name} {figure}"))
+            .collect();
+        print_lines(&format!(
+            "ledger: {}\ncrowd: {}\nheld before: {}\nheld after:  {}",
+            figures.join(", "),
+            self.book,
+            self.before,
+            self.after,
+        ));
+        let failed: Vec<&Failed> = (self.outcome.failed.iter())
+            .filter(|failed| !self.excuses(failed))
+            .collect();
+        let visits: Vec<&Visit> = (self.book.failed.iter())
+            .filter(|visit| !self.excuses_visit(visit))
+            .collect();
+        for failed in failed.iter().take(20) {
+            print_lines(&format!(
+                "not excused: {failed:?}{}",
+                self.around(failed.since, failed.at)
+            ));
+        }
+        for visit in visits.iter().take(20) {
+            print_lines(&format!(
+                "not excused: {visit}{}",
+                self.around(visit.since, visit.at)
+            ));
+        }
+        ensure!(
+            self.outcome.ran_once(),
+            "a request was lost, or ran twice: {:?}",
+            self.outcome.examples()
+        );
+        ensure!(
+            !self.ran.lines().any(|line| line.starts_with(CUT)),
+            "half an upload has run"
+        );
+        ensure!(
+            failed.is_empty() && visits.is_empty(),
+            "{} requests and {} visits failed without an excuse",
+            failed.len(),
+            visits.len()
+        );
+        self.logs_are_whole()?;
+        self.after.is_like(&self.before)
+    }
+
+    fn excuses(&self, failed: &Failed) -> bool {
+        let Failed { since, at, .. } = *failed;
+        let named = !failed.request_id.is_empty()
+            && (self.log.contains(&failed.request_id) || self.access.contains(&failed.request_id));
+        match failed.status {
+            0 => !failed.refused && self.any(|fault, when| fault.breaks(when, since, at)),
+            status => named && self.any(|fault, when| fault.fails(status, when, since, at)),
+        }
+    }
+
+    fn excuses_visit(&self, visit: &Visit) -> bool {
+        let Visit { since, at, .. } = *visit;
+        let is_full = || self.any(|fault, when| fault.is_full(when, since, at));
+        match &visit.trouble {
+            Trouble::Wrong(_) => false,
+            Trouble::Broken(_) => {
+                self.any(|fault, when| fault.cuts(when, since, at))
+                    || visit.kind == "slow readers" && is_full()
+            }
+            Trouble::Status(status) => {
+                self.any(|fault, when| fault.fails(*status, when, since, at))
+                    || matches!(status, 503 | 507) && visit.kind == "uploads" && is_full()
+            }
+        }
+    }
+
+    fn any(&self, mut is_it: impl FnMut(Fault, Instant) -> bool) -> bool {
+        self.happened
+            .iter()
+            .any(|(when, fault)| is_it(*fault, *when))
+    }
+
+    /// What went wrong about then, for whoever looks for the cause.
+    fn around(&self, since: Instant, at: Instant) -> String {
+        let mut text = format!("\n  it took {:.2?};", at - since);
+        let latest = self.happened.iter().filter(|(when, _)| *when <= at);
+        for (when, fault) in latest.rev().take(6) {
+            text += &format!(" {} ({:.2?} before its end),", fault.name(), at - *when);
+        }
+        text
+    }
+
+    /// A line of the access log is a whole one. A disk that is full cuts one, and each time that it is, another.
+    fn logs_are_whole(&self) -> Result<()> {
+        let is_whole = |line: &&str| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let is_status = |text: &str| text.len() == 3 && text.parse::<u16>().is_ok();
+            fields.len() == 4 && fields[0].contains('T') && is_status(fields[2])
+        };
+        let torn: Vec<&str> = (self.access.lines())
+            .filter(|line| !is_whole(line))
+            .collect();
+        let full = self.count(Fault::FullLogs);
+        // Each time two writers may meet the end of the disk: that of a proxy that leaves, and that of the next.
+        ensure!(
+            torn.len() <= 2 * full,
+            "{} lines of the access log are cut: {:?}",
+            torn.len(),
+            torn.iter().take(3).collect::<Vec<_>>()
+        );
+        ensure!(
+            !self.has_clock
+                || self.count(Fault::Clock1970) == 0
+                || self.access.contains("1970-01-01T"),
+            "the clock did not jump"
+        );
+        Ok(())
+    }
+
+    fn count(&self, wanted: Fault) -> usize {
+        let of_it = self.happened.iter().filter(|(_, fault)| *fault == wanted);
+        of_it.count()
+    }
+}
