@@ -18,17 +18,17 @@ use crate::{
     upgrade::Heir,
 };
 
-const BOTH: &str = "http = [\"HTTP\"]\nhttps = [\"HTTPS\"]";
+pub(crate) const BOTH: &str = "http = [\"HTTP\"]\nhttps = [\"HTTPS\"]";
 const TLS_ALONE: &str = "http = []\nhttps = [\"HTTPS\"]";
 
 /// Whether the certificate is pebble's: the name of its issuer stands in it.
-fn is_pebbles(certificate: &[u8]) -> bool {
+pub(crate) fn is_pebbles(certificate: &[u8]) -> bool {
     certificate
         .windows(b"Pebble Intermediate".len())
         .any(|part| part == b"Pebble Intermediate")
 }
 
-fn shown(stack: &Stack, name: &str) -> Vec<u8> {
+pub(crate) fn shown(stack: &Stack, name: &str) -> Vec<u8> {
     Offer::of(name).certificate(stack.https())
 }
 
@@ -38,7 +38,7 @@ fn got(stack: &Stack, times: usize) {
     });
 }
 
-fn until_shown(stack: &Stack, name: &str) -> Vec<u8> {
+pub(crate) fn until_shown(stack: &Stack, name: &str) -> Vec<u8> {
     stack.until("the certificate is shown", || {
         is_pebbles(&shown(stack, name))
     });
@@ -46,7 +46,7 @@ fn until_shown(stack: &Stack, name: &str) -> Vec<u8> {
 }
 
 /// What `stack status` says of the first certificate by ACME.
-fn status(site: &Site) -> Value {
+pub(crate) fn status(site: &Site) -> Value {
     let (code, text) = site.run_with("status", &["--json"]);
     assert_eq!(code, Some(0), "{text}");
     let status: Value = serde_json::from_str(&text).expect("JSON");
@@ -62,7 +62,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// The file of the state directory that ends so.
-fn kept(stack: &Stack, ending: &str) -> Option<PathBuf> {
+pub(crate) fn kept(stack: &Stack, ending: &str) -> Option<PathBuf> {
     let folder = fs::read_dir(stack.path().join("state")).ok()?;
     let files = folder.flatten().map(|entry| entry.path());
     let mut files = files.filter(|path| {

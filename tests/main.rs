@@ -12,6 +12,7 @@ mod harness;
 
 mod access;
 mod acme;
+mod acme_interrupted;
 mod admin;
 mod allowances;
 mod browser;

@@ -5,6 +5,7 @@
 //! waits by the clock. When a test panics, the stack's output is printed.
 
 pub mod client;
+pub mod disk;
 pub mod frames;
 pub mod h2;
 pub mod load;
