@@ -81,7 +81,12 @@ impl Place {
 
     /// The folder of a soak: what it has its server stand on.
     pub(crate) fn soak(&self) -> PathBuf {
-        self.target.join("bench-soak")
+        Self::soak_below(&self.target)
+    }
+
+    /// The same, before there is a place.
+    pub(crate) fn soak_below(target: &Path) -> PathBuf {
+        target.join("bench-soak")
     }
 
     /// The interpreter that every server runs on.

@@ -7,7 +7,7 @@
 use std::{
     env,
     fs::{self, File},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::{fs::FallocateFlags, io::Errno};
 
-use super::super::super::{eprintln_line, place::Place};
+use crate::{
+    bench::{eprintln_line, place::Place},
+    repository,
+};
 
 /// Says that this process is the one that [`enter`] has started.
 const INSIDE: &str = "STACK_SOAK_INSIDE";
@@ -92,7 +95,7 @@ pub(super) enum Jump {
 }
 
 /// Starts this program again where it can be the only one that sees its file systems; returns in that process alone.
-pub(super) fn enter(place: &Place) -> Result<()> {
+pub(super) fn enter() -> Result<()> {
     if env::var_os(INSIDE).is_some() {
         return Ok(());
     }
@@ -105,7 +108,7 @@ pub(super) fn enter(place: &Place) -> Result<()> {
         Command::new(program)
     };
     // Commands find the server by it as well.
-    let run = place.soak().join("run");
+    let run = Place::soak_below(&repository()?.join("target")).join("run");
     let command = command.args(env::args_os().skip(1)).env(INSIDE, "1");
     let error = command.env("XDG_RUNTIME_DIR", run).exec();
     Err(error).context("cannot start anew; `unshare` is in the package util-linux")
@@ -411,5 +414,7 @@ fn make_certificate(folder: &Path, certificate: Certificate) -> Result<()> {
 fn put(path: &Path, content: &[u8]) -> Result<()> {
     let next = path.with_extension("next");
     fs::write(&next, content)?;
+    // A key that everybody may read would be named in the log.
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o600))?;
     Ok(fs::rename(next, path)?)
 }

@@ -71,8 +71,8 @@ const RENEWED: Duration = Duration::from_secs(20);
 
 /// Runs it and says what came of it; an error if a promise was broken.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    ground::enter()?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
-    ground::enter(&place)?;
     let mut ground = Ground::prepare(&place)?;
     echo::serve(&ground.path("echo.sock"))?;
     let settings = Settings {

@@ -1,6 +1,9 @@
 //! What a server holds.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,7 +11,7 @@ use super::{super::server::Trial, ground::Ground};
 use crate::bench::process;
 
 /// At one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct State {
     workers: usize,
     /// Of the master, those included that have ended and not been asked how.
@@ -20,7 +23,7 @@ pub(super) struct State {
     /// Files that have no name any more, which is what spools are.
     spools: usize,
     /// Files with names, where temporary ones and sockets are.
-    files: usize,
+    files: Vec<PathBuf>,
     /// Of the proxy, in KiB.
     resident: u64,
     /// Of the master, in KiB.
@@ -47,7 +50,7 @@ impl State {
             of_master: process::descriptors(trial.master()),
             of_proxy: process::descriptors(proxy),
             spools: deleted(proxy)?,
-            files: files(&ground.path("spool"))? + files(&ground.path("run"))?,
+            files: [files(&ground.path("spool"))?, files(&ground.path("run"))?].concat(),
             resident: resident(proxy)?,
             of_masters: resident(trial.master())?,
         })
@@ -66,8 +69,10 @@ impl State {
         );
         // Each worker has a socket.
         ensure!(
-            self.files - self.workers <= first.files - first.workers,
-            "files are left behind"
+            self.files.len() - self.workers <= first.files.len() - first.workers,
+            "files are left behind: {:?} became {:?}",
+            first.files,
+            self.files
         );
         ensure!(
             self.of_master <= first.of_master + DESCRIPTORS,
@@ -101,7 +106,7 @@ impl fmt::Display for State {
             self.of_master,
             self.of_proxy,
             self.spools,
-            self.files,
+            self.files.len(),
             self.of_masters,
             self.resident
         )
@@ -112,16 +117,16 @@ impl fmt::Display for State {
 const RUN: &str = "XDG_RUNTIME_DIR=";
 
 /// All files below a folder, folders included.
-fn files(folder: &Path) -> Result<usize> {
-    let mut count = 0;
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        count += 1;
+        all.push(entry.path());
         if entry.file_type()?.is_dir() {
-            count += files(&entry.path())?;
+            all.extend(files(&entry.path())?);
         }
     }
-    Ok(count)
+    Ok(all)
 }
 
 fn deleted(pid: u32) -> Result<usize> {
