@@ -1,11 +1,14 @@
 //! What a worker may take of the machine: memory, descriptors, and a place of its own for temporary files.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Site, Stack, kill};
+use crate::{
+    harness::{Site, Stack, kill},
+    upgrade::Heir,
+};
 
 const APP: &str = r#"
 import json, os, resource, tempfile
@@ -98,4 +101,27 @@ fn temporary_files_are_the_apps_alone_until_it_ends() {
     stack.until_ended();
     assert!(!tmp.exists());
     assert!(!tmp.parent().expect("a folder").exists());
+}
+
+/// Each master has made a folder of its own, so each upgrade would leave one.
+#[test]
+fn temporary_files_of_a_master_that_was_followed_are_gone() {
+    let stack = stack(KEYS);
+    let directory = |answer: &Value| answer["tmp"].as_str().expect("a path").to_owned();
+    let before = directory(&said(&stack, "/keep"));
+    let (code, text) = stack.site().run("upgrade");
+    assert_eq!(code, Some(0), "{text}");
+    let heir = Heir::of(&stack);
+    stack.until_ended();
+    assert_ne!(directory(&said(&stack, "/")), before);
+    let folders = || {
+        let entries = fs::read_dir(stack.path()).expect("ours").flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|name| name.starts_with("stack-tmp-"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(folders().len(), 1, "{:?}", folders());
+    assert!(!Path::new(&before).exists());
+    drop(heir);
 }

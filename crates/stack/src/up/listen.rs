@@ -67,8 +67,17 @@ impl Listening {
 
     /// It is ours from here on.
     pub(crate) fn claim(&self) {
+        self.belongs_to_us(true);
+    }
+
+    /// It is another master's from here on.
+    pub(crate) fn let_go(&self) {
+        self.belongs_to_us(false);
+    }
+
+    fn belongs_to_us(&self, ours: bool) {
         if let Some(path) = &self.path {
-            path.ours.store(true, Ordering::Relaxed);
+            path.ours.store(ours, Ordering::Relaxed);
         }
     }
 

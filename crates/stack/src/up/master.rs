@@ -318,10 +318,6 @@ impl Master {
             }
         }
         info!("stopped");
-        if matches!(self.upgrade, Upgrade::Done) {
-            // The run directory, the paths of sockets and the admin socket are another's.
-            std::mem::forget(self);
-        }
         Ok(())
     }
 

@@ -69,7 +69,7 @@ pub(crate) struct RunDirectory {
 enum Holder {
     /// Ours, so we clean it.
     We,
-    /// Another master's, whom we are to follow and have not yet.
+    /// Another master's: one whom we are to follow and have not yet, or one that has followed us.
     Another,
 }
 
@@ -109,6 +109,11 @@ impl RunDirectory {
     /// It is ours from here on.
     pub(crate) fn claim(&mut self) {
         self.holder = Holder::We;
+    }
+
+    /// It is another master's from here on.
+    pub(crate) fn let_go(&mut self) {
+        self.holder = Holder::Another;
     }
 
     /// Whether we made it, and therefore remove it.

@@ -133,9 +133,12 @@ impl Master {
         info!("the master of process {pid} has taken over");
         // Only the process that the manager knows may name another.
         self.notify(&[("MAINPID", &pid.to_string())]);
+        // What shows on the machine is another's; all else goes with us.
         if let Some(admin) = &mut self.admin {
             admin.let_go();
         }
+        self.setting.run_directory.let_go();
+        self.opened.listening.iter().for_each(Listening::let_go);
         self.upgrade = Upgrade::Done;
         self.drain_once();
     }

@@ -205,7 +205,11 @@ impl<'a> Trial<'a> {
             Kind::Stack => {
                 let before = self.master;
                 self.command("upgrade")?;
-                let is_next = |pid: &u32| process::command_line(*pid).starts_with("stack: master");
+                // Not one that an earlier upgrade has left, and that waits for the last of its requests.
+                let is_next = |pid: &u32| {
+                    let line = process::command_line(*pid);
+                    line.starts_with("stack: master") && !line.contains("(draining)")
+                };
                 let next = process::in_group_of(before).into_iter();
                 let next = next.filter(|pid| *pid != before).find(is_next);
                 self.master = next.context("no other master")?;
