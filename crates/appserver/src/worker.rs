@@ -31,6 +31,7 @@ use supervisor::{
     scoreboard::{self, Board},
     user::{Permission, User},
 };
+use telemetry::panics::Vital;
 use tokio::{net::UnixStream, sync::mpsc};
 use tracing::{error, warn};
 
@@ -326,6 +327,7 @@ impl Worker {
         mut orders: mpsc::UnboundedReceiver<Order>,
         said: mpsc::UnboundedSender<Said>,
     ) {
+        let _vital = Vital::new("who watches a worker");
         let exit = loop {
             tokio::select! {
                 exit = self.child.wait() => break exit,

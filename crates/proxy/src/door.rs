@@ -14,6 +14,7 @@ use std::{
 
 use config::site::Site;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use telemetry::panics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::network::Network;
@@ -123,7 +124,7 @@ fn permits(most: u64) -> usize {
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, HashMap<Network, u64>> {
-        self.0.lock().expect("no holder of this lock panics")
+        panics::lock(&self.0)
     }
 }
 

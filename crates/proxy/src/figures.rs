@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 use telemetry::{
     causes,
     metrics::{self, Counter, Histogram, Sharded, Snapshot, Value},
+    panics::lock,
 };
 
 use crate::connection::http2_attacks;
@@ -224,10 +225,6 @@ fn same(one: Option<&Arc<AppFigures>>, two: Option<&Arc<AppFigures>>) -> bool {
         (None, None) => true,
         _ => false,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 impl Place {

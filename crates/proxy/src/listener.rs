@@ -5,7 +5,7 @@
 use std::{io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::net::{AddressFamily, sockopt};
-use telemetry::text::Elapsed;
+use telemetry::{panics::Vital, text::Elapsed};
 use tokio::{
     net::{TcpListener, UnixListener},
     time::Instant,
@@ -50,6 +50,7 @@ impl Listening {
 
     /// Accepts until the server stops.
     pub(crate) async fn run(self, server: Arc<Server>) {
+        let _vital = Vital::new("one of the listeners");
         if self.what.figures {
             return self.run_for_operators(server).await;
         }

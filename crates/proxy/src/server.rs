@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -22,6 +22,7 @@ use config::site::{LogFormat, LogTarget, Site};
 use telemetry::{
     access::{Format, Log, Pattern, Redaction},
     metrics::{self, Snapshot},
+    panics::{Vital, lock},
     text::Elapsed,
 };
 use tokio::{
@@ -456,10 +457,6 @@ impl Kept {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
-}
-
 /// A configuration of which everything is ready, and nothing is served yet.
 #[derive(Debug)]
 struct Offer {
@@ -622,6 +619,7 @@ async fn next(orders: &mut Receiver) -> Result<(Order, Vec<OwnedFd>), Error> {
 }
 
 async fn tell(mut sender: Sender, mut outbox: mpsc::Receiver<Report>) {
+    let _vital = Vital::new("a word to the master");
     while let Some(report) = outbox.recv().await {
         if let Err(error) = sender.send(&report, &[]).await {
             tracing::error!("cannot tell the master: {error}");

@@ -9,4 +9,5 @@ mod clock;
 pub mod log;
 pub mod metrics;
 mod outlet;
+pub mod panics;
 pub mod text;

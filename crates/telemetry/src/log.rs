@@ -38,6 +38,7 @@ use crate::{
     access::json,
     clock,
     outlet::{self, Outlet, Rank},
+    panics,
     text::visible,
 };
 
@@ -162,6 +163,7 @@ pub fn init(settings: Settings) -> Result<(), InitError> {
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
     let _ = FILTER.set(Filter { handle, repeats });
     let _ = LOOK.set(look);
+    panics::say_in_log();
     Ok(())
 }
 

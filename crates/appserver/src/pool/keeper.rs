@@ -15,6 +15,7 @@ use std::{
 
 use config::site::Strategy;
 use supervisor::{child::Exit, oom::Kills, scoreboard::Board};
+use telemetry::panics::Vital;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -241,6 +242,7 @@ impl Keeper {
 
     /// Keeps the pool until it is told to stop and everybody is gone. When `orders` ends, it aborts.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let _vital = Vital::new("who keeps an app's workers");
         self.step(Event::Tick);
         let mut obeys = true;
         while !self.pool.is_closed() {

@@ -13,6 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use telemetry::panics;
 use tokio::sync::Semaphore;
 
 use super::passwords::Users;
@@ -76,10 +77,7 @@ impl Basic {
 
     /// Lets in these from now on. Who was here a moment ago has to fit anew.
     pub(crate) fn renew(&self, users: Users) {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut remembered = panics::lock(&self.remembered);
         self.users.store(Arc::new(users));
         remembered.clear();
     }
@@ -112,10 +110,7 @@ impl Basic {
     }
 
     fn remembers(&self, digest: &[u8; 32]) -> bool {
-        let remembered = self
-            .remembered
-            .lock()
-            .expect("no holder of this lock panics");
+        let remembered = panics::lock(&self.remembered);
         remembered
             .get(digest)
             .is_some_and(|since| since.elapsed() < REMEMBERED)
@@ -123,10 +118,7 @@ impl Basic {
 
     /// `users` are those among whom it fitted.
     fn remember(&self, digest: [u8; 32], users: &Arc<Users>) {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut remembered = panics::lock(&self.remembered);
         // Meanwhile there may be others.
         if !Arc::ptr_eq(users, &self.users.load()) {
             return;

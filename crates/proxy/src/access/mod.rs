@@ -14,7 +14,7 @@ mod rate;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
 };
 
@@ -22,6 +22,7 @@ use config::{
     error::Problem,
     site::{self, LimitBy, Satisfy, Site},
 };
+use telemetry::panics;
 
 pub use self::passwords::hash as hash_password;
 pub(crate) use self::{
@@ -172,7 +173,7 @@ type Place = (Vec<site::HostPattern>, Option<String>, site::Limit, usize);
 
 impl Limiters {
     fn get(&self, place: Place) -> Arc<Limiter> {
-        let mut known = self.0.lock().expect("no holder of this lock panics");
+        let mut known = panics::lock(&self.0);
         known.retain(|_, limiter| limiter.strong_count() > 0);
         if let Some(limiter) = known.get(&place).and_then(Weak::upgrade) {
             return limiter;
@@ -277,7 +278,7 @@ impl<'a> Gates<'a> {
     /// Those that go by files, by their paths.
     pub(crate) fn into_basics(self) -> impl Iterator<Item = (PathBuf, Arc<Basic>)> {
         let basics = self.basics.into_inner();
-        let basics = basics.expect("no holder of this lock panics").into_iter();
+        let basics = basics.unwrap_or_else(PoisonError::into_inner).into_iter();
         basics.map(|((path, _), basic)| (path, basic))
     }
 
@@ -308,7 +309,7 @@ impl<'a> Gates<'a> {
     }
 
     fn basic(&self, path: &PathBuf, realm: &str) -> Result<Arc<Basic>, GateError> {
-        let mut basics = self.basics.lock().expect("no holder of this lock panics");
+        let mut basics = panics::lock(&self.basics);
         let key = (path.clone(), realm.to_owned());
         if let Some(basic) = basics.get(&key) {
             return Ok(Arc::clone(basic));

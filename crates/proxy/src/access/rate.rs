@@ -12,6 +12,7 @@ use std::{
 };
 
 use config::site::Limit;
+use telemetry::panics;
 
 /// Keys that share one place of the table. More would be a longer walk, fewer would forget sooner.
 const SET: usize = 8;
@@ -96,7 +97,7 @@ impl Limiter {
         let key = self.hash.hash_one(key).max(1);
         let now = nanoseconds(now.saturating_duration_since(self.begun));
         let shard = &self.shards[key as usize % SHARDS];
-        let mut buckets = shard.lock().expect("no holder of this lock panics");
+        let mut buckets = panics::lock(shard);
         let sets = buckets.len() / SET;
         let at = (key >> 32) as usize % sets * SET;
         let bucket = of_key(&mut buckets[at..at + SET], key, now);

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use telemetry::metrics::{self, Snapshot};
+use telemetry::{
+    metrics::{self, Snapshot},
+    panics,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -568,7 +571,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no holder of this lock panics")
+        panics::lock(&self.inner)
     }
 }
 

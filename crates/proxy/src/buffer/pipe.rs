@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use telemetry::panics;
 use tokio::time::Instant;
 
 use super::{
@@ -139,7 +140,7 @@ impl Segment {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        panics::lock(&self.state)
     }
 
     /// Which request it is.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use telemetry::text::Elapsed;
+use telemetry::{panics, text::Elapsed};
 use tokio::time::{Instant, sleep_until};
 
 use super::pipe::Shared;
@@ -120,7 +120,7 @@ impl Stalls {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
-        self.held.lock().expect("no holder of this lock panics")
+        panics::lock(&self.held)
     }
 }
 

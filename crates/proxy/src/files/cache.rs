@@ -17,6 +17,7 @@ use std::{
 };
 
 use rustix::process::{Resource, getrlimit};
+use telemetry::panics::lock;
 
 /// How long an entry is believed without a look.
 const FRESH: Duration = Duration::from_secs(1);
@@ -371,10 +372,6 @@ impl<T> Half<T> {
             keeps
         });
     }
-}
-
-fn lock<T>(shard: &Mutex<Halves<T>>) -> MutexGuard<'_, Halves<T>> {
-    shard.lock().expect("no holder of this lock panics")
 }
 
 impl Key<'_> {

@@ -26,6 +26,7 @@ use rustix::{
     fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch},
     io::{Errno, read, write},
 };
+use telemetry::panics::{self, Vital};
 
 use super::{
     cache::{Cache, Key},
@@ -141,7 +142,7 @@ impl Watches {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("no holder of this lock panics")
+        panics::lock(&self.known)
     }
 
     /// Those of a wish that are not watched yet. When there would be too many in all, everything is let go of: what is still
@@ -185,6 +186,8 @@ struct Listener<T> {
 
 impl<T> Listener<T> {
     fn run(self) {
+        // What is watched is believed for longer.
+        let _vital = Vital::new("who hears of changed files");
         loop {
             let mut wait = [
                 PollFd::new(&self.inotify, PollFlags::IN),

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use telemetry::panics;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -85,7 +86,7 @@ impl Bulletins {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Said>>> {
-        self.asked.lock().expect("no holder of this lock panics")
+        panics::lock(&self.asked)
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use telemetry::panics;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,7 +30,7 @@ impl Encrypted {
     }
 
     fn lock(&self) -> MutexGuard<'_, TlsStream<TcpStream>> {
-        self.0.lock().expect("no holder of this lock panics")
+        panics::lock(&self.0)
     }
 
     /// Whether the other end still holds the connection, and has nothing to say.

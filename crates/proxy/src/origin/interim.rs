@@ -11,6 +11,7 @@ use std::{
 };
 
 use message::head::ResponseHead;
+use telemetry::panics;
 
 use super::head::passed_back;
 use crate::{failure::Failure, request::Upload, response::FieldLines};
@@ -59,7 +60,7 @@ impl Interims {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().expect("no holder of this lock panics")
+        panics::lock(&self.0)
     }
 
     /// Resolves when there are some.

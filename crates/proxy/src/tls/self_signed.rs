@@ -13,6 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     sign::CertifiedKey,
 };
+use telemetry::panics;
 
 use super::{CertificateError, fingerprint};
 use crate::control::Certificate;
@@ -37,7 +38,7 @@ impl SelfSigned {
         names: &[HostPattern],
     ) -> Result<Arc<CertifiedKey>, CertificateError> {
         let names = subject_names(names);
-        let mut made = self.made.lock().expect("no holder of this lock panics");
+        let mut made = panics::lock(&self.made);
         if let Some(known) = made.get(&names) {
             return Ok(Arc::clone(&known.certified));
         }
@@ -58,7 +59,7 @@ impl SelfSigned {
 
     /// Those of a configuration, to be handed to the next proxy.
     pub(crate) fn made(&self, site: &Site) -> Vec<Certificate> {
-        let made = self.made.lock().expect("no holder of this lock panics");
+        let made = panics::lock(&self.made);
         let hosts = site.hosts.iter().enumerate();
         let of_host = |(host, virtual_host): (usize, &VirtualHost)| {
             if virtual_host.tls.value != Tls::SelfSigned {

@@ -13,6 +13,7 @@ use std::{
 
 use config::site;
 use message::refusal::Refusal;
+use telemetry::panics;
 use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
     sync::OwnedSemaphorePermit,
@@ -243,7 +244,7 @@ impl Member {
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().expect("no holder of this lock panics")
+        panics::lock(&self.idle)
     }
 }
 
@@ -295,7 +296,7 @@ impl Address {
                     }
                 }
                 // What the name meant may be what is wrong.
-                *known.lock().expect("no holder of this lock panics") = None;
+                *panics::lock(known) = None;
                 Err(last)
             }
         }
@@ -326,16 +327,14 @@ async fn look_up(
     port: u16,
     known: &Mutex<Option<Known>>,
 ) -> io::Result<Arc<[SocketAddr]>> {
-    let remembered = known
-        .lock()
-        .expect("no holder of this lock panics")
+    let remembered = panics::lock(known)
         .clone()
         .filter(|known| known.since.elapsed() < NAME_KEPT);
     if let Some(known) = remembered {
         return Ok(known.addresses);
     }
     let addresses: Arc<[SocketAddr]> = lookup_host((host, port)).await?.collect();
-    *known.lock().expect("no holder of this lock panics") = Some(Known {
+    *panics::lock(known) = Some(Known {
         addresses: Arc::clone(&addresses),
         since: Instant::now(),
     });

@@ -23,7 +23,7 @@ use supervisor::{
     fds,
     user::User,
 };
-use telemetry::metrics::Snapshot;
+use telemetry::{metrics::Snapshot, panics::Vital};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -186,6 +186,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// A proxy that does not listen must not keep the master from its other work, so sending is a task of its own.
 async fn send(mut sender: Sender, mut outbox: mpsc::UnboundedReceiver<(Order, Vec<OwnedFd>)>) {
+    let _vital = Vital::new("a word to the proxy");
     while let Some((order, descriptors)) = outbox.recv().await {
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         if let Err(error) = sender.send(&order, &descriptors).await {
@@ -205,6 +206,7 @@ struct Inbox {
 }
 
 async fn live(mut child: Child, mut inbox: Inbox, mut killed: mpsc::UnboundedReceiver<()>) {
+    let _vital = Vital::new("who watches the proxy");
     let mut hears = true;
     let mut condemned = false;
     let exit = loop {

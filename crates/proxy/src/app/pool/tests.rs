@@ -116,6 +116,25 @@ fn cause(result: Result<Slot, Failure>) -> &'static str {
     result.map_or_else(|failure| failure.cause(), |_| "slot")
 }
 
+/// Were it the end of the app, one broken request would be an outage.
+#[tokio::test]
+async fn a_panic_under_the_lock_is_nobody_elses() {
+    let fixture = Fixture::new();
+    fixture.add(1, 2);
+    fixture.until_idle(2).await;
+    let pool = Arc::clone(&fixture.pool);
+    let broken = tokio::spawn(async move {
+        let _inner = pool.lock();
+        panic!("meant");
+    });
+    assert!(broken.await.is_err());
+    let slots = [fixture.take().await, fixture.take().await];
+    for slot in slots {
+        slot.expect("one is free").free();
+    }
+    fixture.until_idle(2).await;
+}
+
 #[tokio::test]
 async fn requests_spread_over_workers_and_then_wait_their_turn() {
     let fixture = Fixture::new();

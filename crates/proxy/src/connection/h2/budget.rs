@@ -16,6 +16,7 @@ use std::{
 };
 
 use config::site::Limits;
+use telemetry::panics;
 
 /// The time over which allowances hold.
 const SPAN: Duration = Duration::from_secs(10);
@@ -193,7 +194,7 @@ pub(super) fn report(attack: Attack, limits: &Limits, peer: &dyn fmt::Display) {
     COUNTS[attack as usize].fetch_add(1, Ordering::Relaxed);
     let now = Instant::now();
     let silent = {
-        let mut last = LAST.lock().expect("no holder of this lock panics");
+        let mut last = panics::lock(&LAST);
         match last.0 {
             Some(time) if now.duration_since(time) < Duration::from_secs(1) => {
                 last.1 += 1;

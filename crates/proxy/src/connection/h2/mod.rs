@@ -21,6 +21,7 @@ use std::{
 };
 
 use config::site::Limits;
+use telemetry::panics;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     time::{Instant, timeout},
@@ -134,7 +135,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().expect("no holder of this lock panics")
+        panics::lock(&self.session)
     }
 
     /// Turn after turn, as long as there is something to do.
@@ -180,7 +181,7 @@ impl<S: Stream> Connection<S> {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Err(End::Lost),
             }
-            let mut session = self.session.lock().expect("no holder of this lock panics");
+            let mut session = panics::lock(&self.session);
             if self.input.is_empty() {
                 let used = session.receive(buffer.filled()).map_err(End::Fatal)?;
                 self.input.extend_from_slice(&buffer.filled()[used..]);
@@ -254,7 +255,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut session = self.session.lock().expect("no holder of this lock panics");
+        let mut session = panics::lock(&self.session);
         let mut progress = false;
         while self.written < session.out.len() {
             let rest = &session.out[self.written..];

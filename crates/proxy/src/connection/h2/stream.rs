@@ -9,6 +9,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use message::{frame::Code, framing::Body, head::RequestHead};
+use telemetry::panics;
 use tokio::time::timeout;
 
 use super::{
@@ -36,7 +37,7 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().expect("no holder of this lock panics")
+        panics::lock(&self.session)
     }
 
     fn is_gone(&self) -> bool {

@@ -11,6 +11,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use telemetry::panics::lock;
+
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Futures, by number, of which only those are polled that were woken.
@@ -58,10 +60,6 @@ impl Wake for Bell {
             connection.wake();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 impl Tasks {

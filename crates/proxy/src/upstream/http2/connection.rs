@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
+use telemetry::panics;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Mutex as Turns,
@@ -66,7 +67,7 @@ struct List(Mutex<Vec<Arc<Shared>>>);
 
 impl List {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
-        self.0.lock().expect("no holder of this lock panics")
+        panics::lock(&self.0)
     }
 
     /// No further requests for this one. It ends when those that it has are answered.
