@@ -229,8 +229,8 @@ fn field_blocks_that_grow() {
         1,
         b'x',
         127,
-        (4000 - 127) as u8 | 128,
-        ((4000 - 127) >> 7) as u8,
+        (4000_u16 - 127).to_le_bytes()[0] | 128,
+        ((4000_u16 - 127) >> 7).to_le_bytes()[0],
     ]);
     first.extend(value.bytes());
     let mut clients: Vec<Frames> = (0..8).map(|_| Frames::tls(stack.https())).collect();

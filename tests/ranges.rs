@@ -21,7 +21,7 @@ const LARGE: usize = 3 * 1024 * 1024 + 17;
 
 fn large() -> Vec<u8> {
     (0..LARGE)
-        .map(|index| (index * 7 + index / 251) as u8)
+        .map(|index| (index * 7 + index / 251).to_le_bytes()[0])
         .collect()
 }
 

@@ -41,7 +41,7 @@ impl Chance {
         let given = std::env::var("STACK_SEED").ok();
         let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.expect("later").as_nanos() as u64
+            u64::from(since.expect("later").subsec_nanos())
         });
         println!("STACK_SEED={seed}");
         Self(seed)
@@ -55,15 +55,16 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+    fn below(&mut self, end: usize) -> usize {
+        let below = self.next() % u64::try_from(end.max(1)).expect("it fits");
+        usize::try_from(below).expect("it fits")
     }
 
     fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
-        all[self.below(all.len() as u64) as usize]
+        all[self.below(all.len())]
     }
 
-    fn one_in(&mut self, count: u64) -> bool {
+    fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 }
@@ -71,7 +72,7 @@ impl Chance {
 /// What may be asked for.
 struct Tree {
     /// Paths as they stand in a request line, and the lengths of what is there.
-    files: Vec<(String, u64)>,
+    files: Vec<(String, usize)>,
 }
 
 /// Segments and endings as they come about; each is a name of the other in another spelling.
@@ -93,14 +94,14 @@ impl Tree {
         for number in 0..60 {
             let (mut name, mut path) = (root.to_owned(), String::new());
             for _ in 0..chance.below(3) {
-                let (segment, written) = NAMES[chance.below(8) as usize];
+                let (segment, written) = NAMES[chance.below(8)];
                 name.push(segment);
                 path.push('/');
                 path.push_str(written);
             }
             fs::create_dir_all(&name).expect("ours");
-            let (segment, written) = NAMES[chance.below(8) as usize];
-            let ending = ENDINGS[chance.below(6) as usize];
+            let (segment, written) = NAMES[chance.below(8)];
+            let ending = ENDINGS[chance.below(6)];
             name.push(format!("{segment}{number}.{ending}"));
             path.push_str(&format!("/{written}{number}.{ending}"));
             let length = match chance.below(4) {
@@ -120,7 +121,7 @@ impl Tree {
     }
 
     fn ask(&self, chance: &mut Chance) -> Asked {
-        let (path, length) = &self.files[chance.below(self.files.len() as u64) as usize];
+        let (path, length) = &self.files[chance.below(self.files.len())];
         let mut path = path.clone();
         if chance.one_in(20) {
             path = chance.of(ELSEWHERE).to_owned();
@@ -182,7 +183,7 @@ const CODINGS: &[&str] = &[
     "gzip;q=0.5",
 ];
 
-fn range(length: u64, chance: &mut Chance) -> String {
+fn range(length: usize, chance: &mut Chance) -> String {
     let one = |chance: &mut Chance| {
         let first = chance.below(length + length / 8 + 2);
         let last = first + chance.below(length / 3 + 2);
@@ -203,10 +204,10 @@ fn range(length: u64, chance: &mut Chance) -> String {
     format!("bytes={}", all.join(","))
 }
 
-fn content(length: u64, chance: &mut Chance) -> Vec<u8> {
+fn content(length: usize, chance: &mut Chance) -> Vec<u8> {
     // Text enough to gain by a coding.
     (0..length)
-        .map(|_| b"abcdefgh \n"[chance.below(10) as usize])
+        .map(|_| b"abcdefgh \n"[chance.below(10)])
         .collect()
 }
 

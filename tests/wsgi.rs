@@ -97,7 +97,9 @@ def app(environ, start_response):
 "#;
 
 fn big() -> Vec<u8> {
-    (0..3_000_000u32).map(|number| (number / 7) as u8).collect()
+    (0..3_000_000u32)
+        .map(|number| (number / 7).to_le_bytes()[0])
+        .collect()
 }
 
 fn files() -> Stack {

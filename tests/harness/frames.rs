@@ -77,15 +77,15 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str, block: &mut Vec<u8>| {
         let mut rest = text.len();
         if rest < 127 {
-            block.push(rest as u8);
+            block.push(rest.to_le_bytes()[0]);
         } else {
             block.push(127);
             rest -= 127;
             while rest >= 128 {
-                block.push(rest as u8 | 128);
+                block.push(rest.to_le_bytes()[0] | 128);
                 rest >>= 7;
             }
-            block.push(rest as u8);
+            block.push(rest.to_le_bytes()[0]);
         }
         block.extend(text.bytes());
     };

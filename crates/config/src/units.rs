@@ -198,7 +198,13 @@ fn suggest_fraction(whole: &str, rest: &str) -> Option<String> {
     let value: f64 = format!("{whole}.{digits}").parse().ok()?;
     let bytes = value * factor as f64;
     // Only what comes out even is worth proposing.
-    ((1.0..1e15).contains(&bytes) && bytes.fract() == 0.0).then(|| show_size(bytes as u64))
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "asked where it is a whole number from 1 to 10¹⁵"
+    )]
+    let show = || show_size(bytes as u64);
+    ((1.0..1e15).contains(&bytes) && bytes.fract() == 0.0).then(show)
 }
 
 /// The unit that text in lower case stands for; `m`, as in nginx, is binary.

@@ -125,10 +125,15 @@ impl Head {
         }
     }
 
-    /// Writes it. The length is below 2²⁴.
+    /// Writes it.
+    ///
+    /// # Panics
+    /// When the length is 2²⁴ or more: cut, it would make the rest of the payload frames of their own.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        debug_assert!(self.length < 1 << 24, "{self:?}");
-        let [_, a, b, c] = (self.length as u32).to_be_bytes();
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX);
+        let [0, a, b, c] = length.to_be_bytes() else {
+            panic!("no frame is as long: {self:?}");
+        };
         let [d, e, f, g] = self.stream.to_be_bytes();
         out.extend_from_slice(&[a, b, c, self.kind.byte(), self.flags, d, e, f, g]);
     }

@@ -258,18 +258,23 @@ fn repeats(name: &[u8], value: &[u8]) -> bool {
 }
 
 fn put_integer(mark: u8, prefix: u32, number: usize, out: &mut Vec<u8>) {
-    let most = (1usize << prefix) - 1;
-    if number < most {
-        out.push(mark | number as u8);
+    let most = (1_u8 << prefix) - 1;
+    if let Ok(short) = u8::try_from(number)
+        && short < most
+    {
+        out.push(mark | short);
         return;
     }
-    out.push(mark | most as u8);
-    let mut rest = number - most;
-    while rest >= 0x80 {
-        out.push(0x80 | (rest & 0x7f) as u8);
+    out.push(mark | most);
+    let mut rest = number - usize::from(most);
+    loop {
+        let [lowest, ..] = rest.to_le_bytes();
         rest >>= 7;
+        if rest == 0 {
+            return out.push(lowest);
+        }
+        out.push(0x80 | lowest);
     }
-    out.push(rest as u8);
 }
 
 /// Not compressed: what Huffman's code would save of the little that is not indexed is not worth its time.
@@ -289,7 +294,7 @@ mod tests {
         let digits: Vec<u8> = hex
             .bytes()
             .filter(u8::is_ascii_hexdigit)
-            .map(|digit| (digit as char).to_digit(16).unwrap() as u8)
+            .map(|digit| u8::try_from(char::from(digit).to_digit(16).unwrap()).unwrap())
             .collect();
         digits
             .chunks(2)

@@ -352,6 +352,7 @@ const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "byte is below 256")]
         let character = byte as u8;
         table[byte] = character.is_ascii_alphanumeric()
             || matches!(

@@ -193,7 +193,7 @@ impl RequestId {
         let number = mix(key.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
         let mut text = [0; 16];
         for (index, digit) in text.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(number >> (60 - 4 * index)) as usize & 15];
+            *digit = b"0123456789abcdef"[((number >> (60 - 4 * index)) % 16) as usize];
         }
         Self(text)
     }

@@ -342,7 +342,7 @@ struct Place {
 }
 
 impl FieldCache {
-    /// Some times more than a browser's different names.
+    /// Some times more than a browser's different names, and as many as a byte has values.
     const SIZE: usize = 256;
 
     fn new() -> Self {
@@ -358,7 +358,7 @@ impl FieldCache {
         name: &[u8],
         value: &[u8],
     ) -> PyResult<()> {
-        let place = &mut self.places[hash(name) % Self::SIZE];
+        let place = &mut self.places[usize::from(hash(name))];
         let place = match place {
             Some(place) if place.name == name => place,
             _ => place.insert(Place {
@@ -396,11 +396,12 @@ fn join(
 }
 
 /// FNV-1a: short names, and a collision costs no more than a second decoding.
-fn hash(name: &[u8]) -> usize {
+fn hash(name: &[u8]) -> u8 {
     let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
-    (hash ^ hash >> 32) as usize
+    let [lowest, ..] = (hash ^ hash >> 32).to_le_bytes();
+    lowest
 }
 
 /// The variable of a field; `None` for what an app must not see.

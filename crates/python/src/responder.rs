@@ -298,6 +298,11 @@ impl Callables {
 }
 
 /// How many references there are.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the lower half of it is the figure"
+)]
 pub(crate) fn count(object: &Bound<'_, PyAny>) -> u32 {
     // SAFETY: the object is alive, as `Bound` says, and the GIL is held, so nobody changes the figure. From CPython 3.14 on
     // the upper half of the word holds flags; so only the lower half is used.

@@ -7,7 +7,7 @@ use pyo3::{ffi, prelude::*, types::PyString};
 /// Bytes as a `str` of the same code points.
 pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     // A slice is never longer than `isize::MAX`.
-    let length = bytes.len() as ffi::Py_ssize_t;
+    let length = bytes.len().cast_signed();
     // SAFETY: pointer and length are of one live slice; the function returns a new reference to a str, or null with an
     // exception set, which `from_owned_ptr_or_err` takes over.
     unsafe {

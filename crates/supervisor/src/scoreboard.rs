@@ -262,7 +262,7 @@ impl Board {
 }
 
 fn understand(slot: u16, words: &[u64; WORDS], now: u64) -> Entry {
-    let length = |shift: u32| (words[LENGTHS] >> shift) as usize & 0xffff;
+    let length = |shift: u32| ((words[LENGTHS] >> shift) % (1 << 16)) as usize;
     let text = |from: usize, length: usize, most: usize| {
         let bytes = words[from..].iter().flat_map(|word| word.to_le_bytes());
         bytes.take(length.min(most)).collect()

@@ -1,6 +1,11 @@
 //! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask soak`, `cargo xtask dist`,
 //! `cargo xtask book`.
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "shares of what was measured"
+)]
 mod bench;
 mod book;
 mod dist;

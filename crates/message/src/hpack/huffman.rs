@@ -32,6 +32,10 @@ const LENGTHS: [u8; 257] = [
 ];
 
 /// Symbols by length, then by value.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "computed by the compiler, of constants that a test reads back"
+)]
 const ORDER: [u16; 257] = {
     let mut order = [0; 257];
     let (mut length, mut at) = (1, 0);
@@ -51,6 +55,11 @@ const ORDER: [u16; 257] = {
 
 /// For each length: the first code that is longer, as the highest bits of a `u32`, and what must be added to a code of this
 /// length to have its place in [`ORDER`].
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "computed by the compiler, of constants that a test reads back"
+)]
 const BOUNDS: [(u32, i32); LONGEST + 1] = {
     let mut bounds = [(0, 0); LONGEST + 1];
     let (mut length, mut at, mut code) = (1, 0usize, 0u64);
@@ -75,6 +84,12 @@ const BOUNDS: [(u32, i32); LONGEST + 1] = {
 };
 
 /// Symbol and length by the next eight bits; length 0 where the code is longer.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "computed by the compiler, of constants that a test reads back"
+)]
 const SHORT: [(u8, u8); 256] = {
     let mut short = [(0, 0); 256];
     let mut window = 0;
@@ -125,18 +140,17 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
 }
 
 fn long(window: u32) -> (u8, u8) {
-    let length = (9..=LONGEST)
-        .find(|&length| window < BOUNDS[length].0)
-        .unwrap_or(LONGEST);
-    let place = (window >> (32 - length)) as i32 + BOUNDS[length].1;
-    match usize::try_from(place)
-        .ok()
-        .and_then(|place| ORDER.get(place))
-    {
-        Some(&symbol) if usize::from(symbol) != END => (symbol as u8, length as u8),
-        // Padding looks like the beginning of it; longer than what is left it is judged as that.
-        _ => (0, u8::MAX),
-    }
+    let bounds = (9..).zip(&BOUNDS[9..]);
+    let mut bounds = bounds.skip_while(|(_, (next, _))| window >= *next);
+    // Only what begins as the end does reaches no bound.
+    let found = bounds.next().and_then(|(length, (_, offset))| {
+        let code = window >> (32 - u32::from(length));
+        let place = usize::try_from(i64::from(code) + i64::from(*offset)).ok()?;
+        let symbol = u8::try_from(*ORDER.get(place)?).ok()?;
+        Some((symbol, length))
+    });
+    // Padding looks like the beginning of [`END`]; longer than what is left it is judged as that.
+    found.unwrap_or((0, u8::MAX))
 }
 
 #[cfg(test)]
@@ -144,6 +158,10 @@ mod tests {
     use super::*;
 
     /// The code of a symbol, found by trying: the decoder is the other way round.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the next eight of many bits"
+    )]
     fn encode(text: &[u8]) -> Vec<u8> {
         let mut codes = vec![(0u32, 0u8); 257];
         let (mut code, mut before) = (0u32, 0);

@@ -96,7 +96,7 @@ impl Limiter {
         // 0 marks an empty place; one key in 2^64 shares its bucket with another.
         let key = self.hash.hash_one(key).max(1);
         let now = nanoseconds(now.saturating_duration_since(self.begun));
-        let shard = &self.shards[key as usize % SHARDS];
+        let shard = &self.shards[(key & 0xffff_ffff) as usize % SHARDS];
         let mut buckets = panics::lock(shard);
         let sets = buckets.len() / SET;
         let at = (key >> 32) as usize % sets * SET;

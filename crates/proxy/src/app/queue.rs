@@ -240,6 +240,11 @@ impl<T> Queue<T> {
             return false;
         };
         let length = self.waiting.len() - self.first;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "both are positive, and what does not fit becomes the most"
+        )]
         let room = |rate: f64| (rate * bounds.target.as_secs_f64()) as usize;
         standing.is_overload(bounds, now)
             && length >= ROUNDS * standing.slots

@@ -574,7 +574,7 @@ mod tests {
 
     /// Bytes that tell where they belong.
     fn content(length: usize) -> Bytes {
-        (0..length).map(|at| (at / 7 % 251) as u8).collect()
+        (0..length).map(|at| (at / 7).to_le_bytes()[0]).collect()
     }
 
     async fn rest(mut reader: Reader) -> Result<Vec<u8>, &'static str> {

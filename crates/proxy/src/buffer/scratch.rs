@@ -101,7 +101,7 @@ impl Folder {
     fn is_memory(&self) -> bool {
         const TMPFS: u64 = 0x0102_1994;
         const RAMFS: u64 = 0x8584_58f6;
-        fstatfs(&self.0).is_ok_and(|stat| matches!(stat.f_type as u64, TMPFS | RAMFS))
+        fstatfs(&self.0).is_ok_and(|stat| matches!(u64::try_from(stat.f_type), Ok(TMPFS | RAMFS)))
     }
 
     fn file(&self) -> io::Result<File> {

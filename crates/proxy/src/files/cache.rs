@@ -82,7 +82,7 @@ impl<T> Entry<T> {
     fn is_fresh(&self) -> bool {
         let checked = self.checked.load(Ordering::Relaxed);
         let now = now();
-        let late = now.saturating_sub(checked) >= FRESH.as_millis() as u64;
+        let late = u128::from(now.saturating_sub(checked)) >= FRESH.as_millis();
         !late
             || self
                 .checked
@@ -164,8 +164,8 @@ struct Mix(u64);
 impl Mix {
     fn add(&mut self, word: u64) {
         // The odd constant of FxHash; the product's upper half is folded into the lower, where a table looks.
-        let product = u128::from(self.0 ^ word) * 0xf135_7aea_2e62_a9c5_u128;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
+        let (lower, upper) = (self.0 ^ word).carrying_mul(0xf135_7aea_2e62_a9c5, 0);
+        self.0 = lower ^ upper;
     }
 }
 

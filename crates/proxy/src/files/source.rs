@@ -96,8 +96,12 @@ fn millis(time: Duration) -> u32 {
 fn now() -> u32 {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
     let began = *BEGAN.get_or_init(Instant::now);
-    // Cut: only differences are looked at.
-    (began.elapsed().as_millis() as u32).wrapping_add(2 * millis(TRUSTED))
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only differences are looked at"
+    )]
+    let elapsed = began.elapsed().as_millis() as u32;
+    elapsed.wrapping_add(2 * millis(TRUSTED))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl ProducesTickets for Tickets {
 
     fn lifetime(&self) -> u32 {
         // The key before is kept as long as the one in use.
-        ROTATION.as_secs() as u32
+        u32::try_from(ROTATION.as_secs()).unwrap_or(u32::MAX)
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {

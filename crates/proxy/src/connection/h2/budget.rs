@@ -170,7 +170,8 @@ impl Budget {
             let used = &mut self.used[attack as usize];
             *used = used.saturating_sub(count);
         };
-        pay(Attack::WindowFlood, (bytes / 1024) as u32 + message);
+        let blocks = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+        pay(Attack::WindowFlood, blocks.saturating_add(message));
         pay(Attack::PingFlood, message);
     }
 }

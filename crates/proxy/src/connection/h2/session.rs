@@ -56,6 +56,16 @@ impl From<Broken> for Fatal {
     }
 }
 
+/// How much of a window it is. What is longer than any frame is more than any window has.
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// How much of a window is to be given back.
+fn unsigned(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 /// `Err` for the whole connection.
 fn broken<T>(why: &'static str) -> Result<T, Fatal> {
     Err(Fatal::Broken(Code::Protocol, why))

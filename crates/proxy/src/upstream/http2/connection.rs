@@ -22,13 +22,13 @@ use tokio::{
 use crate::origin::wire::HEAD_LIMITS;
 
 /// Most requests on one connection at once; further ones get another. What of a connection breaks, all of them feel.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 
 /// How much of each response a member may send before it has been taken, as where nothing else is said (RFC 9113 §6.9.2).
 const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// All of them together: the one whose client reads slowly keeps nobody else waiting.
-const CONNECTION_WINDOW: u32 = STREAMS as u32 * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// How much of requests waits inside a connection to be written.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -144,11 +144,11 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let handshake = Builder::new()
-            .initial_max_send_streams(STREAMS)
+            .initial_max_send_streams(STREAMS as usize)
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(HEAD_LIMITS.head as u32)
+            .max_header_list_size(u32::try_from(HEAD_LIMITS.head).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .handshake(socket);
         let (send, connection) = handshake.await.map_err(io::Error::other)?;
@@ -192,7 +192,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
 
 impl Shared {
     fn has_room(&self) -> bool {
-        let most = self.send.current_max_send_streams().min(STREAMS);
+        let most = self.send.current_max_send_streams().min(STREAMS as usize);
         self.streams.load(Ordering::Relaxed) < most
     }
 

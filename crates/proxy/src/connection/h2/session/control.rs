@@ -33,7 +33,7 @@ impl Session {
             Setting::EnablePush | Setting::EnableConnectProtocol if value > 1 => {
                 return broken("a setting that is yes or no is neither");
             }
-            Setting::MaxFrameSize if !(frame::LARGEST as u32..1 << 24).contains(&value) => {
+            Setting::MaxFrameSize if !(frame::LARGEST..1 << 24).contains(&(value as usize)) => {
                 return broken("SETTINGS_MAX_FRAME_SIZE is out of range");
             }
             Setting::InitialWindowSize if value > frame::MOST => {

@@ -11,7 +11,7 @@ use message::{
 
 use super::{
     super::budget::CONTINUATIONS, Attack, Block, CONNECTION_WINDOW, Fatal, Found, Leaving, Opened,
-    STREAM_WINDOW, Session, Side, Stream, Taken, broken,
+    STREAM_WINDOW, Session, Side, Stream, Taken, broken, signed, unsigned,
 };
 
 /// DATA below this, and not the last of its stream, is an expensive way to send content.
@@ -33,7 +33,7 @@ impl Session {
             return broken("padding is longer than its frame");
         };
         let end = head.has(flag::END_STREAM);
-        self.window_in -= payload.len() as i64;
+        self.window_in -= signed(payload.len());
         if self.window_in < 0 {
             return Err(Fatal::Broken(Code::FlowControl, "the connection's window"));
         }
@@ -70,7 +70,7 @@ impl Session {
             self.owe(length);
             return self.stream_error(number, Code::StreamClosed, None);
         }
-        stream.window_in -= length as i64;
+        stream.window_in -= signed(length);
         if stream.window_in < 0 {
             self.owe(length);
             return self.stream_error(number, Code::FlowControl, None);
@@ -95,7 +95,7 @@ impl Session {
             stream.client = Side::Ended;
         }
         // Padding, and what nobody will take, is given back at once.
-        stream.owed += (length - kept) as u32;
+        stream.owed += unsigned(length - kept);
         self.owe(length - kept);
         self.woken.push(place);
         Ok(())
@@ -267,7 +267,7 @@ impl Session {
             stream => {
                 let size = stream.content.len().min(most);
                 let content = stream.content.split_to(size).freeze();
-                stream.owed += content.len() as u32;
+                stream.owed += unsigned(content.len());
                 if stream.client == Side::Open && stream.owed >= STREAM_WINDOW / 2 {
                     let owed = std::mem::take(&mut stream.owed);
                     stream.window_in += i64::from(owed);
@@ -330,7 +330,7 @@ impl Session {
 
     /// Content that was taken or thrown away gives the client its window back, not for each frame but in halves.
     pub(super) fn owe(&mut self, bytes: usize) {
-        self.owed += bytes as u32;
+        self.owed += unsigned(bytes);
         if self.owed >= CONNECTION_WINDOW / 2 {
             let owed = std::mem::take(&mut self.owed);
             self.window_in += i64::from(owed);

@@ -6,7 +6,7 @@ use message::{
     framing::Body,
 };
 
-use super::{Gone, OUT_ROOM, Session, Side, Stream};
+use super::{Gone, OUT_ROOM, Session, Side, Stream, signed};
 
 /// Streams that we ended while their client may still be sending: for so many of the last such frames are no errors.
 const FORGIVEN: usize = 128;
@@ -124,8 +124,8 @@ impl Session {
                 stream.waits = true;
                 return Ok(sent);
             }
-            stream.window_out -= size as i64;
-            self.window_out -= size as i64;
+            stream.window_out -= signed(size);
+            self.window_out -= signed(size);
             self.budget.sent(size, size == rest.len());
             let ends = last && size == rest.len();
             if ends {
