@@ -46,16 +46,49 @@ def app(environ, start_response):
 /// The variable that has the plain app say of its responses that nobody is to keep them back.
 pub(crate) const UNBUFFERED: &str = "BENCH_UNBUFFERED";
 
-/// Flask's own first example.
+/// Flask's own first example; a page of a template, JSON.
 const FLASK: &str = r#"
-from flask import Flask
+from flask import Flask, jsonify, render_template
 
 app = Flask(__name__)
+THINGS = [{"name": f"Thing {number}", "price": number * 1.5, "tags": ["new", "<b>"]} for number in range(40)]
+RECORD = {"users": [{"id": number, "name": f"User {number}", "active": number % 2 == 0} for number in range(20)]}
 
 
 @app.get("/")
 def hello():
     return "<p>Hello, World!</p>"
+
+
+@app.get("/page")
+def page():
+    return render_template("page.html", title="Things", things=THINGS)
+
+
+@app.get("/json")
+def record():
+    return jsonify(RECORD)
+"#;
+
+/// As templates are: one that extends another, a loop, a condition, filters, escaping.
+const BASE: &str = r#"<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{{ title }}</title></head>
+<body>
+{% block content %}{% endblock %}
+</body>
+</html>
+"#;
+const PAGE: &str = r#"{% extends "base.html" %}
+{% block content %}
+<h1>{{ title }} ({{ things|length }})</h1>
+<ul>
+{% for thing in things %}
+  <li class="{{ loop.cycle('odd', 'even') }}">{{ thing.name }}: {{ "%.2f"|format(thing.price) }}
+  {%- if thing.tags %} ({{ thing.tags|join(", ") }}){% endif %}</li>
+{% endfor %}
+</ul>
+{% endblock %}
 "#;
 
 /// Name and length in bytes.
@@ -77,6 +110,10 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
     fs::create_dir_all(&files)?;
     fs::write(folder.join("app.py"), PLAIN)?;
     fs::write(folder.join("flask_app.py"), FLASK)?;
+    let templates = folder.join("templates");
+    fs::create_dir_all(&templates)?;
+    fs::write(templates.join("base.html"), BASE)?;
+    fs::write(templates.join("page.html"), PAGE)?;
     for (name, length) in FILES {
         fs::write(files.join(name), vec![b'x'; *length])?;
     }

@@ -4,15 +4,25 @@
 //! implements [`Load`], a server that is not is a [`Peer`] in a list of `servers`.
 
 mod buffering;
+mod cost;
 mod extras;
 mod files;
 mod forward;
 mod rest;
 mod site;
+mod start;
 mod tls;
 mod worker;
 
-use super::{limit::Limit, load::Load, peer::Peer, report::Column};
+use super::{
+    limit::Limit,
+    load::Load,
+    peer::Peer,
+    report::{CPU, Column},
+};
+
+/// How many sites and routes there are where there are many.
+pub(crate) const MANY_SITES: usize = 1000;
 
 /// One case.
 pub(crate) struct Case {
@@ -52,18 +62,67 @@ pub(crate) struct Size {
     pub(crate) connections: usize,
 }
 
-/// What our median of a column is to be.
+/// What the medians of a column are to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Promise {
     /// The column.
     pub(crate) column: Column,
-    /// As a multiple of whose figure; `None`: as it is.
-    pub(crate) peer: Option<&'static str>,
+    /// What is looked at in it.
+    pub(crate) figure: Figure,
     /// The bound.
     pub(crate) bound: Bound,
+    /// Why it is missed, where it is and that is known: the page says so.
+    pub(crate) why: &'static str,
 }
 
-/// A bound of our figure, or of ours over theirs.
+/// What a promise speaks of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Figure {
+    /// Ours, as it is.
+    Ours,
+    /// Ours as a multiple of theirs.
+    Times(&'static str),
+    /// What one row is of another.
+    Growth(Growth),
+    /// The first growth as a multiple of the second.
+    Steeper(Growth, Growth),
+}
+
+/// From one row to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    /// The name of the one.
+    pub(crate) from: &'static str,
+    /// The name of the other.
+    pub(crate) to: &'static str,
+}
+
+impl Promise {
+    const fn new(column: Column, figure: Figure, bound: Bound) -> Self {
+        Self {
+            column,
+            figure,
+            bound,
+            why: "",
+        }
+    }
+
+    /// CPU for each request, as a multiple of theirs.
+    const fn cpu(peer: &'static str, times: f64) -> Self {
+        Self::new(CPU, Figure::Times(peer), Bound::AtMost(times))
+    }
+
+    /// CPU for each request, from one row to another.
+    const fn growth(growth: Growth, times: f64) -> Self {
+        Self::new(CPU, Figure::Growth(growth), Bound::AtMost(times))
+    }
+
+    const fn because(self, why: &'static str) -> Self {
+        Self { why, ..self }
+    }
+}
+
+/// A bound of that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     /// Less is better.
@@ -81,7 +140,9 @@ pub(crate) fn all() -> Vec<&'static Case> {
         extras::CASES,
         forward::CASES,
         tls::CASES,
+        start::CASES,
         rest::CASES,
+        cost::CASES,
         worker::CASES,
     ]
     .into_iter()

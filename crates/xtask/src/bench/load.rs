@@ -1,8 +1,10 @@
 //! What is asked of a server, and what came of it.
 
+pub(crate) mod still;
 pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod visitors;
+pub(crate) mod websocket;
 pub(crate) mod wrk;
 
 use std::time::Duration;
@@ -25,7 +27,7 @@ pub(crate) trait Load: Sync {
 
 /// What came of it.
 pub(crate) struct Outcome {
-    /// Requests that were answered.
+    /// Requests that were answered; 0 where they are not what this is about.
     pub(crate) requests: u64,
     /// What the load itself has measured.
     pub(crate) figures: Vec<(Column, f64)>,

@@ -29,19 +29,20 @@ use serde_json::json;
 
 use self::{
     case::{Case, Size},
-    page::Section,
+    page::{Page, Section, Taken},
     peer::Peer,
     place::Place,
-    report::{CPU, MEMORY, Row, START, Table},
+    report::{CPU, Judged, MEMORY, Row, START, Table},
 };
 
 /// What is measured, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which cases, by name or by the beginning of it (`worker`); all without any, but for `slow` and `deploy`, which take long;
-    /// `all` is those as well.
+    /// `all` is those as well, `page` measures none and makes the page anew of what is kept beside it.
     cases: Vec<String>,
-    /// Writes a page of what was measured; `all` writes docs/benchmarks.md unless this says otherwise.
+    /// Puts what was measured into a page, in the place of what it says of the same cases, as soon as each is done; `all`
+    /// and `page` write docs/benchmarks.md unless this says otherwise.
     #[arg(long)]
     page: Option<PathBuf>,
     /// Only these peers, by name (repeatable); ours always takes part.
@@ -84,54 +85,59 @@ const AGAINST: &str = "stack (the other)";
 
 /// Runs the benchmark and prints its tables; `target/bench.json` has the same for programs.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let all = options.cases == [ALL];
-    let sections = if asks_for(slow::NAME, options) {
-        slow::run(options)?
-    } else if asks_for(deploy::NAME, options) {
-        deploy::run(options)?
-    } else if all {
-        let mut sections = run_cases(options)?;
-        sections.extend(slow::run(options)?);
-        sections.extend(deploy::run(options)?);
-        sections
-    } else {
-        run_cases(options)?
+    let (all, only_page) = (options.cases == [ALL], options.cases == [PAGE]);
+    let usual = crate::repository()?.join("docs/benchmarks.md");
+    let path = options.page.clone();
+    let path = path.or_else(|| (all || only_page).then_some(usual));
+    let page = path.map(|path| Page::at(&path, names()));
+    // As each comes: what was measured is not lost with what was not.
+    let mut done = |section: Section| {
+        print_lines(&section.text());
+        page.as_ref().map_or(Ok(()), |page| page.put(section))
     };
-    let page = all.then(|| crate::repository().map(|root| root.join("docs/benchmarks.md")));
-    match options.page.clone().or(page.transpose()?) {
-        Some(path) => page::write(&path, &sections, options),
-        None => Ok(()),
+    if only_page {
+        return page.as_ref().map_or(Ok(()), Page::renew);
     }
+    if asks_for(slow::NAME, options) {
+        return slow::run(options, &mut done);
+    }
+    if asks_for(deploy::NAME, options) {
+        return deploy::run(options, &mut done);
+    }
+    run_cases(options, &mut done)?;
+    if all {
+        slow::run(options, &mut done)?;
+        deploy::run(options, &mut done)?;
+    }
+    Ok(())
 }
 
-/// What stands for everything on the command line.
+/// What stands for everything on the command line, and for nothing but the page.
 const ALL: &str = "all";
+const PAGE: &str = "page";
 
-fn run_cases(options: &Options) -> Result<Vec<Section>> {
+/// Who takes what was measured.
+type Done<'a> = &'a mut dyn FnMut(Section) -> Result<()>;
+
+/// All that can be measured, in the order of the page.
+fn names() -> Vec<&'static str> {
+    let cases = case::all().into_iter().map(|case| case.name);
+    cases.chain(slow::names()).chain(deploy::names()).collect()
+}
+
+fn run_cases(options: &Options, done: Done<'_>) -> Result<()> {
     let cases = chosen(options)?;
     process::raise_descriptors()?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
-    let mut sections = Vec::new();
     for case in cases {
-        let table = compare(case, &place, options)?;
-        let judged = case
-            .promises
-            .iter()
-            .filter_map(|promise| table.judge(promise));
-        let judged: Vec<String> = judged.collect();
+        let section = section(case, &place, options)?;
+        let judged: Vec<String> = section.judged().iter().map(Judged::line).collect();
         tables.insert(
             case.name,
-            json!({ "servers": table.data(), "promises": judged }),
+            json!({ "servers": section.table.data(), "promises": judged }),
         );
-        let section = Section {
-            name: case.name,
-            about: case.about,
-            table,
-            judged,
-        };
-        print_lines(&section.text());
-        sections.push(section);
+        done(section)?;
     }
     let report = json!({
         "taken": SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
@@ -144,8 +150,68 @@ fn run_cases(options: &Options) -> Result<Vec<Section>> {
     });
     let path = place.target.join("bench.json");
     fs::write(&path, serde_json::to_string_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(sections)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn section(case: &Case, place: &Place, options: &Options) -> Result<Section> {
+    let size = Size {
+        workers: options.workers.unwrap_or(case.size.workers),
+        threads: options.threads.unwrap_or(case.size.threads),
+        connections: options.connections.unwrap_or(case.size.connections),
+    };
+    let Options {
+        rounds, seconds, ..
+    } = options;
+    let command = format!(
+        "cargo xtask bench {} --rounds {rounds} --seconds {seconds}{}",
+        case.name,
+        options.overrides()
+    );
+    let Size {
+        workers,
+        threads,
+        connections,
+    } = size;
+    let said = format!(
+        "{workers} workers of {threads} threads, where there are workers; {connections} connections"
+    );
+    let missing = case.peers().filter_map(|peer| {
+        let program = peer.missing(place)?;
+        Some(format!("{} (there is no {program} here)", peer.name))
+    });
+    let left_out: Vec<String> = missing.collect();
+    for peer in &left_out {
+        eprintln_line(&format!("{}: LEFT OUT: {peer}", case.name));
+    }
+    Ok(Section {
+        name: case.name.to_owned(),
+        about: case.about.to_owned(),
+        taken: Taken::now(place, options, command, said)?,
+        left_out,
+        said: Vec::new(),
+        table: compare(case, place, size, options)?,
+    })
+}
+
+impl Options {
+    /// What the command line says instead of the cases.
+    fn overrides(&self) -> String {
+        let numbers = [
+            ("connections", self.connections),
+            ("workers", self.workers),
+            ("threads", self.threads),
+        ];
+        let mut text = String::new();
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                text.push_str(&format!(" --{name} {number}"));
+            }
+        }
+        for peer in &self.peers {
+            text.push_str(&format!(" --peer {peer:?}"));
+        }
+        text
+    }
 }
 
 /// Whether the command line asks for parts of the group `name`, and for nothing else.
@@ -204,12 +270,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Case>> {
     Ok(chosen)
 }
 
-fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
-    let size = Size {
-        workers: options.workers.unwrap_or(case.size.workers),
-        threads: options.threads.unwrap_or(case.size.threads),
-        connections: options.connections.unwrap_or(case.size.connections),
-    };
+fn compare(case: &Case, place: &Place, size: Size, options: &Options) -> Result<Table> {
     let against = options.against.as_deref();
     let against = against.map(|stack| place.with(stack)).transpose()?;
     let mut table = Table::default();
@@ -223,10 +284,9 @@ fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
         };
         for (place_in_list, peer) in case.peers().enumerate() {
             let is_ours = place_in_list == 0;
-            if is_ours
-                || options.peers.is_empty()
-                || options.peers.iter().any(|name| name == peer.name)
-            {
+            let is_wanted =
+                options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name);
+            if is_ours || (is_wanted && peer.missing(place).is_none()) {
                 add(peer.name, peer, place)?;
             }
             if let Some(against) = against.as_ref().filter(|_| is_ours) {
@@ -241,6 +301,10 @@ fn compare(case: &Case, place: &Place, options: &Options) -> Result<Table> {
 }
 
 fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Options) -> Result<Row> {
+    let size = Size {
+        connections: peer.connections.unwrap_or(size.connections),
+        ..size
+    };
     let running = peer.start(place, case.entry, size)?;
     let ask = |seconds| {
         case.load
@@ -253,15 +317,15 @@ fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Option
     let before = running.cpu()?;
     let outcome = ask(options.seconds)?;
     let after = running.cpu()?;
-    let per_request = |part: &str| after.since(&before, part) / outcome.requests as f64;
-    let parts: Vec<_> = peer
-        .parts
-        .iter()
-        .map(|&part| (part, per_request(part)))
-        .collect();
-    let mut row = vec![(CPU, parts.iter().map(|(_, cpu)| cpu).sum())];
-    if parts.len() > 1 {
-        row.extend(parts);
+    let mut row = Row::new();
+    if outcome.requests > 0 {
+        let per_request = |part: &str| after.since(&before, part) / outcome.requests as f64;
+        let parts = peer.parts.iter();
+        let parts: Vec<_> = parts.map(|&part| (part, per_request(part))).collect();
+        row.push((CPU, parts.iter().map(|(_, cpu)| cpu).sum()));
+        if parts.len() > 1 {
+            row.extend(parts);
+        }
     }
     row.extend(outcome.figures);
     row.push((MEMORY, running.memory()?));

@@ -1,7 +1,7 @@
 //! A server: how it is started, how its processes are told apart, how it is ended.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::{net::UnixStream, process::CommandExt},
@@ -28,6 +28,12 @@ pub(crate) struct Peer {
     pub(crate) parts: &'static [&'static str],
     /// Field lines that it needs of whoever stands before it.
     pub(crate) fields: &'static str,
+    /// Programs that it cannot be without: of the system, or beside our binary.
+    pub(crate) needs: &'static [&'static str],
+    /// How many cores its processes may run on, instead of all.
+    pub(crate) cores: Option<usize>,
+    /// Connections that stay open at once, instead of what the case says.
+    pub(crate) connections: Option<usize>,
     /// Starts it.
     pub(crate) start: fn(&Scene<'_>) -> Result<Started>,
 }
@@ -121,6 +127,15 @@ pub(crate) struct Running {
 }
 
 impl Peer {
+    /// The first program that it needs and that is not here.
+    pub(crate) fn missing(&self, place: &Place) -> Option<&'static str> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let beside = place.stack.parent().map(Path::to_owned);
+        let folders: Vec<PathBuf> = env::split_paths(&path).chain(beside).collect();
+        let is_here = |program: &str| folders.iter().any(|folder| folder.join(program).is_file());
+        self.needs.iter().copied().find(|program| !is_here(program))
+    }
+
     /// Starts it and waits for the first page.
     pub(crate) fn start(&self, place: &Place, entry: &str, size: Size) -> Result<Running> {
         let folder = place.target.join("bench-run");
@@ -136,7 +151,10 @@ impl Peer {
             threads: size.threads.to_string(),
         };
         let begun = Instant::now();
-        let Started { trees, address } = (self.start)(&scene)?;
+        let Started { trees, address } = match self.cores {
+            None => (self.start)(&scene)?,
+            Some(count) => process::on_cores(count, || (self.start)(&scene))?,
+        };
         let mut running = Running {
             started_in: Duration::ZERO,
             fields: self.fields,

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 
 /// CPU time, by part.
 pub(crate) struct Cpu(BTreeMap<&'static str, Duration>);
@@ -130,6 +133,18 @@ pub(crate) fn raise_descriptors() -> Result<()> {
         ..limit
     };
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
+}
+
+/// Starts something that runs on the first so many of our cores, as do all that it starts itself.
+pub(crate) fn on_cores<T>(count: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    let all = sched_getaffinity(None)?;
+    let mut few = CpuSet::new();
+    let ours = (0..CpuSet::MAX_CPU).filter(|&core| all.is_set(core));
+    ours.take(count).for_each(|core| few.set(core));
+    sched_setaffinity(None, &few)?;
+    let started = start();
+    sched_setaffinity(None, &all)?;
+    started
 }
 
 /// How many descriptors a process has open.

@@ -1,8 +1,12 @@
 //! The servers, ours first: each is started as its own documentation has it for production.
 
 mod bare;
+mod caddy;
+mod cost;
+mod echo;
 mod floor;
 mod forward;
+mod haproxy;
 mod nginx;
 mod python;
 mod stack;
@@ -10,9 +14,15 @@ mod tls;
 
 use anyhow::Result;
 
-use super::peer::{Address, Peer, Scene, Started, Tree};
+use super::{
+    case::MANY_SITES as MANY,
+    peer::{Address, Peer, Scene, Started, Tree},
+};
+
+pub(crate) use self::echo::KEY;
 
 const BOTH: &[&str] = &["proxy", "worker"];
+const PROXY: &[&str] = &["proxy"];
 const WORKER: &[&str] = &["worker"];
 
 const fn peer(
@@ -24,48 +34,88 @@ const fn peer(
         name,
         parts,
         fields: "",
+        needs: &[],
+        cores: None,
+        connections: None,
         start,
+    }
+}
+
+const fn with_nginx(
+    name: &'static str,
+    parts: &'static [&'static str],
+    start: fn(&Scene<'_>) -> Result<Started>,
+) -> Peer {
+    Peer {
+        needs: &["nginx"],
+        ..peer(name, parts, start)
+    }
+}
+
+const fn with_haproxy(
+    name: &'static str,
+    parts: &'static [&'static str],
+    start: fn(&Scene<'_>) -> Result<Started>,
+) -> Peer {
+    Peer {
+        needs: &["haproxy"],
+        ..peer(name, parts, start)
+    }
+}
+
+const fn on_one_core(name: &'static str, peer: Peer) -> Peer {
+    Peer {
+        name,
+        cores: Some(1),
+        ..peer
+    }
+}
+
+const fn to_a_crowd(name: &'static str, peer: Peer, connections: usize) -> Peer {
+    Peer {
+        name,
+        connections: Some(connections),
+        ..peer
     }
 }
 
 /// Whole sites that serve files too.
 pub(crate) const SITES: &[Peer] = &[
     peer("stack", BOTH, stack::site),
-    peer("nginx + gunicorn gthread", BOTH, |scene| {
+    with_nginx("nginx + gunicorn gthread", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_gthread)
     }),
 ];
 
 /// Proxies before a server that is no part of what is measured.
 pub(crate) const FORWARDS: &[Peer] = &[
-    peer("stack", &["proxy"], forward::stack),
-    peer("nginx", &["proxy"], forward::nginx),
-    peer("HAProxy", &["proxy"], forward::haproxy),
+    peer("stack", PROXY, forward::stack),
+    with_nginx("nginx", PROXY, forward::nginx),
+    with_haproxy("HAProxy", PROXY, forward::haproxy),
 ];
 
 /// What a proxy before a server cannot get below.
-pub(crate) const FORWARD_FLOOR: &[Peer] =
-    &[peer("(system calls alone)", &["proxy"], floor::forward)];
+pub(crate) const FORWARD_FLOOR: &[Peer] = &[peer("(system calls alone)", PROXY, floor::forward)];
 
 /// What nobody who answers with a small file can get below.
-pub(crate) const FILE_FLOOR: &[Peer] = &[peer("(system calls alone)", &["proxy"], floor::file)];
+pub(crate) const FILE_FLOOR: &[Peer] = &[peer("(system calls alone)", PROXY, floor::file)];
 
 /// Files, in the clear and by TLS.
 pub(crate) const FILES: &[Peer] = &[
-    peer("stack", &["proxy"], tls::stack),
-    peer("nginx", &["proxy"], tls::nginx),
+    peer("stack", PROXY, tls::stack),
+    with_nginx("nginx", PROXY, tls::nginx),
 ];
 
 /// Whole sites that only serve an app.
 pub(crate) const APPS: &[Peer] = &[
-    peer("nginx + gunicorn sync", BOTH, |scene| {
+    with_nginx("nginx + gunicorn sync", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_sync)
     }),
-    peer("nginx + granian", BOTH, |scene| {
+    with_nginx("nginx + granian", BOTH, |scene| {
         nginx::before(scene, python::granian)
     }),
-    peer("nginx + uwsgi", BOTH, nginx::before_uwsgi),
-    peer("nginx + waitress", BOTH, |scene| {
+    with_nginx("nginx + uwsgi", BOTH, nginx::before_uwsgi),
+    with_nginx("nginx + waitress", BOTH, |scene| {
         nginx::before(scene, python::waitress)
     }),
     peer("granian", WORKER, |scene| {
@@ -74,12 +124,71 @@ pub(crate) const APPS: &[Peer] = &[
             address: Address::Port(scene.port),
         })
     }),
+    with_haproxy("HAProxy + gunicorn gthread", BOTH, |scene| {
+        haproxy::before(scene, python::gunicorn_gthread)
+    }),
+    Peer {
+        needs: &["caddy"],
+        ..peer("Caddy + gunicorn gthread", BOTH, |scene| {
+            caddy::before(scene, python::gunicorn_gthread)
+        })
+    },
+];
+
+/// On all cores, and on one.
+pub(crate) const CORES: &[Peer] = &[
+    SITES[0],
+    on_one_core("stack, one core", SITES[0]),
+    SITES[1],
+    on_one_core("nginx + gunicorn gthread, one core", SITES[1]),
+];
+pub(crate) const FILE_CORES: &[Peer] = &[
+    FILES[0],
+    on_one_core("stack, one core", FILES[0]),
+    FILES[1],
+    on_one_core("nginx, one core", FILES[1]),
+];
+
+/// For as many connections as the case says, and more.
+pub(crate) const CROWDS: &[Peer] = &[
+    FILES[0],
+    to_a_crowd("stack, 100 connections", FILES[0], 100),
+    to_a_crowd("stack, 1,000 connections", FILES[0], 1000),
+    to_a_crowd("stack, 10,000 connections", FILES[0], 10_000),
+    FILES[1],
+    to_a_crowd("nginx, 100 connections", FILES[1], 100),
+    to_a_crowd("nginx, 1,000 connections", FILES[1], 1000),
+    to_a_crowd("nginx, 10,000 connections", FILES[1], 10_000),
+];
+
+/// One site, and many.
+pub(crate) const MANY_SITES: &[Peer] = &[
+    peer("stack", PROXY, |scene| cost::stack_sites(scene, 0)),
+    peer("stack, 1,000 sites", PROXY, |scene| {
+        cost::stack_sites(scene, MANY)
+    }),
+    with_nginx("nginx", PROXY, |scene| cost::nginx_sites(scene, 0)),
+    with_nginx("nginx, 1,000 sites", PROXY, |scene| {
+        cost::nginx_sites(scene, MANY)
+    }),
+];
+
+/// One route, and many.
+pub(crate) const MANY_ROUTES: &[Peer] = &[
+    peer("stack", PROXY, |scene| cost::stack_routes(scene, 0)),
+    peer("stack, 1,000 routes", PROXY, |scene| {
+        cost::stack_routes(scene, MANY)
+    }),
+    with_nginx("nginx", PROXY, |scene| cost::nginx_routes(scene, 0)),
+    with_nginx("nginx, 1,000 routes", PROXY, |scene| {
+        cost::nginx_routes(scene, MANY)
+    }),
 ];
 
 /// What is deployed to; the order is known to [`super::deploy`].
 pub(crate) const DEPLOY: &[Peer] = &[
     SITES[0],
-    peer("nginx + gunicorn HUP", BOTH, |scene| {
+    with_nginx("nginx + gunicorn HUP", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_gthread)
     }),
     APPS[4],
@@ -90,7 +199,7 @@ pub(crate) const DEPLOY_WORN: &[Peer] = &[
     peer("stack", BOTH, |scene| {
         stack::site_with(scene, "max_requests = 20\n")
     }),
-    peer("nginx + gunicorn", BOTH, |scene| {
+    with_nginx("nginx + gunicorn", BOTH, |scene| {
         nginx::before(scene, python::gunicorn_worn)
     }),
 ];
@@ -106,7 +215,7 @@ pub(crate) const BUFFERING: &[Peer] = &[
     SITES[0],
     peer("stack, unbuffered", BOTH, stack::unbuffered),
     SITES[1],
-    peer("nginx + gunicorn gthread, unbuffered", BOTH, |scene| {
+    with_nginx("nginx + gunicorn gthread, unbuffered", BOTH, |scene| {
         nginx::unbuffered(scene, python::gunicorn_gthread)
     }),
 ];
@@ -125,8 +234,16 @@ pub(crate) const LIMITED: &[Peer] = &[peer("stack, with a limit", BOTH, stack::l
 
 /// Proxies before a server that is not theirs; what they import is its address.
 pub(crate) const RELAYS: &[Peer] = &[
-    peer("stack", &["proxy"], stack::relay),
-    peer("nginx", &["proxy"], nginx::relay),
+    peer("stack", PROXY, stack::relay),
+    with_nginx("nginx", PROXY, nginx::relay),
+    with_haproxy("HAProxy", PROXY, haproxy::relay),
+];
+
+/// Proxies before a server of WebSockets, which is no part of what is measured.
+pub(crate) const WEBSOCKETS: &[Peer] = &[
+    peer("stack", PROXY, stack::websocket),
+    with_nginx("nginx", PROXY, nginx::websocket),
+    with_haproxy("HAProxy", PROXY, haproxy::websocket),
 ];
 
 /// Python servers alone, on a Unix socket.
@@ -149,6 +266,7 @@ pub(crate) const WORKERS: &[Peer] = &[
 /// A slot of ours without any Python, which answers with the hello app's bytes: what the loop and the kernel take.
 pub(crate) const BARE: &[Peer] = &[Peer {
     fields: stack::FIELDS,
+    needs: &[bare::PROGRAM],
     ..peer("(a slot without Python)", WORKER, bare::slot)
 }];
 

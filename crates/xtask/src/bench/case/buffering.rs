@@ -1,9 +1,8 @@
 //! What it costs that requests are read whole and responses taken ahead of their clients, where nothing needs it: small ones.
 
-use super::{Bound, Case, Promise, Size};
+use super::{Case, Promise, Size};
 use crate::bench::{
     load::{Request, wrk::Wrk},
-    report::CPU,
     servers,
 };
 
@@ -12,6 +11,8 @@ const SIZE: Size = Size {
     threads: 4,
     connections: 32,
 };
+
+const PROMISES: &[Promise] = &[Promise::cpu("stack, unbuffered", 1.05)];
 
 const fn small(name: &'static str, about: &'static str, load: &'static Wrk) -> Case {
     Case {
@@ -22,11 +23,7 @@ const fn small(name: &'static str, about: &'static str, load: &'static Wrk) -> C
         size: SIZE,
         load,
         limit: None,
-        promises: &[Promise {
-            column: CPU,
-            peer: Some("stack, unbuffered"),
-            bound: Bound::AtMost(1.05),
-        }],
+        promises: PROMISES,
     }
 }
 

@@ -1,10 +1,9 @@
 //! What it costs that each request is told of, and that each client's rate is bounded.
 
-use super::{Bound, Case, Promise, site};
+use super::{Case, Promise, site};
 use crate::bench::{
     load::{Request, wrk::Wrk},
     peer::Peer,
-    report::CPU,
     servers,
 };
 
@@ -28,25 +27,17 @@ const fn hello(
     }
 }
 
-const fn at_most(peer: &'static str, times: f64) -> Promise {
-    Promise {
-        column: CPU,
-        peer: Some(peer),
-        bound: Bound::AtMost(times),
-    }
-}
-
 pub(super) const CASES: &[Case] = &[
     hello(
         "logged-hello",
         "the smallest app with an access log and all that is counted, and without the log",
         &[servers::LOGGED],
-        &[at_most("stack, without a log", 1.05)],
+        &[Promise::cpu("stack, without a log", 1.05)],
     ),
     hello(
         "limited-hello",
         "the smallest app where each client's rate is bounded, and where it is not",
         &[servers::LIMITED],
-        &[at_most("stack", 1.02)],
+        &[Promise::cpu("stack", 1.02)],
     ),
 ];

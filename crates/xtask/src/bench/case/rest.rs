@@ -1,6 +1,6 @@
 //! Connections that have had an answer and rest, as most connections of browsers do most of the time: what they hold.
 
-use super::{Bound, Case, Promise, Size};
+use super::{Bound, Case, Figure, Promise, Size};
 use crate::bench::{
     load::{Request, visitors::Resting},
     report::RESTING,
@@ -26,11 +26,7 @@ pub(super) const CASES: &[Case] = &[
             tls: false,
         },
         limit: None,
-        promises: &[Promise {
-            column: RESTING,
-            peer: None,
-            bound: Bound::AtMost(60.0),
-        }],
+        promises: &[Promise::new(RESTING, Figure::Ours, Bound::AtMost(60.0))],
     },
     Case {
         name: "rest-tls",
@@ -43,10 +39,10 @@ pub(super) const CASES: &[Case] = &[
             tls: true,
         },
         limit: None,
-        promises: &[Promise {
-            column: RESTING,
-            peer: Some("nginx"),
-            bound: Bound::AtMost(1.0),
-        }],
+        promises: &[Promise::new(
+            RESTING,
+            Figure::Times("nginx"),
+            Bound::AtMost(1.0),
+        )],
     },
 ];

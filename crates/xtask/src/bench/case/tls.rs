@@ -1,10 +1,9 @@
 //! TLS and HTTP/2 before files of one KiB, against nginx with the same certificate and group: what encryption and the
 //! protocols take, without any Python.
 
-use super::{Bound, Case, Promise, Size};
+use super::{Case, Promise, Size};
 use crate::bench::{
     load::{Load, Request, tls, visitors},
-    report::CPU,
     servers,
 };
 
@@ -13,6 +12,8 @@ const SIZE: Size = Size {
     threads: 1,
     connections: 32,
 };
+
+const PROMISES: &[Promise] = &[Promise::cpu("nginx", 1.0)];
 
 const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) -> Case {
     Case {
@@ -23,11 +24,7 @@ const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) 
         size: SIZE,
         load,
         limit: None,
-        promises: &[Promise {
-            column: CPU,
-            peer: Some("nginx"),
-            bound: Bound::AtMost(1.0),
-        }],
+        promises: PROMISES,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     Bound::{self, AtLeast, AtMost},
-    Case, Promise, Size,
+    Case, Figure, Promise, Size,
 };
 use crate::bench::{
     limit::Limit,
@@ -20,15 +20,7 @@ const SIZE: Size = Size {
 };
 
 const fn promise(column: Column, peer: &'static str, bound: Bound) -> Promise {
-    Promise {
-        column,
-        peer: Some(peer),
-        bound,
-    }
-}
-
-const fn worker(peer: &'static str, ratio: f64) -> Promise {
-    promise(report::CPU, peer, AtMost(ratio))
+    Promise::new(column, Figure::Times(peer), bound)
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -40,7 +32,10 @@ pub(super) const CASES: &[Case] = &[
         size: SIZE,
         load: &Unix(Request::get("/")),
         limit: Some(Limit(Request::get("/"))),
-        promises: &[worker("granian", 0.40), worker("gunicorn sync", 0.10)],
+        promises: &[
+            Promise::cpu("granian", 0.40),
+            Promise::cpu("gunicorn sync", 0.10),
+        ],
     },
     Case {
         name: "worker-flask",
@@ -50,7 +45,10 @@ pub(super) const CASES: &[Case] = &[
         size: SIZE,
         load: &Unix(Request::get("/")),
         limit: Some(Limit(Request::get("/"))),
-        promises: &[worker("granian", 0.70), worker("gunicorn sync", 0.33)],
+        promises: &[
+            Promise::cpu("granian", 0.70),
+            Promise::cpu("gunicorn sync", 0.33),
+        ],
     },
     Case {
         name: "worker-post-64k",
@@ -60,7 +58,7 @@ pub(super) const CASES: &[Case] = &[
         size: SIZE,
         load: &Unix(Request::post("/read", 64 * 1024)),
         limit: Some(Limit(Request::post("/read", 64 * 1024))),
-        promises: &[worker("granian", 0.50)],
+        promises: &[Promise::cpu("granian", 0.50)],
     },
     Case {
         name: "worker-response-1m",
@@ -70,7 +68,7 @@ pub(super) const CASES: &[Case] = &[
         size: SIZE,
         load: &Unix(Request::get("/mib")),
         limit: Some(Limit(Request::get("/mib"))),
-        promises: &[worker("granian", 1.0)],
+        promises: &[Promise::cpu("granian", 1.0)],
     },
     Case {
         name: "worker-busy-1ms",

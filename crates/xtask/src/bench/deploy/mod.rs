@@ -24,12 +24,12 @@ use self::{
     server::{Server, Settings, Trial},
 };
 use super::{
-    Options, eprintln_line,
-    page::Section,
+    Done, Options, eprintln_line,
+    page::{Section, Taken},
     parts,
     place::Place,
-    print_lines, process,
-    report::{Row, Table},
+    process,
+    report::{Judged, Row, Table},
 };
 
 /// The name that stands for all of it on the command line.
@@ -188,25 +188,22 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Runs them and prints their tables; `target/bench-deploy.json` has the same for programs.
-pub(super) fn run(options: &Options) -> Result<Vec<Section>> {
+/// The names of all parts.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|part| part.name)
+}
+
+/// Runs them; `target/bench-deploy.json` has the same for programs.
+pub(super) fn run(options: &Options, done: Done<'_>) -> Result<()> {
     let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
-    let mut sections = Vec::new();
     for part in parts {
-        let (table, verdict) = run_part(part, &place, options)?;
-        let Part { name, about, .. } = part;
-        let data = json!({ "servers": table.data(), "verdict": verdict.trim_end() });
+        let section = run_part(part, &place, options)?;
+        let verdict: Vec<String> = section.said.iter().map(Judged::line).collect();
+        let data = json!({ "servers": section.table.data(), "verdict": verdict });
         tables.insert(part.name, data);
-        let section = Section {
-            name,
-            about,
-            table,
-            judged: verdict.lines().map(str::to_owned).collect(),
-        };
-        print_lines(&section.text());
-        sections.push(section);
+        done(section)?;
     }
     let path = place.target.join("bench-deploy.json");
     let report = json!({
@@ -215,12 +212,12 @@ pub(super) fn run(options: &Options) -> Result<Vec<Section>> {
         "parts": tables,
     });
     fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    Ok(sections)
+    Ok(())
 }
 
-fn run_part(part: &Part, place: &Place, options: &Options) -> Result<(Table, String)> {
+fn run_part(part: &Part, place: &Place, options: &Options) -> Result<Section> {
     let mut table = Table::default();
-    let mut verdict = String::new();
+    let (mut said, mut left_out) = (Vec::new(), Vec::new());
     for server in part.servers {
         let is_ours = server.name() == server::OURS;
         let is_wanted = options.peers.is_empty()
@@ -230,23 +227,54 @@ fn run_part(part: &Part, place: &Place, options: &Options) -> Result<(Table, Str
             continue;
         }
         eprintln_line(&format!("{}: {}", part.name, server.name()));
+        if let Some(program) = server.missing(place) {
+            let why = format!("{} (there is no {program} here)", server.name());
+            eprintln_line(&format!("{}: LEFT OUT: {why}", part.name));
+            left_out.push(why);
+            continue;
+        }
         match run_server(part, server, place, options) {
             Ok((row, is_kept)) => {
                 table.add(server.name(), row);
                 if is_ours {
-                    let (promised, word) = (part.promise.words(), kept(is_kept));
-                    verdict = format!("promised: {promised}, none is lost or doubled: {word}\n");
+                    let promised = part.promise.words();
+                    said.push(Judged {
+                        text: format!("promised: {promised}, none is lost or doubled"),
+                        is_kept,
+                        why: String::new(),
+                    });
                 }
             }
             // That a peer does not survive is a result.
             Err(error) if !is_ours => {
-                let (part, server) = (part.name, server.name());
-                print_lines(&format!("{part}: {server} failed: {error:#}"));
+                eprintln_line(&format!(
+                    "{}: {} failed: {error:#}",
+                    part.name,
+                    server.name()
+                ));
+                left_out.push(format!("{} (it failed: {error})", server.name()));
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((table, verdict))
+    let scale = options.scale;
+    let command = format!(
+        "cargo xtask bench {} --scale {scale}{}",
+        part.name,
+        options.overrides()
+    );
+    let size = match scale {
+        1.0 => "one round, as much as it says".to_owned(),
+        part => format!("one round, {part} of what it says (at least one, or two seconds)"),
+    };
+    Ok(Section {
+        name: part.name.to_owned(),
+        about: part.about.to_owned(),
+        taken: Taken::now(place, options, command, size)?,
+        left_out,
+        said,
+        table,
+    })
 }
 
 fn run_server(
@@ -267,10 +295,6 @@ fn run_server(
     row.extend(figures);
     let is_kept = part.promise.is_kept(&outcome, &trial)?;
     Ok((row, is_kept && serves_on))
-}
-
-fn kept(is_kept: bool) -> &'static str {
-    if is_kept { "kept" } else { "MISSED" }
 }
 
 /// New code, as often as that; how long it takes until no answer is of the old one.

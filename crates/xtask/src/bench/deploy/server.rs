@@ -106,6 +106,11 @@ pub(super) const FRONTED: &[Server] = &[STACK, GUNICORN];
 pub(super) const UPGRADING: &[Server] = &[STACK, GUNICORN_TWICE];
 
 impl Server {
+    /// The first program that it needs and that is not here.
+    pub(super) fn missing(&self, place: &Place) -> Option<&'static str> {
+        self.peer.missing(place)
+    }
+
     /// Its row.
     pub(super) fn name(&self) -> &'static str {
         self.peer.name

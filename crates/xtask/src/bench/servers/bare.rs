@@ -4,20 +4,13 @@ use anyhow::{Context, Result};
 
 use crate::bench::peer::{Address, Scene, Started, Tree};
 
+/// Beside our binary: `cargo build --package appserver --example bare_slot`.
+pub(super) const PROGRAM: &str = "examples/bare_slot";
+
 pub(super) fn slot(scene: &Scene<'_>) -> Result<Started> {
     let folder = scene.place.stack.parent().context("no folder")?;
-    let program = folder.join("examples/bare_slot");
-    let missing = || {
-        format!(
-            "{} is missing: cargo build --package appserver --example bare_slot",
-            program.display()
-        )
-    };
-    let mut command = scene.command(&program)?;
-    let child = command
-        .args([&scene.socket(), &scene.threads])
-        .spawn()
-        .with_context(missing)?;
+    let mut command = scene.command(folder.join(PROGRAM))?;
+    let child = command.args([&scene.socket(), &scene.threads]).spawn()?;
     Ok(Started {
         trees: vec![Tree {
             child,

@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::{nginx, stack};
-use crate::bench::peer::{Address, Scene, Started, Tree};
+use super::{haproxy, nginx, stack};
+use crate::bench::peer::{Scene, Started, Tree};
 
 /// The server behind.
 pub(super) fn origin(scene: &Scene<'_>) -> Result<Tree> {
@@ -32,47 +32,16 @@ pub(super) fn nginx(scene: &Scene<'_>) -> Result<Started> {
 }
 
 pub(super) fn stack(scene: &Scene<'_>) -> Result<Started> {
-    let text = format!(
-        "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
-         access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
-         [limits]\nkeepalive_requests = 100000000\n\
-         [[site]]\nroutes = [{{ path = \"/\", upstream = \"unix:{socket}\" }}]\n",
-        port = scene.port,
+    let site = format!(
+        "[[site]]\nroutes = [{{ path = \"/\", upstream = \"unix:{socket}\" }}]\n",
         socket = scene.socket(),
     );
     let origin = origin(scene)?;
-    Ok(Started {
-        trees: vec![stack::start(scene, &text)?, origin],
-        address: Address::Port(scene.port),
-    })
+    let mut started = stack::sites(scene, &site)?;
+    started.trees.push(origin);
+    Ok(started)
 }
 
-/// As its documentation has it for HTTP, with as many threads as there are cores. Its log goes to a file, a line at a time: it
-/// knows no buffer, and a syslog server would be another process.
 pub(super) fn haproxy(scene: &Scene<'_>) -> Result<Started> {
-    let config = scene.folder.join("haproxy.cfg");
-    let text = format!(
-        "global\n  maxconn 18000\n  no strict-limits\n  log stdout format raw local0 info\n\
-         defaults\n  mode http\n  log global\n  option httplog\n  option http-keep-alive\n  http-reuse always\n\
-         \x20 timeout connect 3s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
-         frontend in\n  bind 127.0.0.1:{port}\n  option forwardfor\n\
-         \x20 http-request set-header X-Forwarded-Proto http\n  default_backend app\n\
-         backend app\n  server one {socket}\n",
-        port = scene.port,
-        socket = scene.socket(),
-    );
-    fs::write(&config, text)?;
-    let origin = origin(scene)?;
-    let mut command = scene.command("haproxy")?;
-    let child = command.args(["-db", "-f"]).arg(&config).spawn()?;
-    Ok(Started {
-        trees: vec![
-            Tree {
-                child,
-                part: |_| "proxy",
-            },
-            origin,
-        ],
-        address: Address::Port(scene.port),
-    })
+    haproxy::before(scene, origin)
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::python;
+use super::{echo, python};
 use crate::bench::peer::{Address, Scene, Started, Tree};
 
 /// How requests go to a server that speaks HTTP.
@@ -28,8 +28,19 @@ pub(super) fn unbuffered(
 
 /// Before a server that runs already.
 pub(super) fn relay(scene: &Scene<'_>) -> Result<Started> {
+    relay_to(scene, PASS, scene.entry)
+}
+
+/// The same for a server of WebSockets, as its documentation has it.
+pub(super) fn websocket(scene: &Scene<'_>) -> Result<Started> {
+    let pass = "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Host $host;\n\
+                proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";";
+    relay_to(scene, pass, &echo::address()?.to_string())
+}
+
+fn relay_to(scene: &Scene<'_>, pass: &str, address: &str) -> Result<Started> {
     Ok(Started {
-        trees: vec![nginx(scene, PASS, scene.entry)?],
+        trees: vec![nginx(scene, pass, address)?],
         address: Address::Port(scene.port),
     })
 }
@@ -53,8 +64,21 @@ fn started(
 }
 
 fn nginx(scene: &Scene<'_>, pass: &str, app: &str) -> Result<Tree> {
+    let text = format!(
+        "client_max_body_size 16m;\n\
+         upstream app {{ server {app}; keepalive 64; keepalive_requests 1000000; }}\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ {pass} }}\n\
+         location /static/ {{ root {files}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n",
+        port = scene.port,
+        files = scene.place.app.display(),
+    );
+    start(scene, &text)
+}
+
+/// Starts it with these lines of its `http` block, beside those that all have.
+pub(super) fn start(scene: &Scene<'_>, text: &str) -> Result<Tree> {
     let config = scene.folder.join("nginx.conf");
-    fs::write(&config, configuration(scene, pass, app))?;
+    fs::write(&config, configuration(scene, text))?;
     Ok(Tree {
         child: scene.command("nginx")?.arg("-c").arg(&config).spawn()?,
         part: |_| "proxy",
@@ -70,18 +94,13 @@ pub(super) fn user() -> &'static str {
     }
 }
 
-fn configuration(scene: &Scene<'_>, pass: &str, app: &str) -> String {
+fn configuration(scene: &Scene<'_>, text: &str) -> String {
     format!(
         "{user}daemon off;\nworker_processes auto;\npid {run}/nginx.pid;\nerror_log {run}/error.log;\n\
          events {{ worker_connections 16384; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
          client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;\n\
-         scgi_temp_path {run}/s;\nkeepalive_requests 1000000; client_max_body_size 16m;\n\
-         upstream app {{ server {app}; keepalive 64; keepalive_requests 1000000; }}\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ {pass} }}\n\
-         location /static/ {{ root {files}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
+         scgi_temp_path {run}/s;\nkeepalive_requests 100000000;\n{text}}}\n",
         user = user(),
         run = scene.folder.display(),
-        port = scene.port,
-        files = scene.place.app.display(),
     )
 }

@@ -56,7 +56,11 @@ pub(super) fn granian(scene: &Scene<'_>) -> Result<Tree> {
 
 pub(super) fn granian_on_port(scene: &Scene<'_>) -> Result<Tree> {
     let port = scene.port.to_string();
-    granian_at(scene, &["--host", "127.0.0.1", "--port", &port])
+    // Nobody stands before it who would write the access log.
+    granian_at(
+        scene,
+        &["--access-log", "--host", "127.0.0.1", "--port", &port],
+    )
 }
 
 fn uwsgi_at(scene: &Scene<'_>, protocol: &str) -> Result<Tree> {

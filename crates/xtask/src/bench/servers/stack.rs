@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 
+use super::echo;
 use crate::bench::{
     apps,
     peer::{Address, Scene, Started, Tree, free_port},
@@ -91,11 +92,28 @@ pub(super) fn rough(scene: &Scene<'_>) -> Result<Started> {
 
 /// Only the proxy: everything goes to the server at the address that stands for the app.
 pub(super) fn relay(scene: &Scene<'_>) -> Result<Started> {
-    let Scene { port, entry, .. } = scene;
+    relay_to(scene, scene.entry)
+}
+
+/// The same for a server of WebSockets.
+pub(super) fn websocket(scene: &Scene<'_>) -> Result<Started> {
+    relay_to(scene, &echo::address()?.to_string())
+}
+
+fn relay_to(scene: &Scene<'_>, address: &str) -> Result<Started> {
+    let site = format!(
+        "[[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/\", upstream = \"http://{address}\" }}]\n",
+    );
+    sites(scene, &site)
+}
+
+/// Only the proxy, with these sites.
+pub(super) fn sites(scene: &Scene<'_>, sites: &str) -> Result<Started> {
     let text = format!(
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\n\
          access_log = {{ file = \"access.log\", format = \"combined\" }}\n\
-         [[site]]\nhosts = [\"*\"]\nroutes = [{{ path = \"/\", upstream = \"http://{entry}\" }}]\n",
+         [limits]\nkeepalive_requests = 100000000\n{sites}",
+        port = scene.port,
     );
     up(scene, &text)
 }

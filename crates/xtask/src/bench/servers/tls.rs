@@ -1,11 +1,11 @@
 //! Files in the clear and over TLS, by ours and by nginx, with one certificate. The first page is asked for in the clear.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::stack;
-use crate::bench::peer::{Address, Scene, Started, Tree, free_port};
+use super::{nginx, stack};
+use crate::bench::peer::{Address, Scene, Started, free_port};
 
 /// A certificate of ECDSA P-256, as most sites have.
 fn certificate(scene: &Scene<'_>) -> Result<()> {
@@ -53,26 +53,16 @@ pub(super) fn nginx(scene: &Scene<'_>) -> Result<Started> {
     certificate(scene)?;
     let (port, tls) = (scene.port, free_port()?);
     let text = format!(
-        "daemon off;\nworker_processes auto;\npid {run}/nginx.pid;\nerror_log {run}/error.log;\n\
-         events {{ worker_connections 20000; }}\nhttp {{\naccess_log {run}/access.log combined buffer=64k flush=1s;\n\
-         client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;\n\
-         scgi_temp_path {run}/s;\nkeepalive_requests 100000000;\n\
-         ssl_certificate {run}/cert.pem; ssl_certificate_key {run}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;\n\
+        "ssl_certificate {run}/cert.pem; ssl_certificate_key {run}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;\n\
          ssl_ecdh_curve X25519; ssl_session_cache shared:x:10m;\n\
          server {{ listen 127.0.0.1:{tls} ssl http2; listen 127.0.0.1:{port};\n\
          location / {{ return 200 ready; }}\n\
-         location /static/ {{ root {app}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n}}\n",
+         location /static/ {{ root {app}; sendfile on; tcp_nopush on; open_file_cache max=20000; }} }}\n",
         run = scene.folder.display(),
         app = scene.place.app.display(),
     );
-    let config = scene.folder.join("nginx.conf");
-    fs::write(&config, text)?;
-    let child = scene.command("nginx")?.arg("-c").arg(&config).spawn()?;
     Ok(Started {
-        trees: vec![Tree {
-            child,
-            part: |_| "proxy",
-        }],
+        trees: vec![nginx::start(scene, &text)?],
         address: Address::Tls { port, tls },
     })
 }

@@ -15,12 +15,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{
-    Options, eprintln_line,
-    page::Section,
+    Done, Options, eprintln_line,
+    page::{Section, Taken},
     parts,
     peer::{Peer, Running},
     place::Place,
-    print_lines,
     report::{Row, Table},
     servers,
 };
@@ -72,43 +71,62 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Runs them and prints their tables; `target/bench-slow.json` has the same for programs.
-pub(super) fn run(options: &Options) -> Result<Vec<Section>> {
+/// The names of all parts.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|part| part.name)
+}
+
+/// Runs them; `target/bench-slow.json` has the same for programs.
+pub(super) fn run(options: &Options, done: Done<'_>) -> Result<()> {
     let parts = parts(NAME, PARTS, |part| part.name, options)?;
     let place = Place::prepare(options.stack.as_deref(), &options.python)?;
     let mut tables = BTreeMap::new();
-    let mut sections = Vec::new();
     for part in parts {
         let mut table = Table::default();
+        let mut left_out = Vec::new();
         let peers = part.peers.iter().filter(|peer| {
             let is_wanted = |name: &String| name == peer.name;
             peer.name == OURS || options.peers.is_empty() || options.peers.iter().any(is_wanted)
         });
         for peer in peers {
             eprintln_line(&format!("{}: {}", part.name, peer.name));
+            if let Some(program) = peer.missing(&place) {
+                let why = format!("{} (there is no {program} here)", peer.name);
+                eprintln_line(&format!("{}: LEFT OUT: {why}", part.name));
+                left_out.push(why);
+                continue;
+            }
             match (part.measure)(peer, &place, options) {
                 Ok(row) => table.add(peer.name, row),
                 // That a peer does not survive is a result.
                 Err(error) if peer.name != OURS => {
-                    print_lines(&format!("{}: {} failed: {error:#}", part.name, peer.name));
+                    eprintln_line(&format!("{}: {} failed: {error:#}", part.name, peer.name));
+                    left_out.push(format!("{} (it failed: {error})", peer.name));
                 }
                 Err(error) => return Err(error),
             }
         }
         tables.insert(part.name, table.data());
-        let section = Section {
-            name: part.name,
-            about: part.about,
+        let clients = options.slow_clients;
+        let command = format!(
+            "cargo xtask bench {} --slow-clients {clients}{}",
+            part.name,
+            options.overrides()
+        );
+        let size = format!("one round; {clients} slow clients of each kind, where there are any");
+        done(Section {
+            name: part.name.to_owned(),
+            about: part.about.to_owned(),
+            taken: Taken::now(&place, options, command, size)?,
+            left_out,
+            said: Vec::new(),
             table,
-            judged: Vec::new(),
-        };
-        print_lines(&section.text());
-        sections.push(section);
+        })?;
     }
     let path = place.target.join("bench-slow.json");
     let report = json!({ "machine": super::process::machine(), "parts": tables });
     fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    Ok(sections)
+    Ok(())
 }
 
 /// Where the server listens.
