@@ -9,7 +9,7 @@ use crate::bench::peer::{Address, Scene, Started, Tree};
 pub(super) fn before(scene: &Scene<'_>, server: fn(&Scene<'_>) -> Result<Tree>) -> Result<Started> {
     let config = scene.folder.join("Caddyfile");
     let text = format!(
-        "{{\n admin off\n auto_https off\n persist_config off\n}}\n\
+        "{{\n admin off\n auto_https off\n}}\n\
          :{port} {{\n bind 127.0.0.1\n log {{\n  output file {run}/access.log\n }}\n\
          reverse_proxy unix/{socket} {{\n  transport http {{\n   keepalive_idle_conns_per_host 64\n  }}\n }}\n}}\n",
         port = scene.port,
