@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{peer::Running, report::Column};
+use super::{peer::Running, process::Cpu, report::Column};
 
 /// A way of asking. Anything other than the answer that was asked for is an error, which ends the run: a server that fails
 /// is fast.
@@ -29,6 +29,8 @@ pub(crate) trait Load: Sync {
 pub(crate) struct Outcome {
     /// Requests that were answered; 0 where they are not what this is about.
     pub(crate) requests: u64,
+    /// CPU time of the servers by the first of them and by the last, where other things came before or after.
+    pub(crate) cpu: Option<(Cpu, Cpu)>,
     /// What the load itself has measured.
     pub(crate) figures: Vec<(Column, f64)>,
 }

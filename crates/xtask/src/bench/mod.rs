@@ -316,7 +316,10 @@ fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Option
     }
     let before = running.cpu()?;
     let outcome = ask(options.seconds)?;
-    let after = running.cpu()?;
+    let (before, after) = match outcome.cpu {
+        Some(of_it) => of_it,
+        None => (before, running.cpu()?),
+    };
     let mut row = Row::new();
     if outcome.requests > 0 {
         let per_request = |part: &str| after.since(&before, part) / outcome.requests as f64;

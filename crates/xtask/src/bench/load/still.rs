@@ -33,6 +33,7 @@ impl Load for Still {
         at_rest(server)?;
         Ok(Outcome {
             requests: 0,
+            cpu: None,
             figures: vec![(UNASKED, unasked)],
         })
     }

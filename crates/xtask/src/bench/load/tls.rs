@@ -55,6 +55,7 @@ impl Load for H2load {
         );
         Ok(Outcome {
             requests: good,
+            cpu: None,
             figures: vec![(RATE, good as f64 / time.as_secs_f64())],
         })
     }

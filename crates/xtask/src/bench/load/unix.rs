@@ -43,6 +43,7 @@ impl Load for Unix {
         let at = |part: f64| f64::from(took[(took.len() as f64 * part) as usize]) / 1e3;
         Ok(Outcome {
             requests: took.len() as u64,
+            cpu: None,
             figures: vec![
                 (RATE, took.len() as f64 / seconds),
                 (P50, at(0.5)),

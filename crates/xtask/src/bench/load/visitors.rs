@@ -1,5 +1,5 @@
-//! Visitors of our own, for what no load generator does: handshakes with HTTP/1.1 behind them, and connections that stay open and
-//! rest. They come from several addresses, since one has too few ports.
+//! Visitors of our own, for what no load generator does: handshakes with HTTP/1.1 behind them, connections that stay open and
+//! rest, crowds that are all there before they ask. They come from several addresses, since one has too few ports.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -52,6 +52,7 @@ impl Load for Handshakes {
         })?;
         Ok(Outcome {
             requests,
+            cpu: None,
             figures: vec![(RATE, requests as f64 / start.elapsed().as_secs_f64())],
         })
     }
@@ -72,6 +73,56 @@ pub(crate) struct Resting {
     pub(crate) request: Request,
     /// Whether they speak TLS.
     pub(crate) tls: bool,
+}
+
+/// Connections that are all open before anything is counted, and then all ask at once, again and again.
+pub(crate) struct Crowd(pub(crate) Request);
+
+impl Load for Crowd {
+    /// Each has asked once when it counts.
+    fn warms_up(&self) -> bool {
+        false
+    }
+
+    fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
+        let visitor = Arc::new(Visitor::plain(server, self.0)?);
+        runtime()?.block_on(async {
+            let crowd = crowd(&visitor, connections).await?;
+            let before = server.cpu()?;
+            let start = Instant::now();
+            let mut asking = JoinSet::new();
+            for stream in crowd {
+                asking.spawn(ask_on(Arc::clone(&visitor), stream, start + time));
+            }
+            let mut inside = Vec::with_capacity(connections);
+            let mut requests = 0;
+            while let Some(one) = asking.join_next().await {
+                let (stream, made) = one??;
+                // None is closed before all have asked for the last time.
+                inside.push(stream);
+                requests += made;
+            }
+            let rate = requests as f64 / start.elapsed().as_secs_f64();
+            Ok(Outcome {
+                requests,
+                cpu: Some((before, server.cpu()?)),
+                figures: vec![(RATE, rate)],
+            })
+        })
+    }
+}
+
+async fn ask_on(
+    visitor: Arc<Visitor>,
+    mut stream: Box<dyn Held>,
+    end: Instant,
+) -> Result<(Box<dyn Held>, u64)> {
+    let mut made = 0;
+    while Instant::now() < end {
+        visitor.ask(&mut stream).await?;
+        made += 1;
+    }
+    Ok((stream, made))
 }
 
 /// How many come at once.
@@ -107,6 +158,7 @@ impl Load for Resting {
         })?;
         Ok(Outcome {
             requests: connections as u64,
+            cpu: None,
             figures,
         })
     }
@@ -156,7 +208,7 @@ struct Visitor {
 }
 
 /// A connection that is open for as long as this is held.
-trait Held: Send {}
+trait Held: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl Held for TcpStream {}
 impl Held for TlsStream<TcpStream> {}

@@ -55,6 +55,7 @@ impl Load for Echoes {
         let at = |part: f64| took[(took.len() as f64 * part) as usize].as_secs_f64() * 1e3;
         Ok(Outcome {
             requests: took.len() as u64,
+            cpu: None,
             figures: vec![
                 (RATE, took.len() as f64 / start.elapsed().as_secs_f64()),
                 (P50, at(0.5)),

@@ -112,10 +112,6 @@ pub(super) fn run(
     ask(&script, &url, folder, connections, time)
 }
 
-/// Ten thousand at once wait for each other, on a machine of two cores longer than the two seconds after which `wrk` says that an
-/// answer is late. How long it takes is in the table.
-const PATIENCE: &str = "10s";
-
 fn ask(
     script: &str,
     url: &str,
@@ -128,7 +124,6 @@ fn ask(
     let output = Command::new("wrk")
         .args(["-t1", "-c", &connections.to_string()])
         .args(["-d", &format!("{}s", time.as_secs())])
-        .args(["--timeout", PATIENCE])
         .arg("-s")
         .arg(&file)
         .arg(url)
@@ -193,6 +188,7 @@ fn outcome(line: &str) -> Result<Outcome> {
     }
     Ok(Outcome {
         requests: requests as u64,
+        cpu: None,
         figures: vec![
             (RATE, requests / microseconds * 1e6),
             (P50, p50 / 1e3),
