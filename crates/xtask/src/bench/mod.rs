@@ -72,7 +72,8 @@ pub(crate) struct Options {
     /// How many slow clients of each kind there are (`slow`).
     #[arg(long, default_value_t = 1000)]
     slow_clients: usize,
-    /// How much of a trial is run, such as 0.1 for a tenth of its deploys and of its time (`deploy`).
+    /// How much of a trial is run, such as 0.1 for a tenth of its deploys and of its time (`deploy`), or of the time that a normal
+    /// client is watched (`slow-clients`).
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// The Python of every server.

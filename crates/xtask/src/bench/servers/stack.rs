@@ -217,7 +217,7 @@ name, attribute = entry.split(":")
 assignment = {
     "build": build, "app": "bench", "number": 1, "entry": {"module": name, "attribute": attribute, "factory": False},
     "on_start": None, "on_stop": None, "root": root, "threads": int(threads), "workers": 1, "listener": 6, "control": 7,
-    "proxy_uid": os.getuid(), "scoreboard": 8, "dump": 9, "max_requests": None,
+    "proxy_uid": os.getuid(), "scoreboard": 8, "dump": 9, "max_requests": None, "dev": False,
 }
 
 
@@ -242,6 +242,9 @@ if os.fork() == 0:
     code = 'exec(compile(open(3).read(), "stack-bootstrap", "exec"))'
     os.execv(sys.executable, [sys.executable, "-c", code, "bench"])
 theirs.close()
+# What the worker says of itself: why it did not start, if so.
+for line in ours.makefile():
+    print(line, end="", flush=True)
 os.wait()
 "#;
 

@@ -37,6 +37,9 @@ const ARRIVALS_ELSEWHERE: u32 = 300;
 /// How long the normal client is watched alone.
 const ALONE: Duration = Duration::from_secs(15);
 
+/// And beside the whole crowd: longer than any server lets a head take.
+const BESIDE: Duration = Duration::from_secs(60);
+
 /// What they come to.
 const SIZE: Size = Size {
     workers: 2,
@@ -64,16 +67,17 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
     // Every worker has seen some requests.
     normal::ask_until(address, Instant::now() + Duration::from_secs(2));
     let (memory, descriptors) = (server.front_memory()?, server.front_descriptors());
-    let mut alone = normal::ask_until(address, Instant::now() + ALONE);
+    let while_alone = ALONE.mul_f64(options.scale);
+    let mut alone = normal::ask_until(address, Instant::now() + while_alone);
     let count = options.slow_clients * 3;
-    let mut elsewhere = beside_a_crowd_elsewhere(address, count)?;
+    let mut elsewhere = beside_a_crowd_elsewhere(address, count, while_alone)?;
     let runtime = runtime()?;
     let tally = Arc::new(Tally::default());
     runtime.spawn(arrive(address, count, ARRIVALS, Arc::clone(&tally)));
     let coming = Duration::from_secs(count as u64) / ARRIVALS;
     let arriving = normal::ask_until(address, Instant::now() + coming);
-    let watched =
-        thread::spawn(move || normal::ask_until(address, Instant::now() + Duration::from_secs(60)));
+    let end = Instant::now() + BESIDE.mul_f64(options.scale);
+    let watched = thread::spawn(move || normal::ask_until(address, end));
     let mut most: f64 = 0.0;
     while !watched.is_finished() {
         most = most.max(server.front_memory()?);
@@ -121,7 +125,11 @@ fn settle(
 
 /// The same crowd at a server that does nothing but read and write: what it takes of the machine, its own side included, is
 /// taken from the normal client whoever serves the crowd.
-fn beside_a_crowd_elsewhere(address: SocketAddr, count: usize) -> Result<normal::Seen> {
+fn beside_a_crowd_elsewhere(
+    address: SocketAddr,
+    count: usize,
+    time: Duration,
+) -> Result<normal::Seen> {
     let (crowd, server) = (runtime()?, runtime()?);
     let listener = server.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let other = listener.local_addr()?;
@@ -134,7 +142,7 @@ fn beside_a_crowd_elsewhere(address: SocketAddr, count: usize) -> Result<normal:
     crowd.spawn(arrive(other, count, ARRIVALS_ELSEWHERE, Arc::default()));
     let coming = Duration::from_secs(count as u64) / ARRIVALS_ELSEWHERE;
     normal::ask_until(address, Instant::now() + coming);
-    let seen = normal::ask_until(address, Instant::now() + ALONE);
+    let seen = normal::ask_until(address, Instant::now() + time);
     crowd.shutdown_background();
     server.shutdown_background();
     Ok(seen)

@@ -30,6 +30,9 @@ pub(crate) const NAME: &str = "slow";
 /// The server that always takes part.
 const OURS: &str = "stack";
 
+/// The part that takes longest.
+const CROWD: &str = "slow-clients";
+
 /// One part: its name, what it shows, how it is measured.
 struct Part {
     name: &'static str,
@@ -40,7 +43,7 @@ struct Part {
 
 const PARTS: &[Part] = &[
     Part {
-        name: "slow-clients",
+        name: CROWD,
         about: "a normal client beside slow heads, slow uploads and slow readers",
         peers: servers::FRONTS,
         measure: crowd::measure,
@@ -107,13 +110,20 @@ pub(super) fn run(options: &Options, done: Done<'_>) -> Result<()> {
             }
         }
         tables.insert(part.name, table.data());
-        let clients = options.slow_clients;
+        let Options {
+            slow_clients: clients,
+            scale,
+            ..
+        } = options;
         let command = format!(
-            "cargo xtask bench {} --slow-clients {clients}{}",
+            "cargo xtask bench {} --slow-clients {clients} --scale {scale}{}",
             part.name,
             options.overrides()
         );
-        let size = format!("one round; {clients} slow clients of each kind, where there are any");
+        let mut size = format!("one round; {clients} slow clients of each kind");
+        if part.name == CROWD && *scale != 1.0 {
+            size.push_str(&format!(", watched for {scale} of the usual minute"));
+        }
         done(Section {
             name: part.name.to_owned(),
             about: part.about.to_owned(),
