@@ -15,7 +15,7 @@ use std::{
 };
 
 use message::{
-    field::is_hop_by_hop,
+    field::{is_hop_by_hop, is_token, is_value},
     framing::chunk_head,
     handoff::{self, FAILURE, FILE, TRACEBACK},
 };
@@ -99,8 +99,8 @@ impl Head {
     pub fn start(&mut self, status: &[u8]) -> Result<(), Misuse> {
         let (digits, reason) = status.split_at(status.len().min(3));
         let code = decimal(digits).filter(|&code| digits.len() == 3 && code >= 200);
-        let fits = reason.is_empty()
-            || (reason[0] == b' ' && !reason.iter().any(|&byte| is_control(byte)));
+        let fits =
+            reason.is_empty() || (reason[0] == b' ' && reason.iter().all(|&byte| is_value(byte)));
         let Some(code) = code.filter(|_| fits) else {
             return Err(Misuse::Status(readable(status)));
         };
@@ -150,13 +150,13 @@ impl Head {
 }
 
 fn check_field(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
-    if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
+    if !is_token(name) {
         return Err(Misuse::Name(readable(name)));
     }
     if name[0] == b'_' {
         return Err(Misuse::Reserved(readable(name)));
     }
-    if value.iter().any(|&byte| is_control(byte)) {
+    if !value.iter().all(|&byte| is_value(byte)) {
         return Err(Misuse::Value(readable(name)));
     }
     // The shortest and the longest of them: most names need no comparison.
@@ -164,41 +164,6 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), Misuse> {
         return Err(Misuse::HopByHop(readable(name)));
     }
     Ok(())
-}
-
-/// `tchar` (RFC 9110 §5.6.2).
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "byte is below 256")]
-        let character = byte as u8;
-        table[byte] = character.is_ascii_alphanumeric()
-            || matches!(
-                character,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
-
-/// What `field-value` cannot hold (RFC 9110 §5.5): controls other than HTAB.
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
 fn readable(text: &[u8]) -> String {

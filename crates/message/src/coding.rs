@@ -90,12 +90,6 @@ impl Accepted {
         best.filter(|best| self.weight(*best) >= self.identity)
     }
 
-    /// Whether it takes any coding at all.
-    #[must_use]
-    pub fn takes_any(&self) -> bool {
-        self.codings.iter().any(|weight| *weight > 0)
-    }
-
     fn weight(&self, coding: Coding) -> u16 {
         self.codings[coding as usize]
     }

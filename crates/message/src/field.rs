@@ -251,12 +251,16 @@ pub(crate) const TOKEN: [bool; 256] = {
 };
 
 /// Whether this is a token.
-pub(crate) fn is_token(text: &[u8]) -> bool {
+#[inline]
+#[must_use]
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
 /// Characters of a field value (RFC 9110 §5.5): visible ones, space, tab and obs-text.
-pub(crate) fn is_value(byte: u8) -> bool {
+#[inline]
+#[must_use]
+pub fn is_value(byte: u8) -> bool {
     byte >= b' ' && byte != 0x7f || byte == b'\t'
 }
 
