@@ -29,6 +29,9 @@ use crate::serve::text;
 /// Most files that includes may bring; a server with a thousand sites has fewer in one folder.
 const MOST_FILES: usize = 2000;
 
+/// How many folders a file of an `include` is looked for in, from that of the file that includes it upwards.
+const ABOVE: usize = 3;
+
 /// Deepest includes in includes.
 const DEEPEST: usize = 8;
 
@@ -122,7 +125,8 @@ impl<'a> Translator<'a> {
                     all.extend(inside);
                 }
                 ("include", _) => {
-                    let included = self.include(&directive);
+                    let named = self.named.clone();
+                    let included = self.include(&directive, &named);
                     let included = self.whole(included);
                     all.extend(included);
                 }
@@ -261,8 +265,8 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// Reads what an `include` names.
-    fn include(&mut self, directive: &Directive) -> Vec<Directive> {
+    /// Reads what an `include` names, but for `taken`, whose servers are known already.
+    fn include(&mut self, directive: &Directive, taken: &[PathBuf]) -> Vec<Directive> {
         let name = directive.word(0);
         if let Some(why) = words::known_file(name) {
             self.itself(directive, why);
@@ -272,12 +276,12 @@ impl<'a> Translator<'a> {
             self.left(directive, "there are too many files in files");
             return Vec::new();
         }
-        // Beside the file that includes it, as where nginx has both; else where nginx is installed.
-        let beside = self.files[directive.file].1.join(name);
-        let candidates = [beside, Path::new(PREFIX).join(name)];
-        let found = candidates
-            .iter()
-            .map(|path| (self.reads)(path))
+        // nginx looks beside its nginx.conf. In a copy of its folder that is above the files in sites-enabled and such, which may have
+        // been named alone; else it is where nginx is installed.
+        let above = self.files[directive.file].1.ancestors().take(ABOVE);
+        let found = above
+            .chain([Path::new(PREFIX)])
+            .map(|folder| (self.reads)(&folder.join(name)))
             .find(|found| !found.is_empty());
         let Some(found) = found else {
             match name.contains('*') {
@@ -292,11 +296,11 @@ impl<'a> Translator<'a> {
         self.depth += 1;
         let mut all = Vec::new();
         for (path, content) in found {
-            if self.named.contains(&real(&path)) {
+            if taken.contains(&real(&path)) {
                 continue;
             }
             match self.parse(&path, &content) {
-                Ok(inside) => all.extend(self.included(&inside)),
+                Ok(inside) => all.extend(self.included(&inside, taken)),
                 Err(FileError { file, error }) => {
                     let what = format!("{file}:{}: {}", error.line, error.message);
                     self.left(directive, &what);

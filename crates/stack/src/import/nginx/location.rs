@@ -70,10 +70,17 @@ impl Translator<'_> {
         let was = std::mem::replace(&mut self.in_location, true);
         let mut scope = outer.inside();
         let mut handler = Handler::default();
-        for inner in directive.block.as_deref().unwrap_or_default() {
+        let inside = self.block_of(directive);
+        for inner in &inside {
             self.in_location(server, inner, &mut scope, &mut handler, all);
         }
         self.in_location = was;
+        if scope.own.join_cache() {
+            self.left(
+                directive,
+                "of `expires` and its `Cache-Control` the latter is kept, in `headers`, which errors have too; `cache` is for files alone",
+            );
+        }
         let Some(answer) = self.answer(directive, pattern, &handler, &scope, all) else {
             return;
         };
@@ -98,14 +105,6 @@ impl Translator<'_> {
                 handler.own_root = true;
                 self.common(inner, scope);
             }
-            "include" => {
-                for included in self.include(inner) {
-                    // What is read here belongs to nobody's lines, so it is taken one by one.
-                    if !self.common(&included, scope) {
-                        self.unknown(&included);
-                    }
-                }
-            }
             _ => {
                 if !self.common(inner, scope) {
                     self.unknown(inner);
@@ -127,7 +126,7 @@ impl Translator<'_> {
             "routes go by plain paths: the longest that fits wins, and one that ends in `/` is everything below"
         };
         let guards = ["allow", "deny", "auth_basic", "auth_request", "internal"];
-        let inside = directive.block.as_deref().unwrap_or_default();
+        let inside = self.block_of(directive);
         match inside
             .iter()
             .any(|inner| guards.contains(&inner.name.as_str()))
@@ -245,15 +244,10 @@ impl Translator<'_> {
         };
         let mut inside = scope.inside();
         let mut pass = None;
-        for inner in named.block.as_deref().unwrap_or_default() {
+        let block = self.block_of(named);
+        for inner in &block {
             if PASSES.contains(&inner.name.as_str()) {
                 pass = Some(inner);
-            } else if inner.name == "include" {
-                for included in self.include(inner) {
-                    if !self.common(&included, &mut inside) {
-                        self.unknown(&included);
-                    }
-                }
             } else if !self.common(inner, &mut inside) {
                 self.unknown(inner);
             }

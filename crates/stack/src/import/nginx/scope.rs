@@ -45,6 +45,33 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// What `expires` and an `add_header Cache-Control` say together: there they are two lines of one field, here a header of this
+    /// name takes the place of `cache`. Whether only the header is left.
+    pub(super) fn join_cache(&mut self) -> bool {
+        let is_it =
+            |(name, _): &(String, Option<String>)| name.eq_ignore_ascii_case("cache-control");
+        let at = self.headers.iter().position(is_it);
+        let (Some(_), Some(at)) = (&self.cache, at) else {
+            return false;
+        };
+        let said = self.headers[at].1.as_deref().unwrap_or_default();
+        // What has an age may be kept by everybody (RFC 9111 §3).
+        let words = said.split(',').map(str::trim);
+        let words: Vec<&str> = words
+            .filter(|word| !word.is_empty() && *word != "public")
+            .collect();
+        match words.as_slice() {
+            [] => {}
+            ["immutable"] => self.cache = Some("\"immutable\"".to_owned()),
+            _ => {
+                self.cache = None;
+                return true;
+            }
+        }
+        self.headers.remove(at);
+        false
+    }
+
     /// Whether it keeps anybody out.
     pub(super) fn guards(&self) -> bool {
         self.shut

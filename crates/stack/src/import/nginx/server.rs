@@ -1,6 +1,6 @@
 //! A `server`: its addresses, names and certificates, and how plain and secure servers of one name become one site.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use config::site::HostPattern;
 
@@ -70,7 +70,7 @@ impl Translator<'_> {
         // What `http` says of who may come in, and of headers, is each site's.
         let mut scope = outer.clone();
         scope.own.body = None;
-        let all = self.included(directive.block.as_deref().unwrap_or_default());
+        let all = self.block_of(directive);
         let mut ssl_on = false;
         for inner in &all {
             match inner.name.as_str() {
@@ -158,13 +158,22 @@ impl Translator<'_> {
         self.servers.push(server);
     }
 
-    /// The directives, with those of the files that they include.
-    pub(super) fn included(&mut self, directives: &[Directive]) -> Vec<Directive> {
+    /// What is in a directive's block, with the files that it includes: a snippet may be in many, and named in the command as well.
+    pub(super) fn block_of(&mut self, directive: &Directive) -> Vec<Directive> {
+        self.included(directive.block.as_deref().unwrap_or_default(), &[])
+    }
+
+    /// The directives, with those of the files that they include, but for `taken`.
+    pub(super) fn included(
+        &mut self,
+        directives: &[Directive],
+        taken: &[PathBuf],
+    ) -> Vec<Directive> {
         let mut all = Vec::new();
         for directive in directives {
             match directive.name.as_str() {
                 "include" => {
-                    let found = self.include(directive);
+                    let found = self.include(directive, taken);
                     all.extend(found);
                 }
                 _ => all.push(directive.clone()),
