@@ -18,6 +18,32 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Django's `collectstatic` makes the folder that a route serves, and certbot the certificate.
+#[test]
+fn what_a_command_is_to_make_need_not_be_there() {
+    let site = Site::with_app("NAME = 'the app'\n").edit(
+        "routes = [",
+        "tls = { cert = \"none.pem\", key = \"none.key\" }\nroutes = [\n{ path = \"/static/\", files = \"static\" },",
+    );
+    let site = site.edit("[server]", "[server]\nhttps = [\"127.0.0.1:0\"]");
+    let output = exec(
+        &site,
+        &["--", "python", "-c", "import os; os.mkdir('static')"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(site.path().join("static").is_dir());
+    // What the command itself needs is asked for all the same.
+    let site = site.edit("root = \".\"", "root = \"nowhere\"");
+    let output = exec(&site, &["--", "python", "-c", ""]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("there is no folder") && said.contains("nowhere"),
+        "{said}"
+    );
+    assert!(!said.contains("none.pem"), "{said}");
+}
+
 #[test]
 fn a_command_sees_what_the_app_sees() {
     let site = Site::with_app("NAME = 'the app'\n")

@@ -36,10 +36,7 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     if let Some(file) = &site.server.log.file {
         problems.extend(log_file(file));
     }
-    for app in &site.apps {
-        problems.extend(root(app).or_else(|| module(app)));
-        problems.extend(interpreter(app).err());
-    }
+    problems.extend(site.apps.iter().flat_map(inspect_app));
     problems.extend(
         site.apps
             .iter()
@@ -78,7 +75,14 @@ pub fn inspect(site: &Site) -> Vec<Problem> {
     problems
 }
 
-/// The same for a site with defaults where the file has mistakes: only what the file itself names is looked at.
+/// What one app needs to run its Python, whatever else is missing.
+#[must_use]
+pub fn inspect_app(app: &App) -> Vec<Problem> {
+    let root = root(app).or_else(|| module(app));
+    root.into_iter().chain(interpreter(app).err()).collect()
+}
+
+/// [`inspect`] for a site with defaults where the file has mistakes: only what the file itself names is looked at.
 pub(crate) fn inspect_part(site: &Site) -> Vec<Problem> {
     let mut problems = inspect(site);
     // What is said of the app as a whole rests on its root and its Python, and either may be one of those defaults.
@@ -120,6 +124,17 @@ fn interpreter_in(app: &App, path: &OsStr) -> Result<PathBuf, Problem> {
 
 fn venv_python(venv: &Path, span: Option<Span>) -> Result<PathBuf, Problem> {
     let python = venv.join("bin/python");
+    if let Some(gone) = dead_end(&python) {
+        let message = format!(
+            "the Python of this venv is gone: {} leads to {}, which is not there",
+            python.display(),
+            gone.display()
+        );
+        return Err(Problem::new(span, message).hint(format!(
+            "make it anew with `python3 -m venv --clear {}`, and install its packages again",
+            venv.display()
+        )));
+    }
     executable(&python).map(|()| python.clone()).map_err(|why| {
         let problem = Problem::new(
             span,
@@ -127,6 +142,23 @@ fn venv_python(venv: &Path, span: Option<Span>) -> Result<PathBuf, Problem> {
         );
         problem.hint(format!("make it with `python3 -m venv {}`", venv.display()))
     })
+}
+
+/// Where a chain of links ends, if nothing is there: Pythons are replaced by newer ones under other names, and the venvs made of
+/// them stay.
+fn dead_end(link: &Path) -> Option<PathBuf> {
+    if link.exists() {
+        return None;
+    }
+    let mut at = link.to_owned();
+    // As many as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&at) else {
+            break;
+        };
+        at = at.parent()?.join(next);
+    }
+    (at != link).then_some(at)
 }
 
 fn search(app: &App, path: &OsStr) -> Result<PathBuf, Problem> {
@@ -444,6 +476,12 @@ routes = [
             .file("second/venv/bin/python", 0o755)
             .file("second/venv/pyvenv.cfg", 0o644);
         place.file("broken/.venv/pyvenv.cfg", 0o644).folder("bare");
+        place.file("dead/.venv/pyvenv.cfg", 0o644);
+        let bin = place.path("dead/.venv/bin");
+        fs::create_dir(&bin).expect("a folder");
+        for (target, name) in [("python3", "python"), ("/gone/python3.9", "python3")] {
+            std::os::unix::fs::symlink(target, bin.join(name)).expect("a link");
+        }
         let path = place.path("bin").into_os_string();
         for (lines, path, expected) in [
             (
@@ -492,6 +530,13 @@ routes = [
                 &path,
                 Err(
                     "this venv has no Python: /place/broken/.venv/bin/python: no such file or directory",
+                ),
+            ),
+            (
+                "root = \"dead\"",
+                &path,
+                Err(
+                    "the Python of this venv is gone: /place/dead/.venv/bin/python leads to /gone/python3.9, which is not there",
                 ),
             ),
             (

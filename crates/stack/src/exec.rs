@@ -19,16 +19,19 @@ use crate::{args, failure::Failure, identity::Identities, load};
 
 /// Becomes the command; returns only when it cannot.
 pub(crate) fn run(asked: &args::Exec) -> Result<(), Failure> {
-    let loaded = load::load(&asked.file.path()?)?;
+    let loaded = load::read(&asked.file.path()?)?;
     let app = choose(&loaded, asked.app.as_deref())?;
-    let python = config::machine::interpreter(app)
-        .map_err(|problem| Failure::Config(loaded.report(vec![problem])))?;
+    let wrong = |problems| Failure::Config(loaded.report(problems));
+    let problems = config::machine::inspect_app(app);
+    if !problems.is_empty() {
+        return Err(wrong(problems));
+    }
+    let python = config::machine::interpreter(app).map_err(|problem| wrong(vec![problem]))?;
     let (program, arguments) = asked
         .command
         .split_first()
         .ok_or_else(|| Failure::User("there is no command after `--`".to_owned()))?;
-    let identities = Identities::of(&loaded.site)
-        .map_err(|problems| Failure::Config(loaded.report(problems)))?;
+    let identities = Identities::of(&loaded.site).map_err(wrong)?;
     let user = identities.app(&app.name);
     let mut command = command(app, &python, program, user);
     if let Some(mask) = app.umask {

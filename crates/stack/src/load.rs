@@ -64,6 +64,11 @@ pub(crate) fn load(file: &Path) -> Result<Loaded, Failure> {
     judge(config::load(file, is_privileged()))
 }
 
+/// Reads one that is right in itself. What it serves need not be there yet: a command of the app (`collectstatic`) may be what makes it.
+pub(crate) fn read(file: &Path) -> Result<Loaded, Failure> {
+    config::load(file, is_privileged()).map_err(Failure::Config)
+}
+
 /// Whether we may listen below 1024.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
