@@ -194,3 +194,30 @@ fn an_app_is_found_where_its_project_has_it() {
         assert_eq!(stack.get("/").text(), "served");
     }
 }
+
+#[test]
+fn pages_without_an_app_are_served() {
+    let site = folder(&[
+        ("dist/index.html", "<h1>hello</h1>"),
+        ("package.json", "{}"),
+    ]);
+    let output = init(site.path(), &[]);
+    let said = text(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("pages: dist/index.html"),
+        "{said}"
+    );
+    let stack = site.edit("\":8080\"", "\"127.0.0.1:0\"").start();
+    assert_eq!(stack.get("/").text(), "<h1>hello</h1>");
+    assert_eq!(stack.get("/no/file").status, 404);
+    drop(stack);
+    // A configuration among the pages would be one of them.
+    let bare = folder(&[("index.html", "<h1>hello</h1>")]);
+    let output = init(bare.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("write it elsewhere"),
+        "{}",
+        text(&output.stderr)
+    );
+}

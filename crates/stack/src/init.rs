@@ -2,6 +2,7 @@
 //!
 //! Nothing of the folder is run: what there is is told from names and texts. What was found is said, and why.
 
+mod pages;
 mod python;
 mod survey;
 
@@ -17,10 +18,13 @@ pub(crate) fn run(asked: &args::Init) -> Result<(), Failure> {
         let why = config::plain(&error);
         Failure::User(format!("cannot read {}: {why}", folder.display()))
     })?;
-    let Some(found) = survey.found() else {
-        return Err(Failure::User(survey.nothing(folder)));
+    let (text, findings) = match (survey.found(), pages::below(folder)) {
+        (Some(found), _) => (of_app(&survey, found), survey.findings(found)),
+        (None, Some(pages)) if survey.asgi.is_none() => {
+            (of_pages(pages), vec![format!("pages: {pages}/index.html")])
+        }
+        (None, _) => return Err(Failure::User(survey.nothing(folder))),
     };
-    let text = compose(&survey, found);
     if asked.print {
         write!(anstream::stdout(), "{text}")?;
         return Ok(());
@@ -28,7 +32,7 @@ pub(crate) fn run(asked: &args::Init) -> Result<(), Failure> {
     let file = folder.join("site.toml");
     write_new(&file, &text, asked.force)?;
     let mut out = anstream::stderr();
-    for line in survey.findings(found) {
+    for line in findings {
         writeln!(out, "  {line}")?;
     }
     let shown = file.display();
@@ -60,15 +64,9 @@ pub(crate) fn write_new(file: &Path, text: &str, force: bool) -> Result<(), Fail
     })
 }
 
-/// The file, with a word on what each line is for.
-fn compose(survey: &Survey, found: &Found) -> String {
+/// The file for an app.
+fn of_app(survey: &Survey, found: &Found) -> String {
     let mut lines = vec![
-        format!("# For {}, by `stack init`.", found.what),
-        "# `stack reference` shows every key, with its default and the reason for it.".to_owned(),
-        String::new(),
-        "[server]".to_owned(),
-        commented("http = [\":8080\"]", "\":80\" on a server"),
-        commented("#https = [\":443\"]", "with `tls` in [[site]] below"),
         String::new(),
         format!("[app.{APP}]"),
         format!("wsgi = {:?}", found.entry),
@@ -98,6 +96,27 @@ fn compose(survey: &Survey, found: &Found) -> String {
     for (name, value) in &found.env {
         lines.push(format!("env = {{ {name} = {value:?} }}"));
     }
+    let mut routes: Vec<String> = found.statics.iter().map(files_route).collect();
+    routes.push(format!("  {{ path = \"/\", app = \"{APP}\" }},"));
+    compose(&found.what, lines, routes)
+}
+
+/// The file for a folder of pages.
+fn of_pages(folder: &str) -> String {
+    compose("a folder of pages", Vec::new(), pages::routes(folder))
+}
+
+/// A file, with a word on what each line is for.
+fn compose(what: &str, app: Vec<String>, routes: Vec<String>) -> String {
+    let mut lines = vec![
+        format!("# For {what}, by `stack init`."),
+        "# `stack reference` shows every key, with its default and the reason for it.".to_owned(),
+        String::new(),
+        "[server]".to_owned(),
+        commented("http = [\":8080\"]", "\":80\" on a server"),
+        commented("#https = [\":443\"]", "with `tls` in [[site]] below"),
+    ];
+    lines.extend(app);
     lines.extend([
         String::new(),
         "[[site]]".to_owned(),
@@ -108,11 +127,8 @@ fn compose(survey: &Survey, found: &Found) -> String {
         "#tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }".to_owned(),
         "routes = [".to_owned(),
     ]);
-    lines.extend(found.statics.iter().map(files_route));
-    lines.extend([
-        format!("  {{ path = \"/\", app = \"{APP}\" }},"),
-        "]".to_owned(),
-    ]);
+    lines.extend(routes);
+    lines.push("]".to_owned());
     lines.join("\n") + "\n"
 }
 

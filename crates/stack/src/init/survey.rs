@@ -5,14 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::python::{self, Candidate};
+use super::{
+    pages,
+    python::{self, Candidate},
+};
 
 /// What there is.
 #[derive(Debug)]
 pub(super) struct Survey {
     apps: Vec<Found>,
     /// A framework that is not WSGI, and where.
-    asgi: Option<(&'static str, PathBuf)>,
+    pub(super) asgi: Option<(&'static str, PathBuf)>,
     /// The venv, if there is one.
     pub(super) venv: Option<Venv>,
     /// Whether there is a `.env`.
@@ -102,9 +105,13 @@ impl Survey {
                  run it with uvicorn, and write a route with `upstream = \"http://127.0.0.1:8000\"` (`stack reference`)",
                 path.display()
             ),
+            None if pages::has(folder) => format!(
+                "there is no WSGI app in {shown}, but an index.html: whoever may read the folder's pages could read a site.toml \
+                 among them, so write it elsewhere, with `[[site]]` and `routes = [{{ path = \"/\", files = \"…\" }}]`"
+            ),
             None => format!(
                 "there is no WSGI app in {shown}: looked for Flask, Django and others in manage.py, Procfile, *.py and \
-                 packages; name yours with `stack serve module:attribute`"
+                 packages, and for pages in public, dist and such; name an app with `stack serve module:attribute`"
             ),
         }
     }
@@ -317,7 +324,12 @@ fn django_statics(folder: &Path, settings: &str) -> Vec<Statics> {
             "/static/",
             Some("after `stack exec -- python manage.py collectstatic`"),
         ),
-        ("MEDIA_ROOT", "MEDIA_URL", "/media/", None),
+        (
+            "MEDIA_ROOT",
+            "MEDIA_URL",
+            "/media/",
+            Some("once the folder is there"),
+        ),
     ];
     let mut statics = Vec::new();
     for (root, url, usual, note) in kinds {
