@@ -14,13 +14,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ::config::site::{ClientAuth, HostPattern, Need, Site, UnknownNames};
+use ::config::site::{ClientAuth, HostPattern, Need, Site, UnknownNames, VirtualHost};
 use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig,
+    client::verify_server_name,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        WebPkiClientVerifier,
+    },
     sign::CertifiedKey,
 };
 
@@ -86,6 +90,8 @@ pub struct Shown {
     pub serial: String,
     /// Until when it is valid.
     pub not_after: SystemTime,
+    /// Those of the hosts that it does not name, where somebody has given it: browsers refuse it there.
+    pub unnamed: Vec<String>,
 }
 
 /// A client's certificate, as the app is told of it.
@@ -109,6 +115,9 @@ pub(crate) enum CertificateError {
     /// The file of the chain is that of a key.
     #[error("the certificate file holds no certificate, but a private key")]
     Swapped,
+    /// The key is kept from who has no passphrase.
+    #[error("the private key has a passphrase")]
+    Encrypted,
     /// Two that do not belong together.
     #[error("this key is not the certificate's")]
     Mismatch,
@@ -138,14 +147,19 @@ pub(crate) enum CertificateError {
 impl CertificateError {
     /// Whether the key's file is the one to mend.
     pub(crate) fn is_about_key(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Mismatch)
+        matches!(self, Self::Key(_) | Self::Encrypted | Self::Mismatch)
     }
 
     /// What to do.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Chain(_) | Self::Empty => {
-                "give the full chain, leaf first, as PEM: -----BEGIN CERTIFICATE-----"
+                "give the full chain, leaf first, as PEM (-----BEGIN CERTIFICATE-----): of a binary file \
+                 `openssl x509 -inform der` makes it, of a .pfx `openssl pkcs12 -nodes`"
+            }
+            Self::Encrypted => {
+                "nobody is there to type it when a server starts: `openssl pkey -in KEY -out NEW` takes it off, \
+                 and `chmod 600 NEW` keeps others out"
             }
             Self::Swapped => "are `cert` and `key` swapped?",
             Self::Key(_) => "give the unencrypted private key as PEM: -----BEGIN PRIVATE KEY-----",
@@ -335,6 +349,13 @@ pub(crate) fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, C
             false => CertificateError::Empty,
         });
     }
+    // PKCS #8 (RFC 7468 §11), and what OpenSSL wrote before it (RFC 1421 §4.6.1.1).
+    if ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|words| certificate.key.contains(words))
+    {
+        return Err(CertificateError::Encrypted);
+    }
     let key =
         PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).map_err(CertificateError::Key)?;
     let mut certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
@@ -387,15 +408,46 @@ pub fn check(site: &Site, credentials: &Credentials) -> Result<Vec<Shown>, Strin
     for certificate in &credentials.certificates {
         let index = certificate.host;
         let key = certified_key(certificate).map_err(|error| say(index, &error))?;
-        let facts = key.cert.first().and_then(|leaf| Facts::of(leaf));
-        shown.extend(facts.map(|facts| Shown {
-            hosts: hosts_of(index),
-            subject: facts.subject,
-            serial: facts.serial,
-            not_after: facts.not_after,
+        let Some(leaf) = key.cert.first() else {
+            continue;
+        };
+        shown.extend(Facts::of(leaf).map(|facts| {
+            Shown {
+                hosts: hosts_of(index),
+                subject: facts.subject,
+                serial: facts.serial,
+                not_after: facts.not_after,
+                unnamed: site
+                    .hosts
+                    .get(index)
+                    .map_or_else(Vec::new, |host| unnamed(leaf, host)),
+            }
         }));
     }
     Ok(shown)
+}
+
+/// The hosts that a certificate does not name. What is got by ACME, or made here, is not asked: until there is another, any is shown.
+fn unnamed(leaf: &CertificateDer<'_>, host: &VirtualHost) -> Vec<String> {
+    if !matches!(host.tls.value, ::config::site::Tls::Files(_)) {
+        return Vec::new();
+    }
+    let Ok(certificate) = ParsedCertificate::try_from(leaf) else {
+        return Vec::new();
+    };
+    let is_named = |pattern: &&HostPattern| {
+        let name = match pattern {
+            HostPattern::Exact(name) => name.clone(),
+            // Any name below it will do.
+            HostPattern::Wildcard(parent) => format!("any.{parent}"),
+            HostPattern::Any => return true,
+        };
+        // An address of IPv6 has brackets in a host.
+        let name = ServerName::try_from(name.trim_matches(['[', ']']));
+        name.is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+    };
+    let unnamed = host.names.iter().filter(|pattern| !is_named(pattern));
+    unnamed.map(ToString::to_string).collect()
 }
 
 /// How long before its end a certificate is warned of: authorities that issue by themselves renew a month before.
@@ -408,6 +460,8 @@ pub(crate) fn fingerprint(der: &CertificateDer<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn pair(name: &str) -> Certificate {
@@ -417,6 +471,38 @@ mod tests {
             chain: made.cert.pem(),
             key: made.signing_key.serialize_pem(),
             ocsp: None,
+        }
+    }
+
+    #[test]
+    fn hosts_that_a_certificate_does_not_name_are_found() {
+        let names = ["a.example", "*.b.example", "192.0.2.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).expect("made");
+        let unnamed_of = |hosts: &str, tls: &str| {
+            let text = format!(
+                "[server]\nhttps = [\":0\"]\n[[site]]\nhosts = {hosts}\ntls = {tls}\n\
+                 routes = [{{ path = \"/\", respond = \"\" }}]\n"
+            );
+            let loaded = ::config::parse(Path::new("/srv/site.toml"), text, false);
+            let site = loaded.unwrap_or_else(|report| panic!("{report}")).site;
+            unnamed(made.cert.der(), &site.hosts[0])
+        };
+        let files = "{ cert = \"c.pem\", key = \"k.pem\" }";
+        for (hosts, expected) in [
+            ("[\"a.example\", \"192.0.2.1\", \"::1\"]", vec![]),
+            ("[\"*.b.example\", \"www.b.example\"]", vec![]),
+            ("[\"*\"]", vec![]),
+            (
+                "[\"www.a.example\", \"a.example\", \"b.example\"]",
+                vec!["www.a.example", "b.example"],
+            ),
+            (
+                "[\"*.a.example\", \"192.0.2.2\"]",
+                vec!["*.a.example", "192.0.2.2"],
+            ),
+        ] {
+            assert_eq!(unnamed_of(hosts, files), expected, "{hosts}");
+            assert_eq!(unnamed_of(hosts, "\"self-signed\""), Vec::<String>::new());
         }
     }
 
@@ -457,6 +543,19 @@ mod tests {
             certified_key(&mixed),
             Err(CertificateError::Mismatch)
         ));
+        for words in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            let encrypted = Certificate {
+                key: words.to_owned(),
+                ..one.clone()
+            };
+            assert!(matches!(
+                certified_key(&encrypted),
+                Err(CertificateError::Encrypted)
+            ));
+        }
         assert!(authorities(&one.chain).is_ok());
         for pem in ["", "nonsense", &one.key] {
             assert!(

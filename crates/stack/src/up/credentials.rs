@@ -268,7 +268,7 @@ impl Keeper {
         true
     }
 
-    /// Names the certificates that have ended or soon will.
+    /// Names the certificates that have ended or soon will, and those that are other hosts'.
     fn remind(&mut self) {
         self.reminded = Some(Instant::now());
         for shown in &self.shown {
@@ -279,6 +279,13 @@ impl Keeper {
                     warn!("the certificate for {hosts} expires in {}", Elapsed(left));
                 }
                 _ => {}
+            }
+            if !shown.unnamed.is_empty() {
+                warn!(
+                    "the certificate {} does not name {}: browsers refuse it there",
+                    shown.subject,
+                    shown.unnamed.join(", ")
+                );
             }
         }
     }
@@ -493,14 +500,19 @@ const BUNDLES: [&str; 3] = [
 /// Whom this system trusts, or the file that OpenSSL's variable names, as PEM text.
 fn system_authorities() -> io::Result<String> {
     if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
-        return fs::read_to_string(file);
+        return pem(Path::new(&file));
     }
     let there = BUNDLES.iter().find(|path| Path::new(path).exists());
-    fs::read_to_string(there.unwrap_or(&BUNDLES[0]))
+    pem(Path::new(there.unwrap_or(&BUNDLES[0])))
 }
 
 fn text(path: &Located<PathBuf>) -> Result<String, Problem> {
-    of_file(path, |path| fs::read_to_string(path))
+    of_file(path, pem)
+}
+
+/// What a file of PEM holds. What others write beside it, such as names in Latin-1, need not be UTF-8.
+fn pem(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 fn of_file<T>(
