@@ -20,6 +20,7 @@ fn interpreters() -> BTreeMap<(u32, u32), PathBuf> {
     let named = env::var_os("STACK_TEST_PYTHONS").unwrap_or_default();
     let named = env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
     let usual = (6..=20).map(|minor| PathBuf::from(format!("python3.{minor}")));
+    let usual = std::iter::once(PathBuf::from("python2.7")).chain(usual);
     named
         .chain(usual)
         .filter_map(|program| version(&program))

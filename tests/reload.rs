@@ -118,7 +118,7 @@ fn code_that_hangs_changes_nothing() {
         .edit("threads = 2", "threads = 2\nboot_timeout = \"2s\"")
         .start();
     write(&stack, "app.py", "import time\ntime.sleep(600)\n");
-    refused(&stack, &["not ready within 2 s"]);
+    refused(&stack, &["not ready within 2 s (boot_timeout)"]);
     stack.until_logged("app.py\", line 2 in <module>");
     assert_eq!(served(&stack), "1");
 }

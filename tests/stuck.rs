@@ -175,7 +175,10 @@ fn an_import_that_hangs_is_ended_and_shown() {
         .edit("threads = 2", "threads = 2\nboot_timeout = \"1s\"")
         .start();
     let log = stack.until_logged("in connect");
-    assert!(log.contains("cannot start: not ready within 1 s"), "{log}");
+    assert!(
+        log.contains("cannot start: not ready within 1 s (boot_timeout)"),
+        "{log}"
+    );
     stack.until_logged("web·2 cannot start");
 }
 

@@ -53,7 +53,7 @@ const SCOREBOARD_FD: RawFd = 8;
 const DUMP_FD: RawFd = 9;
 
 /// What Python is to do first; the rest comes from [`BOOTSTRAP_FD`].
-const STARTER: &str = r#"exec(compile(open(3).read(), "stack-bootstrap", "exec"))"#;
+const STARTER: &str = r#"import os; exec(compile(os.fdopen(3).read(), "stack-bootstrap", "exec"))"#;
 
 /// The kernel takes less if `net.core.somaxconn` is less. The proxy never has more than a few connections on their way.
 const BACKLOG: i32 = 128;
@@ -254,8 +254,11 @@ struct Socket(PathBuf);
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            warn!("cannot remove {}: {error}", self.0.display());
+        match fs::remove_file(&self.0) {
+            Ok(()) => {}
+            // A master that gives up removes its run directory, with all that is in it, before its keepers are gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!("cannot remove {}: {error}", self.0.display()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use message::{field::Fields, head::Method, status};
-use telemetry::text::visible;
+use telemetry::text::visible_lines;
 
 use crate::{
     failure::{Failure, Who},
@@ -145,7 +145,7 @@ pub(crate) fn explain(
                 "status": status,
                 "error": reason,
                 "cause": cause,
-                "detail": plain(detail),
+                "detail": visible_lines(detail),
                 "request_id": id.as_str(),
             });
             ("application/json", format!("{json}\n"))
@@ -154,7 +154,7 @@ pub(crate) fn explain(
             "text/plain; charset=utf-8",
             format!(
                 "{status} {reason}\n\n{}\n\n{ONLY_DEV}\nRequest {id}\n",
-                plain(detail).trim_end()
+                visible_lines(detail)
             ),
         ),
     };
@@ -207,12 +207,12 @@ fn headline(detail: &str) -> String {
         true => unindented.next_back(),
         false => unindented.next(),
     };
-    escaped(line.unwrap_or(detail)).trim_end().to_owned()
+    escaped(line.unwrap_or(detail).trim_end())
 }
 
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for character in plain(text).chars() {
+    for character in visible_lines(text).chars() {
         match character {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -223,16 +223,6 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-/// The lines, with nothing in them that acts on a terminal or hides from the eye.
-fn plain(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    for line in text.lines() {
-        visible(line.replace('\t', "    ").as_bytes(), &mut out);
-        out.push(b'\n');
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 # What a worker's Python runs first: it refuses an interpreter that the module cannot live in, then loads the module.
 #
 # Descriptors from the master: 3 this text, 4 the assignment, 5 the module, and those that the assignment names. Every
-# Python 3 must be able to read this file, and this file must not need any package.
+# Python must be able to read this file, Python 2 as well, to be refused by it; and it must not need any package.
 import os
 import sys
 
@@ -13,18 +13,17 @@ DUMP_SIGNAL = 63
 def start():
     import json
 
-    for descriptor in (4, 5):
-        os.set_inheritable(descriptor, False)
     os.lseek(4, 0, os.SEEK_SET)
-    with open(4, encoding="utf-8") as file:
-        text = file.read()
+    with os.fdopen(4, "rb") as file:
+        text = file.read().decode("utf-8")
     assignment = json.loads(text)
     control = assignment["control"]
-    for name in ("listener", "control", "scoreboard", "dump"):
-        os.set_inheritable(assignment[name], False)
 
     why = unsuitable()
     if why is None:
+        os.set_inheritable(5, False)
+        for name in ("listener", "control", "scoreboard", "dump"):
+            os.set_inheritable(assignment[name], False)
         behave(assignment)
         try:
             return load().Worker(text)
@@ -39,11 +38,11 @@ def unsuitable():
     """Why this interpreter cannot load the module; None if it can."""
     version = ".".join(map(str, sys.version_info[:3]))
     here = sys.executable or "this interpreter"
+    if sys.version_info < (3, 10):
+        return "%s is Python %s; stack needs CPython 3.10 or later" % (here, version)
     name = sys.implementation.name
     if name != "cpython":
         return "%s is %s; stack needs CPython 3.10 or later" % (here, name)
-    if sys.version_info < (3, 10):
-        return "%s is Python %s; stack needs CPython 3.10 or later" % (here, version)
     # PEP 703: such a build has an ABI of its own. Cheaper to ask than sysconfig, which reads the build's whole Makefile.
     if "t" in getattr(sys, "abiflags", ""):
         return "%s is a free-threaded build of Python %s; stack needs the ordinary build" % (here, version)

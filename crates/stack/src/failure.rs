@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use config::error::Report;
+use telemetry::text::visible_lines;
 
 /// Why a command failed; who must act decides the exit code.
 #[derive(Debug)]
@@ -30,8 +31,9 @@ impl Failure {
         }
         let text = match self {
             Self::Config(report) => report.render(telemetry::log::colour(&io::stderr())),
-            Self::User(message) => format!("stack: {message}"),
-            Self::Ours(error) => format!("stack: {error:#}"),
+            // An app's exception may be in it, or a path.
+            Self::User(message) => format!("stack: {}", visible_lines(message)),
+            Self::Ours(error) => format!("stack: {}", visible_lines(&format!("{error:#}"))),
         };
         telemetry::log::tell(&(text + "\n"));
         ExitCode::from(self.code())

@@ -112,7 +112,19 @@ fn app_obstacle(user: &User, app: &App) -> Option<Problem> {
     }
     let python: PathBuf = config::machine::interpreter(app).ok()?;
     let path = user.obstacle(&python, Permission::Enter)?;
-    Some(forbidden(user, &path, app.interpreter.span.or(span)))
+    // Nearly always root's own home, which is not to be opened: pyenv and uv keep their Pythons there.
+    let message = format!(
+        "the user `{}` may not enter {}, and so not run {}",
+        user.name,
+        path.display(),
+        python.display()
+    );
+    let hint = format!(
+        "name a Python that everybody may run (`venv` or `python` in [app.{}]), such as one of `/usr/bin/python3 -m venv {}`",
+        app.name,
+        app.root.join(".venv").display()
+    );
+    Some(Problem::new(app.interpreter.span.or(span), message).hint(hint))
 }
 
 fn forbidden(user: &User, path: &Path, span: Option<Span>) -> Problem {

@@ -79,6 +79,19 @@ pub fn visible(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     width
 }
 
+/// The same of a text of several lines, which stay lines; a tab is four spaces.
+#[must_use]
+pub fn visible_lines(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    for (number, line) in text.lines().enumerate() {
+        if number > 0 {
+            out.push(b'\n');
+        }
+        visible(line.replace('\t', "    ").as_bytes(), &mut out);
+    }
+    String::from_utf8(out).expect("`visible` writes UTF-8")
+}
+
 fn visible_character(character: char, out: &mut Vec<u8>) -> usize {
     match character {
         control if control.is_control() => {
@@ -148,6 +161,19 @@ mod tests {
             assert_eq!(Elapsed(duration).to_string(), text);
         }
         assert!(Elapsed(Duration::MAX).to_string().contains(" days "));
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        let rows = [
+            ("", ""),
+            ("one", "one"),
+            ("one\n\ttwo\x1b[31m\n", "one\n    two\\x1B[31m"),
+            ("a\r\n\nb\u{202e}", "a\n\nb\\u{202e}"),
+        ];
+        for (text, shown) in rows {
+            assert_eq!(visible_lines(text), shown);
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Pool {
                 continue;
             }
             actions.push(Action::Dump { number });
-            let why = format!("not ready within {}", Elapsed(patience));
+            let why = format!("not ready within {} (boot_timeout)", Elapsed(patience));
             self.doom(now, number, now + LAST_STACK, why, String::new(), actions);
         }
     }

@@ -306,7 +306,7 @@ fn silence_death_and_a_missing_interpreter_are_failures_to_start() {
         expected
     );
     assert_eq!(story.after(millis(200)), [start(3)]);
-    let why = "not ready within 1 min 0 s";
+    let why = "not ready within 1 min 0 s (boot_timeout)";
     let expected = [
         Action::Dump { number: 3 },
         cannot_start(3, why, None, Some(400)),
@@ -552,7 +552,7 @@ fn a_generation_that_hangs_is_ended_and_says_where() {
     story.stage(1, Strategy::SideBySide);
     let failed = News::StageFailed {
         number: 2,
-        why: "not ready within 1 min 0 s".to_owned(),
+        why: "not ready within 1 min 0 s (boot_timeout)".to_owned(),
         traceback: String::new(),
     };
     let expected = [Action::Dump { number: 2 }, told(failed)];
