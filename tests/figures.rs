@@ -183,9 +183,9 @@ fn promtool_has_nothing_to_say() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// Every figure that the dashboard asks for is one that there is, and by names that it has.
+/// Every figure that the dashboard or an alert asks for is one that there is, and by names that it has.
 #[test]
-fn the_dashboard_asks_for_what_there_is() {
+fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     let text = std::fs::read_to_string(repository().join("deploy/grafana.json")).expect("ours");
     let dashboard: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
     let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");
@@ -194,8 +194,13 @@ fn the_dashboard_asks_for_what_there_is() {
         .filter(|line| line.starts_with("| `stack_"))
         .map(|line| line.split('|').map(str::trim).collect())
         .collect();
+    let alerts = std::fs::read_to_string(repository().join("deploy/alerts.yml")).expect("ours");
+    let alerts = alerts
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("expr: "));
     let mut asked = 0;
-    for query in strings(&dashboard) {
+    let queries = strings(&dashboard).into_iter();
+    for query in queries.chain(alerts.map(str::to_owned)) {
         for (at, _) in query.match_indices("stack_") {
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let rest = &query[at..];
@@ -220,7 +225,15 @@ fn the_dashboard_asks_for_what_there_is() {
             asked += 1;
         }
     }
-    assert!(asked > 30, "only {asked}");
+    assert!(asked > 40, "only {asked}");
+    let checked = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(repository().join("deploy/alerts.yml"))
+        .output();
+    match checked {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(_) => println!("!!! SKIPPED: promtool does not run; it is in the package prometheus"),
+    }
 }
 
 /// All queries of the dashboard.
@@ -273,6 +286,8 @@ fn health_follows_what_visitors_get() {
     let stack = site().start();
     assert_eq!(ask(&stack, "/-/live", "*/*").status, 200);
     assert_eq!(ask(&stack, "/-/ready", "*/*").text(), "ready\n");
+    let command = |stack: &Stack| stack.site().run_with("status", &["--ready"]);
+    assert_eq!(command(&stack), (Some(0), String::new()));
     let broken = site().file("app.py", "import no_such_module\n").start();
     let answer = ask(&broken, "/-/ready", "*/*");
     assert_eq!(answer.status, 503);
@@ -284,6 +299,12 @@ fn health_follows_what_visitors_get() {
         answer.text()
     );
     assert_eq!(ask(&broken, "/-/live", "*/*").status, 200);
+    let (code, said) = command(&broken);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.starts_with("stack: not ready: app web cannot start"),
+        "{said}"
+    );
 }
 
 /// While it finishes what runs it is no place for new visitors.

@@ -186,11 +186,17 @@ fn load_balancers_hear_whether_it_is_well() {
         (503, Some("no-store"))
     );
     assert_eq!(stack.ask("two.localhost", "/healthz", "").status, 503);
+    // As a balancer asks that knows addresses and no names.
+    let by_address = stack.ask("192.0.2.1:8080", "/healthz", "");
+    assert_eq!(by_address.text(), "app web is not ready\n");
+    assert_eq!(stack.ask("192.0.2.1:8080", "/", "").status, 421);
     drop(stack);
 
     let stack = site().file("app.py", SLOW).start();
     assert_eq!(stack.ask("one.localhost", "/healthz?x", "").status, 200);
     assert_eq!(stack.ask("one.localhost", "/%68ealthz", "").status, 200);
+    assert_eq!(stack.ask("192.0.2.1:8080", "/healthz", "").text(), "ok\n");
+    assert_eq!(stack.ask("192.0.2.1:8080", "/health", "").status, 421);
     let post = "POST /healthz HTTP/1.1\r\nHost: one.localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     assert_eq!(stack.client().send(post).answer(false).status, 405);
     let head = "HEAD /healthz HTTP/1.1\r\nHost: one.localhost\r\nConnection: close\r\n\r\n";

@@ -160,6 +160,23 @@ fn what_only_root_may_read_or_write_is_opened_for_the_proxy() {
     });
 }
 
+/// With an access log that has no causes, 403 alone would say nothing to who has forgotten a `chmod`.
+#[test]
+fn a_file_that_the_proxy_may_not_read_is_told_in_the_log() {
+    if !may_try() {
+        return;
+    }
+    let site = site();
+    let path = site.path().join("files/private.txt");
+    fs::write(&path, "not for all").expect("ours");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+    let stack = site.start();
+    assert_eq!(stack.get("/files/private.txt").status, 403);
+    stack.until_logged(
+        "(GET /files/private.txt): 403 file-unreadable: the file cannot be read: Permission denied",
+    );
+}
+
 /// Others do not get to the socket; the worker asks the kernel besides who has.
 #[test]
 fn only_the_proxy_gets_to_a_worker() {

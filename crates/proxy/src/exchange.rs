@@ -19,6 +19,7 @@ use crate::{
     clock, compress, dev,
     failure::Failure,
     files::{self, Elsewhere, Folder, Handed, handed},
+    health::{self, Health},
     journal::{Journal, Route},
     pages::{Pages, Wish},
     plan::{self, Action, CHALLENGES, Host, Plan},
@@ -116,9 +117,13 @@ async fn attempt<'plan>(
     if let Some(text) = plan.challenges.find(request.target.path.as_bytes()) {
         return challenge(&head.method, text, journal);
     }
-    let host = plan
-        .host(&request.target.host)
-        .ok_or_else(|| unknown_host(&request))?;
+    let Some(host) = plan.host(&request.target.host) else {
+        // Load balancers ask by address, which is no site's name: whether all are well that have this path.
+        return match plan.health(&request).as_slice() {
+            [] => Err(unknown_host(&request)),
+            asked => check_up(asked, &request, journal),
+        };
+    };
     finish.edits = host.edits.as_ref();
     finish.pages = Some(&host.pages);
     journal.place = host.place;
@@ -127,8 +132,7 @@ async fn attempt<'plan>(
     }
     if let Some(health) = host.health.as_ref().filter(|it| it.is_asked(&request)) {
         // Before all that is for visitors: load balancers come as they like, and in the clear.
-        journal.route = Route::Fixed("health");
-        return health.respond(&request);
+        return check_up(&[health], &request, journal);
     }
     if request.target.form == Form::Asterisk {
         // OPTIONS * asks about the server itself (RFC 9110 §9.3.7).
@@ -361,6 +365,16 @@ fn challenge(method: &Method, text: Arc<str>, journal: &mut Journal) -> Result<R
     }
     let content = Bytes::copy_from_slice(text.as_bytes());
     Ok(fixed(200, &content, "application/octet-stream"))
+}
+
+/// What a load balancer asks, of these sites.
+fn check_up(
+    asked: &[&Health],
+    request: &Request<'_>,
+    journal: &mut Journal,
+) -> Result<Response, Failure> {
+    journal.route = Route::Fixed("health");
+    health::respond(asked, request)
 }
 
 fn unknown_host(request: &Request<'_>) -> Failure {

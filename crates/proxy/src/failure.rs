@@ -435,9 +435,14 @@ impl Failure {
         }
     }
 
-    /// Whether somebody has wanted it so: then it is no news for the error log.
-    pub(crate) fn is_wanted(&self) -> bool {
-        matches!(self, Self::Maintenance { .. })
+    /// Whether the error log tells of it: what somebody could mend here. Not what clients do, nor what somebody has wanted so.
+    pub(crate) fn is_news(&self) -> bool {
+        match self {
+            Self::Maintenance { .. } => false,
+            // A missing file is missed by whoever made the link; one that is there was meant to be served.
+            Self::FileUnreadable(_) => true,
+            _ => matches!(self.who(), Who::Worker | Who::Upstream | Who::Us),
+        }
     }
 
     /// A page for it alone.

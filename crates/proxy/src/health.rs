@@ -44,21 +44,26 @@ impl Health {
         request.target.path.as_bytes() == &*self.path
     }
 
-    /// 200 or 503, with a word for people.
-    pub(crate) fn respond(&self, request: &Request<'_>) -> Result<Response, Failure> {
-        if !matches!(request.head.method, Method::Get | Method::Head) {
-            return Err(Failure::Method { allow: "GET, HEAD" });
+    /// What is wrong, for people.
+    fn illness(&self) -> Option<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("stopping\n".to_owned());
         }
-        let missing = || self.pools.iter().find(|(_, pool)| !pool.has_workers());
-        let (status, text) = if self.draining.load(Ordering::Relaxed) {
-            (503, "stopping\n".to_owned())
-        } else if let Some((app, _)) = missing() {
-            (503, format!("app {app} is not ready\n"))
-        } else {
-            (200, "ok\n".to_owned())
-        };
-        Ok(Response::new(status, Content::Bytes(text.into()))
-            .with("Content-Type", "text/plain; charset=utf-8")
-            .with("Cache-Control", "no-store"))
+        let missing = self.pools.iter().find(|(_, pool)| !pool.has_workers());
+        missing.map(|(app, _)| format!("app {app} is not ready\n"))
     }
+}
+
+/// 200 or 503, with a word for people: whether all of them are well.
+pub(crate) fn respond(asked: &[&Health], request: &Request<'_>) -> Result<Response, Failure> {
+    if !matches!(request.head.method, Method::Get | Method::Head) {
+        return Err(Failure::Method { allow: "GET, HEAD" });
+    }
+    let (status, text) = match asked.iter().find_map(|health| health.illness()) {
+        Some(illness) => (503, illness),
+        None => (200, "ok\n".to_owned()),
+    };
+    Ok(Response::new(status, Content::Bytes(text.into()))
+        .with("Content-Type", "text/plain; charset=utf-8")
+        .with("Cache-Control", "no-store"))
 }

@@ -17,7 +17,7 @@ use telemetry::access::{self, Log, Record};
 use crate::{
     app::slot::Place,
     clock,
-    failure::{Failure, Who},
+    failure::Failure,
     figures::Exchange,
     plan::Plan,
     request::{Peer, RequestId},
@@ -85,8 +85,8 @@ struct Cause {
     closes: bool,
     /// The client went away.
     left: bool,
-    /// Not the client's doing, nor a file's.
-    is_ours: bool,
+    /// The error log tells of it.
+    is_news: bool,
 }
 
 impl Journal {
@@ -151,8 +151,7 @@ impl Journal {
             detail: failure.to_string(),
             closes: failure.closes(),
             left: matches!(failure, Failure::ClientLeft),
-            is_ours: matches!(failure.who(), Who::Worker | Who::Upstream | Who::Us)
-                && !failure.is_wanted(),
+            is_news: failure.is_news(),
         });
     }
 
@@ -303,7 +302,7 @@ impl Journal {
     }
 
     fn complain(&self, log: &Log, head: Option<&RequestHead>, status: u16) {
-        let Some(cause) = self.failed.as_ref().filter(|cause| cause.is_ours) else {
+        let Some(cause) = self.failed.as_ref().filter(|cause| cause.is_news) else {
             return;
         };
         let method = head.map_or("-", |head| head.method.as_str());

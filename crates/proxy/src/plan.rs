@@ -6,7 +6,7 @@ mod maker;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -32,6 +32,7 @@ use crate::{
     health::Health,
     operators::Operators,
     pages::Pages,
+    request::Request,
     response::Edits,
     route::{Hosts, Paths},
     spans::Exporter,
@@ -77,6 +78,8 @@ pub(crate) struct Plan {
     /// What certificate authorities are answered.
     pub(crate) challenges: Arc<Challenges>,
     hosts: Hosts<Arc<Host>>,
+    /// Where sites say whether they are well.
+    healths: Vec<Arc<Health>>,
     /// Who goes by files of users, by their paths.
     basics: Vec<(PathBuf, Arc<Basic>)>,
     /// All of them: what the next plan has as well goes on there.
@@ -106,7 +109,7 @@ pub(crate) struct Host {
     /// Whether it is open.
     pub(crate) maintenance: Maintenance,
     /// Where it says whether it is well.
-    pub(crate) health: Option<Health>,
+    pub(crate) health: Option<Arc<Health>>,
     /// What is changed in responses that no route makes.
     pub(crate) edits: Option<Edits>,
     /// Where requests are counted that no route answers.
@@ -272,7 +275,7 @@ impl Plan {
             .find(|listener| listener.tls)
             .and_then(|tls| tls.port);
         let mut hosts = Hosts::default();
-        let mut basics = Vec::new();
+        let (mut basics, mut healths) = (Vec::new(), Vec::new());
         let maker = Maker {
             site,
             store: Store::new(&site.limits),
@@ -291,6 +294,7 @@ impl Plan {
             let gates = Gates::new(site, virtual_host, given.limiters, given.users, origins);
             let host = Arc::new(maker.host(index, virtual_host, https_port, &gates)?);
             basics.extend(gates.into_basics());
+            healths.extend(host.health.clone());
             for name in &virtual_host.names {
                 hosts.insert(name, Arc::clone(&host));
             }
@@ -319,6 +323,7 @@ impl Plan {
             vouched: access::vouched(site),
             challenges: Arc::clone(given.challenges),
             hosts,
+            healths,
             basics,
             upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),
@@ -341,6 +346,12 @@ impl Plan {
                 None => {}
             }
         }
+    }
+
+    /// Those of whom a request asks whether they are well, under whatever name.
+    pub(crate) fn health(&self, request: &Request<'_>) -> Vec<&Health> {
+        let healths = self.healths.iter().map(|health| &**health);
+        healths.filter(|health| health.is_asked(request)).collect()
     }
 
     /// The site that answers for a host.
@@ -393,7 +404,7 @@ pub fn check(site: &Site) -> Vec<Problem> {
 
 fn check_upstream(upstream: &site::Upstream) -> Option<Problem> {
     let path = upstream.authorities.as_ref()?;
-    let pem = std::fs::read_to_string(&path.value).ok()?;
+    let pem = text(&path.value)?;
     let error = tls::authorities(&pem).err()?;
     let error = match error {
         tls::CertificateError::Authorities(why) => tls::CertificateError::Trust(why),
@@ -408,7 +419,7 @@ fn check_host(host: &VirtualHost) -> Vec<Problem> {
         _ => &[],
     };
     let authorities = host.clients.as_ref().and_then(|clients| {
-        let pem = std::fs::read_to_string(&clients.authorities.value).ok()?;
+        let pem = text(&clients.authorities.value)?;
         let error = tls::authorities(&pem).err()?;
         Some(problem(clients.authorities.span, &error))
     });
@@ -422,8 +433,8 @@ fn check_host(host: &VirtualHost) -> Vec<Problem> {
 fn check_pair(pair: &site::KeyPair) -> Option<Problem> {
     let certificate = Certificate {
         host: 0,
-        chain: std::fs::read_to_string(&pair.cert.value).ok()?,
-        key: std::fs::read_to_string(&pair.key.value).ok()?,
+        chain: text(&pair.cert.value)?,
+        key: text(&pair.key.value)?,
         ocsp: None,
     };
     let error = tls::certified_key(&certificate).err()?;
@@ -433,6 +444,12 @@ fn check_pair(pair: &site::KeyPair) -> Option<Problem> {
         pair.cert.span
     };
     Some(problem(span, &error))
+}
+
+/// What a file of PEM holds. What others write beside it, such as names in Latin-1, need not be UTF-8.
+fn text(path: &Path) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn problem(span: Option<Span>, error: &tls::CertificateError) -> Problem {

@@ -326,12 +326,36 @@ impl Client {
         self.ask("POST", path, &serde_json::to_vec(content)?)
     }
 
+    /// Whether visitors are served as they should be.
+    pub(crate) fn ready(self) -> Result<(), Failure> {
+        match self.answer("GET", "/-/ready", b"")? {
+            (200, _) => Ok(()),
+            (_, why) => Err(Failure::User(
+                String::from_utf8_lossy(&why).trim_end().to_owned(),
+            )),
+        }
+    }
+
     fn ask<T: DeserializeOwned>(
-        mut self,
+        self,
         method: &str,
         path: &str,
         content: &[u8],
     ) -> Result<T, Failure> {
+        let (status, content) = self.answer(method, path, content)?;
+        if (200..300).contains(&status) {
+            return Ok(serde_json::from_slice(&content)?);
+        }
+        let trouble: Trouble = serde_json::from_slice(&content)?;
+        Err(Failure::User(trouble.error))
+    }
+
+    fn answer(
+        mut self,
+        method: &str,
+        path: &str,
+        content: &[u8],
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: stack\r\nContent-Length: {}\r\n\r\n",
             content.len()
@@ -341,11 +365,7 @@ impl Client {
             .context("the master does not answer")?;
         let (status, content) = understand(&answer)
             .ok_or_else(|| Failure::User("the master ended before it had answered".to_owned()))?;
-        if (200..300).contains(&status) {
-            return Ok(serde_json::from_slice(content)?);
-        }
-        let trouble: Trouble = serde_json::from_slice(content)?;
-        Err(Failure::User(trouble.error))
+        Ok((status, content.to_vec()))
     }
 }
 

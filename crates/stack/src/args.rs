@@ -153,7 +153,8 @@ Example:
     #[command(after_help = "\
 Examples:
   stack status
-  stack status --json | jq .apps")]
+  stack status --json | jq .apps
+  stack status --ready")]
     Status(Status),
     /// Show the same live: apps, workers, the requests that run, and why requests fail.
     #[command(after_help = "\
@@ -418,6 +419,9 @@ pub(crate) struct Status {
     /// For programs.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say nothing but whether visitors are served as they should be: exit 0, or 1 and why not.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) ready: bool,
 }
 
 impl ConfigFile {

@@ -9,7 +9,7 @@ use ::acme::message::Standing;
 use appserver::pool::keeper::WorkerStatus;
 use telemetry::{
     metrics,
-    text::{Elapsed, Size},
+    text::{Elapsed, Size, visible_lines},
 };
 
 use crate::{
@@ -23,7 +23,11 @@ use crate::{
 
 /// Asks and says.
 pub(crate) fn run(asked: &args::Status) -> Result<(), Failure> {
-    let status: Status = Client::find(&asked.file)?.get("/status")?;
+    let client = Client::find(&asked.file)?;
+    if asked.ready {
+        return client.ready();
+    }
+    let status: Status = client.get("/status")?;
     let mut out = anstream::stdout();
     if asked.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
@@ -94,14 +98,17 @@ fn write_requests(status: &Status, out: &mut impl Write) -> io::Result<()> {
         format!("{} {class}xx", grouped(count))
     };
     let times = span.times(&metrics::DURATION, |_| true);
-    writeln!(
-        out,
-        "requests: {} ({}); half took up to {}, 99 % up to {}",
-        grouped(all),
-        ['2', '3', '4', '5'].map(class).join(", "),
-        share(&times, 0.5),
-        share(&times, 0.99),
-    )?;
+    match all {
+        0 => writeln!(out, "requests: none yet")?,
+        _ => writeln!(
+            out,
+            "requests: {} ({}); half took up to {}, 99 % up to {}",
+            grouped(all),
+            ['2', '3', '4', '5'].map(class).join(", "),
+            share(&times, 0.5),
+            share(&times, 0.99),
+        )?,
+    }
     let failures: Vec<String> = span
         .failures()
         .into_iter()
@@ -175,7 +182,7 @@ fn state(status: &Status, app: &AppStatus) -> String {
         .filter(|worker| matches!(worker.state.as_str(), "ready" | "worn"))
         .collect();
     if let (Some(why), []) = (&app.failed, ready.as_slice()) {
-        return format!("cannot start: {why}");
+        return format!("cannot start: {}", visible_lines(why));
     }
     let slots = ready.iter().map(|worker| worker.slots.len()).sum();
     let (busy, _) = view::slots(status, &app.name);

@@ -13,7 +13,7 @@ pub(super) fn read(
     value: &Value<'_>,
     taken: &mut Vec<Listen>,
 ) -> Option<Metrics> {
-    let wanted = "an address such as `\"127.0.0.1:9090\"`, or a table such as `{ listen = \"127.0.0.1:9090\", page = true }`";
+    let wanted = "an address such as `\"127.0.0.1:9180\"`, or a table such as `{ listen = \"127.0.0.1:9180\", page = true }`";
     if !value.is_table() {
         let listen = addresses(context, value, taken, wanted)?;
         return Some(Metrics {
@@ -23,7 +23,7 @@ pub(super) fn read(
         });
     }
     let table = value.table(&keys::METRICS, wanted)?;
-    let listen = table.required("listen", "listen = \"127.0.0.1:9090\"");
+    let listen = table.required("listen", "listen = \"127.0.0.1:9180\"");
     let listen = listen.map(|value| addresses(context, &value, taken, wanted));
     let page = table.get("page");
     let shows = page.and_then(|value| value.boolean()).unwrap_or(false);

@@ -147,7 +147,7 @@ impl Maker<'_> {
             https_port: https_port.filter(|_| redirects),
             pages: pages(&host.errors)?,
             maintenance: self.maintenance(host)?,
-            health: self.health(host),
+            health: self.health(host).map(Arc::new),
             has_internal: host.routes.iter().any(is_internal),
             has_challenges: host.routes.iter().any(challenges),
             place: self.places.number(&name, NOWHERE, None),

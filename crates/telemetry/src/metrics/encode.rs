@@ -41,6 +41,11 @@ pub fn encode(snapshot: &Snapshot, format: Format) -> String {
     for family in FAMILIES {
         let mut samples = snapshot.samples(family).peekable();
         if samples.peek().is_none() {
+            // Nobody can see a counter rise that begins with its first event (`increase`).
+            if family.kind == Kind::Counter && family.labels.is_empty() {
+                head(family, format, &mut out);
+                sample(family, &[], &Value::Count(0), &mut out);
+            }
             continue;
         }
         head(family, format, &mut out);
@@ -175,6 +180,7 @@ mod tests {
             "# TYPE stack_connections gauge",
             "stack_connections 3",
             "stack_process_cpu_seconds_total{process=\"proxy\"} 1.5",
+            "stack_proxy_deaths_total 0",
             "stack_request_duration_seconds_bucket{site=\"a\",route=\"/\",le=\"0.00025\"} 0",
             "stack_request_duration_seconds_bucket{site=\"a\",route=\"/\",le=\"0.0005\"} 1",
             "stack_request_duration_seconds_bucket{site=\"a\",route=\"/\",le=\"30.0\"} 1",
