@@ -60,8 +60,6 @@ pub(crate) enum Answer {
 pub(crate) struct Settings {
     /// Until the response head.
     pub(crate) timeout: Duration,
-    /// In the queue.
-    pub(crate) queue_timeout: Duration,
     /// What bounds the queue.
     pub(crate) queue: Bounds,
     /// Where in it requests of this route wait.
@@ -86,10 +84,10 @@ impl Settings {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             timeout: app.timeout,
-            queue_timeout: limits.queue_timeout,
             queue: Bounds {
                 length: size(limits.queue_length),
                 per_client: size(limits.queue_per_client),
+                timeout: limits.queue_timeout,
                 target: limits.queue_target,
             },
             place: match queue {

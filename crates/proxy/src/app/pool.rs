@@ -21,8 +21,8 @@ use telemetry::{
     panics,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
+    sync::{Notify, mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -55,6 +55,8 @@ pub(crate) struct Pool {
     /// Slots that wait for slow clients.
     pub(super) stalls: Arc<Stalls>,
     inner: Mutex<Inner>,
+    /// Somebody may wait for less time than [`Inner::ward`] goes by.
+    sooner: Notify,
     /// Streams of which it is not known yet which worker will have them.
     streams: Arc<AtomicUsize>,
     /// The longest that anybody has waited since the last [`Pool::load`], in milliseconds.
@@ -67,6 +69,8 @@ struct Inner {
     /// Those that were let go of, as long as somebody has been in them: how they died is for them.
     departed: Vec<Weak<Worker>>,
     waiting: Queue<oneshot::Sender<Turn>>,
+    /// When it is looked next who has waited for too long; `None`: nobody looks ([`Pool::ward`]).
+    ward: Option<Instant>,
     /// What bounded it last.
     bounds: Bounds,
     /// How many slots run a request, and the most since the last [`Pool::load`].
@@ -83,6 +87,8 @@ enum Turn {
     Slot(Slot),
     /// It has lasted too long for what there is to do.
     Shed(Duration),
+    /// It has lasted for as long as it may.
+    Late,
 }
 
 /// A place in the queue, which is given up when this is dropped.
@@ -90,10 +96,15 @@ struct Waiting<'p> {
     pool: &'p Pool,
     ticket: Ticket,
     turn: oneshot::Receiver<Turn>,
+    /// Whether it is over, and there is nothing to give up.
+    over: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if self.over {
+            return;
+        }
         let left = self.pool.lock().waiting.leave(self.ticket);
         // Its turn may have come in this very moment; then the slot has not seen a byte of the request.
         if left.is_none()
@@ -137,6 +148,8 @@ struct Member {
     busy: usize,
     /// How many are being made.
     opening: usize,
+    /// It is to leave. Its [`Life`] says so to who waits for that; this is for who has the lock, and looks often.
+    releasing: bool,
     /// Whether it gets no further request, and that was told.
     relieved: bool,
 }
@@ -146,9 +159,6 @@ impl Member {
         self.idle.is_empty() && self.busy == 0 && self.opening == 0
     }
 
-    fn is_releasing(&self) -> bool {
-        *self.worker.life.borrow() == Life::Releasing
-    }
 }
 
 impl Pool {
@@ -162,6 +172,7 @@ impl Pool {
             build,
             reports,
             inner: Mutex::default(),
+            sooner: Notify::new(),
             streams: Arc::default(),
             waited: AtomicU64::new(0),
         })
@@ -237,29 +248,31 @@ impl Pool {
             pool: self,
             ticket,
             turn,
+            over: false,
         };
-        let waited = tokio::time::timeout(settings.queue_timeout, &mut waiting.turn).await;
+        let turn = (&mut waiting.turn).await;
+        waiting.over = true;
         let took = journal.dequeue();
         let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.waited.fetch_max(took, Ordering::Relaxed);
-        match waited {
-            Ok(Ok(Turn::Slot(slot))) => Ok(slot),
-            Ok(Ok(Turn::Shed(waited))) => Err(Failure::QueueShed {
+        match turn {
+            Ok(Turn::Slot(slot)) => Ok(slot),
+            Ok(Turn::Shed(waited)) => Err(Failure::QueueShed {
                 app: Arc::clone(&self.app),
                 waited,
                 retry_after: self.queue_age(),
             }),
-            Ok(Err(_)) => Err(self.not_ready()),
-            Err(_) => Err(Failure::QueueTimeout {
+            Ok(Turn::Late) => Err(Failure::QueueTimeout {
                 app: Arc::clone(&self.app),
-                waited: settings.queue_timeout,
+                waited: settings.queue.timeout,
                 retry_after: self.queue_age(),
             }),
+            Err(_) => Err(self.not_ready()),
         }
     }
 
     fn enqueue(
-        &self,
+        self: &Arc<Self>,
         inner: &mut Inner,
         asker: Asker,
         bounds: &Bounds,
@@ -274,7 +287,10 @@ impl Pool {
         let (turn, receiver) = oneshot::channel();
         let retry_after = inner.waiting.age(now);
         match inner.waiting.enter(turn, asker, bounds, now) {
-            Ok(ticket) => Ok((ticket, receiver)),
+            Ok(ticket) => {
+                self.see_to(inner, now + bounds.timeout);
+                Ok((ticket, receiver))
+            }
             Err(Full::Length(length)) => Err(Failure::QueueFull {
                 app: app(),
                 length,
@@ -290,6 +306,42 @@ impl Pool {
                 count,
                 retry_after,
             }),
+        }
+    }
+
+    /// Somebody waits until then at most. One timer is for all who wait: to arm and disarm one for each takes the runtime's lock
+    /// of timers twice a request.
+    fn see_to(self: &Arc<Self>, inner: &mut Inner, until: Instant) {
+        match inner.ward {
+            None => {
+                inner.ward = Some(until);
+                tokio::spawn(Arc::clone(self).ward());
+            }
+            Some(next) if until < next => self.sooner.notify_one(),
+            Some(_) => {}
+        }
+    }
+
+    /// Tells those who have waited for as long as they may, until nobody waits.
+    async fn ward(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut inner = self.lock();
+                let now = Instant::now();
+                for turn in inner.waiting.late(now) {
+                    // One who has left meanwhile need not be told.
+                    let _ = turn.send(Turn::Late);
+                }
+                inner.ward = inner.waiting.next_late();
+                inner.ward
+            };
+            let Some(next) = next else {
+                return;
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.sooner.notified() => {}
+            }
         }
     }
 
@@ -342,9 +394,9 @@ impl Pool {
             };
             member.busy -= 1;
             match connection {
-                connection if member.is_releasing() && !holds => unwanted = connection,
+                connection if member.releasing && !holds => unwanted = connection,
                 Some(connection) => unwanted = self.offer(&mut inner, connection, worker),
-                None if member.is_releasing() => {}
+                None if member.releasing => {}
                 None => self.reopen(member),
             }
             inner.busy -= 1;
@@ -397,6 +449,7 @@ impl Pool {
             idle: Vec::new(),
             busy: 0,
             opening: 0,
+            releasing: false,
             relieved: false,
         };
         for _ in 0..threads {
@@ -418,6 +471,7 @@ impl Pool {
                 });
                 return;
             };
+            member.releasing = true;
             member.worker.life.send_replace(Life::Releasing);
             let worker = Arc::clone(&member.worker);
             self.stalls.set_slots(inner.slots());
@@ -437,12 +491,12 @@ impl Pool {
         let mut connections = Vec::new();
         let mut workers = Vec::new();
         for member in &mut inner.members {
-            if member.is_releasing() && !member.relieved {
+            if member.releasing && !member.relieved {
                 member.relieved = true;
                 let worker = member.worker.name.clone();
                 self.report(Report::Relieved { worker });
             }
-            if member.is_releasing() && !member.idle.is_empty() {
+            if member.releasing && !member.idle.is_empty() {
                 connections.append(&mut member.idle);
                 workers.push(Arc::clone(&member.worker));
             }
@@ -495,7 +549,7 @@ impl Pool {
     /// Forgets a releasing worker whose last connection is gone.
     fn settle(&self, inner: &mut Inner, worker: &Worker) {
         let gone = inner.members.iter().position(|member| {
-            member.worker.name == worker.name && member.is_releasing() && member.is_empty()
+            member.worker.name == worker.name && member.releasing && member.is_empty()
         });
         if let Some(at) = gone {
             let member = inner.members.swap_remove(at);
@@ -545,7 +599,7 @@ impl Pool {
             };
             member.opening -= 1;
             match connection {
-                Some(connection) if !member.is_releasing() => {
+                Some(connection) if !member.releasing => {
                     unwanted = self.offer(&mut inner, connection, worker);
                 }
                 other => unwanted = unwanted.or(other),
@@ -561,7 +615,7 @@ impl Pool {
     pub(super) fn stream(&self, most: Option<usize>) -> Option<Stream> {
         let inner = self.lock();
         let most = most.unwrap_or_else(|| (inner.slots() / 2).max(1));
-        let serving = inner.members.iter().filter(|member| !member.is_releasing());
+        let serving = inner.members.iter().filter(|member| !member.releasing);
         let counts = serving.map(|member| &member.worker.streams);
         let before: usize = counts
             .chain([&self.streams])
@@ -604,7 +658,7 @@ impl Inner {
     /// Whether those who are to leave are still needed: somebody is to come in their place, and has no slot free yet.
     fn holds(&self) -> bool {
         let mut opening = false;
-        for member in self.members.iter().filter(|member| !member.is_releasing()) {
+        for member in self.members.iter().filter(|member| !member.releasing) {
             if member.busy > 0 || !member.idle.is_empty() {
                 return false;
             }
@@ -615,7 +669,7 @@ impl Inner {
 
     /// How many slots serve, or will in a moment.
     fn slots(&self) -> usize {
-        let serving = self.members.iter().filter(|member| !member.is_releasing());
+        let serving = self.members.iter().filter(|member| !member.releasing);
         serving
             .map(|member| member.idle.len() + member.busy + member.opening)
             .sum()

@@ -6,7 +6,7 @@
 //!
 //! - *How many* wait (`limits.queue_length`), and how many of one client (`limits.queue_per_client`): a single visitor with
 //!   many connections does not take everybody's places.
-//! - *How long* each waits (`limits.queue_timeout`), which the waiting request itself looks after.
+//! - *How long* each waits (`limits.queue_timeout`).
 //! - *How long all wait* under lasting overload (`limits.queue_target`). Without this a queue in front of an app that gets
 //!   more than it can do is always full, and everybody who is served has waited as long as the queue is: the app works
 //!   as hard as ever, and the site is as slow as it can be.
@@ -56,6 +56,8 @@ pub(crate) struct Bounds {
     pub(crate) length: usize,
     /// How many of one client.
     pub(crate) per_client: usize,
+    /// How long each may wait.
+    pub(crate) timeout: Duration,
     /// How long they should wait at most under lasting overload; zero: as long as each likes.
     pub(crate) target: Duration,
 }
@@ -156,6 +158,7 @@ struct Waiting<T> {
     turn: T,
     client: Option<Network>,
     since: Instant,
+    until: Instant,
 }
 
 impl<T> Default for Queue<T> {
@@ -225,11 +228,11 @@ impl<T> Queue<T> {
         let ticket = Ticket(lane, self.next);
         self.next += 1;
         self.first += usize::from(lane == Lane::First);
-        let since = now;
         let waiting = Waiting {
             turn,
             client,
-            since,
+            since: now,
+            until: now + bounds.timeout,
         };
         self.waiting.insert(ticket, waiting);
         Ok(ticket)
@@ -278,6 +281,19 @@ impl<T> Queue<T> {
         self.leave(ticket)
     }
 
+    /// When the first of those who wait will have waited for too long.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        self.waiting.values().map(|waiting| waiting.until).min()
+    }
+
+    /// Those who have waited for too long leave.
+    pub(crate) fn late(&mut self, now: Instant) -> Vec<T> {
+        let late = self.waiting.iter().filter(|(_, it)| it.until <= now);
+        let late: Vec<Ticket> = late.map(|(&ticket, _)| ticket).collect();
+        let left = late.into_iter().filter_map(|ticket| self.leave(ticket));
+        left.collect()
+    }
+
     /// Everybody's wait is over.
     pub(crate) fn clear(&mut self) {
         *self = Self {
@@ -321,6 +337,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds {
         length: 512,
         per_client: 128,
+        timeout: Duration::from_secs(30),
         target: Duration::from_millis(500),
     };
 
@@ -380,6 +397,28 @@ mod tests {
         assert_eq!(enter(CHECK), Err(Full::Length(5)));
         queue.leave(one);
         queue.enter(0, from(1), &bounds, now).expect("room again");
+    }
+
+    /// Each by what was true when it came: a new configuration may be less patient.
+    #[test]
+    fn nobody_waits_longer_than_allowed() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let hasty = Bounds {
+            timeout: Duration::from_secs(10),
+            ..BOUNDS
+        };
+        assert_eq!(queue.next_late(), None);
+        queue.enter(1, from(1), &BOUNDS, now).expect("room");
+        queue.enter(2, CHECK, &BOUNDS, after(5)).expect("room");
+        queue.enter(3, from(1), &hasty, after(6)).expect("room");
+        assert_eq!(queue.next_late(), Some(after(16)));
+        assert_eq!(queue.late(after(15)), [0; 0]);
+        assert_eq!(queue.late(after(16)), [3]);
+        assert_eq!(queue.next_late(), Some(after(30)));
+        assert_eq!(queue.late(after(40)), [2, 1]);
+        assert_eq!((queue.len(), queue.next_late()), (0, None));
+        assert!(queue.clients.is_empty());
     }
 
     /// An app in which each request takes `work`, and requests that come evenly, so many a second.

@@ -54,10 +54,10 @@ impl Fixture {
         let (sender, reports) = mpsc::channel(16);
         let settings = Settings {
             timeout: Duration::from_secs(30),
-            queue_timeout: Duration::from_secs(15),
             queue: Bounds {
                 length: 2,
                 per_client: 2,
+                timeout: Duration::from_secs(15),
                 target: Duration::ZERO,
             },
             place: Place::Last,
@@ -180,7 +180,29 @@ async fn a_full_queue_refuses_and_one_who_left_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {
     let fixture = Fixture::new();
-    assert_eq!(cause(fixture.take().await), "queue-timeout");
+    for _ in 0..2 {
+        let begun = Instant::now();
+        assert_eq!(cause(fixture.take().await), "queue-timeout");
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_secs(15) && waited < Duration::from_secs(16));
+    }
+    // One who comes later and may wait for less: after a reload.
+    let mut hasty = fixture.settings.clone();
+    hasty.queue.timeout = Duration::from_secs(3);
+    let (asker, mut journal) = (Asker::default(), Journal::begin());
+    let begun = Instant::now();
+    let (patient, hasty) = tokio::join!(
+        async { (cause(fixture.take().await), begun.elapsed()) },
+        async {
+            let turn = fixture.pool.take(&hasty, asker, &mut journal).await;
+            (cause(turn), begun.elapsed())
+        }
+    );
+    assert_eq!((patient.0, hasty.0), ("queue-timeout", "queue-timeout"));
+    assert!(hasty.1 < Duration::from_secs(4) && patient.1 < Duration::from_secs(16));
+    // Nobody waits, and nobody looks.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(fixture.pool.lock().ward.is_none());
 }
 
 #[tokio::test]
