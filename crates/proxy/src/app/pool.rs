@@ -158,7 +158,6 @@ impl Member {
     fn is_empty(&self) -> bool {
         self.idle.is_empty() && self.busy == 0 && self.opening == 0
     }
-
 }
 
 impl Pool {
