@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod servers;
 pub(crate) mod slow;
+mod websocket;
 
 use std::{
     collections::BTreeMap,

@@ -389,7 +389,10 @@ mod tests {
         page.put(other)?;
         let text = fs::read_to_string(&path)?;
         assert!(text.contains("Of 3 promises 1 are kept."), "{text}");
-        assert!(text.contains("| **missed**: the kernel takes "), "{text}");
+        assert!(
+            text.contains("| **missed**: most of what nginx takes "),
+            "{text}"
+        );
         assert!(
             text.contains("promised at most 0.65 | **missed** |"),
             "{text}"

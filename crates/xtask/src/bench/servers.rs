@@ -19,8 +19,6 @@ use super::{
     peer::{Address, Peer, Scene, Started, Tree},
 };
 
-pub(crate) use self::echo::KEY;
-
 const BOTH: &[&str] = &["proxy", "worker"];
 const PROXY: &[&str] = &["proxy"];
 const WORKER: &[&str] = &["worker"];

@@ -16,7 +16,7 @@ const SIZE: Size = Size {
 
 const SMALL: &[Promise] = &[Promise::cpu("nginx", 0.65)];
 const UNCHANGED: &[Promise] = &[Promise::cpu("nginx", 0.65).because(
-    "the kernel takes about 0.8 of all that nginx takes, for two system calls that nobody can leave out (the floor's row)",
+    "most of what nginx takes is the kernel's, for two system calls that nobody can leave out: their row shows it",
 )];
 const LARGE: &[Promise] = &[Promise::cpu("nginx", 1.0)];
 const SMALL_BY_TLS: &[Promise] = &[Promise::cpu("nginx", 0.9)];

@@ -16,7 +16,7 @@ use super::{Load, Outcome};
 use crate::bench::{
     peer::Running,
     report::{P50, P99, RATE},
-    servers::KEY,
+    websocket::{ACCEPT, KEY, send},
 };
 
 /// Sends messages and waits for their echoes.
@@ -27,10 +27,6 @@ const TEXT: [u8; 64] = [b'x'; 64];
 
 /// A client masks what it sends (section 5.3), be it with the same mask.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-/// The last of several frames, of text; a client's has a mask.
-const HEAD: u8 = 0x81;
-const MASKED: u8 = 0x80;
 
 impl Load for Echoes {
     fn run(&self, server: &Running, connections: usize, time: Duration) -> Result<Outcome> {
@@ -68,17 +64,9 @@ impl Load for Echoes {
 /// How long each message took there and back.
 async fn converse(address: SocketAddr, end: Instant) -> Result<Vec<Duration>> {
     let mut stream = open(address).await?;
-    let length = u8::try_from(TEXT.len())?;
-    let masked = TEXT
-        .iter()
-        .zip(MASK.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask);
-    let message: Vec<u8> = [HEAD, MASKED | length]
-        .into_iter()
-        .chain(MASK)
-        .chain(masked)
-        .collect();
-    let echo: Vec<u8> = [HEAD, length].into_iter().chain(TEXT).collect();
+    let (mut message, mut echo) = (Vec::new(), Vec::new());
+    send(&mut message, &TEXT, Some(MASK))?;
+    send(&mut echo, &TEXT, None)?;
     let mut came = vec![0; echo.len()];
     let mut took = Vec::new();
     let mut begun = Instant::now();
@@ -107,6 +95,9 @@ async fn open(address: SocketAddr) -> Result<TcpStream> {
         ensure!(stream.read_buf(&mut head).await? > 0, "no answer");
     }
     let head = String::from_utf8_lossy(&head);
-    ensure!(head.starts_with("HTTP/1.1 101 "), "answered: {head}");
+    ensure!(
+        head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT),
+        "answered: {head}"
+    );
     Ok(stream)
 }

@@ -16,10 +16,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    echo,
-    visitor::{self, Session, Trust},
-};
+use super::visitor::{self, Session, Trust};
+use crate::bench::websocket;
 
 /// They come until it is ended.
 pub(super) struct Crowd {
@@ -288,20 +286,20 @@ fn talk(doors: &Doors) -> Result<(), Trouble> {
     let head = format!(
         "GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
-        echo::KEY
+        websocket::KEY
     );
     stream.write_all(head.as_bytes())?;
-    let answer = echo::head(&mut stream)?;
+    let answer = websocket::head(&mut stream)?;
     if status(answer.as_bytes()) != 101 {
         return Err(Trouble::Status(status(answer.as_bytes())));
     }
-    if !answer.contains(echo::ACCEPT) {
+    if !answer.contains(websocket::ACCEPT) {
         return Err(Trouble::Wrong(answer));
     }
     for number in 0..20 {
         let said = format!("message {number}");
-        echo::send(&mut stream, said.as_bytes(), Some([1, 2, 3, 4]))?;
-        let heard = echo::receive(&mut stream)?;
+        websocket::send(&mut stream, said.as_bytes(), Some([1, 2, 3, 4]))?;
+        let heard = websocket::receive(&mut stream)?;
         if heard != said.as_bytes() {
             return Err(Trouble::Wrong(format!("{said} became {heard:?}")));
         }

@@ -1,83 +1,19 @@
-//! Another server: it takes WebSockets (RFC 6455) and says what it hears.
+//! Another server: it takes WebSockets and says what it hears.
 
-use std::{
-    io::{self, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
-    path::Path,
-    thread,
-};
+use std::{io::BufReader, os::unix::net::UnixListener, path::Path, thread};
 
 use anyhow::Result;
 
-/// The key of every visitor, and what a server says to it: the example of RFC 6455, 1.3.
-pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+use crate::bench::websocket::converse;
 
 /// Serves until the program ends.
 pub(super) fn serve(path: &Path) -> Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for mut stream in listener.incoming().flatten() {
             // Whoever hangs up has heard enough.
-            thread::spawn(move || echo(stream));
+            thread::spawn(move || converse(&mut BufReader::new(stream.try_clone()?), &mut stream));
         }
     });
     Ok(())
-}
-
-fn echo(mut stream: UnixStream) -> io::Result<()> {
-    head(&mut stream)?;
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes())?;
-    loop {
-        let text = receive(&mut stream)?;
-        send(&mut stream, &text, None)?;
-    }
-}
-
-/// Reads a head, byte for byte: what follows it is not ours to read.
-pub(super) fn head(stream: &mut impl Read) -> io::Result<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.extend_from_slice(&byte);
-        if head.len() > 16 * 1024 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-    }
-    Ok(String::from_utf8_lossy(&head).into_owned())
-}
-
-/// A short message, masked where a client says it.
-pub(super) fn send(stream: &mut impl Write, text: &[u8], mask: Option<[u8; 4]>) -> io::Result<()> {
-    let length = u8::try_from(text.len()).map_err(io::Error::other)? & 0x7f;
-    let mut frame = vec![0x81, length | if mask.is_some() { 0x80 } else { 0 }];
-    frame.extend(mask.into_iter().flatten());
-    let mask = mask.unwrap_or_default();
-    frame.extend(
-        text.iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
-    stream.write_all(&frame)
-}
-
-/// Such a message.
-pub(super) fn receive(stream: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut start = [0; 2];
-    stream.read_exact(&mut start)?;
-    let mut mask = [0; 4];
-    if start[1] & 0x80 != 0 {
-        stream.read_exact(&mut mask)?;
-    }
-    let mut text = vec![0; usize::from(start[1] & 0x7f)];
-    stream.read_exact(&mut text)?;
-    for (byte, mask) in text.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= mask;
-    }
-    Ok(text)
 }

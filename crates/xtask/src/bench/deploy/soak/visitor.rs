@@ -17,10 +17,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use super::{
-    crowd::{Trouble, connect},
-    echo,
-};
+use super::crowd::{Trouble, connect};
+use crate::bench::websocket;
 
 /// Whom they trust.
 pub(super) struct Trust {
@@ -83,7 +81,9 @@ pub(super) fn come(
     for _ in 0..REQUESTS {
         let request = b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         stream.write_all(request).map_err(trouble)?;
-        let head = echo::head(&mut stream).map_err(trouble)?.to_lowercase();
+        let head = websocket::head(&mut stream)
+            .map_err(trouble)?
+            .to_lowercase();
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
