@@ -103,10 +103,12 @@ impl Session {
             Found::Here(_) if more == 0 => self.stream_error(head.stream, Code::Protocol, None),
             Found::Here(place) => {
                 let stream = &mut self.streams[place];
-                stream.window_out += i64::from(more);
-                if stream.window_out > i64::from(frame::MOST) {
+                let opened = stream.window_out + i64::from(more);
+                // Kept as it was: what opens all windows judges that of a stream which is gone as well.
+                if opened > i64::from(frame::MOST) {
                     return self.stream_error(head.stream, Code::FlowControl, None);
                 }
+                stream.window_out = opened;
                 if std::mem::take(&mut stream.waits) {
                     self.woken.push(place);
                 }

@@ -165,11 +165,13 @@ impl Session {
         let mut collector = Collector::new(self.limits).with_tunnels(self.tunnels);
         self.decoder
             .decode(block, |name, value| collector.field(name, value))?;
-        if self.leaving == Leaving::Last {
-            // RFC 9113 §6.8: it was told, and asks somebody else.
-            return Ok(());
-        }
         self.highest = number;
+        if self.leaving == Leaving::Last {
+            // It may not have been told yet (RFC 9113 §6.8), and hears that it can ask somebody else (§8.7). What follows on this
+            // stream is no reason to cut those that are still answered.
+            return self.stream_error(number, Code::RefusedStream, None);
+        }
+        self.last = number;
         let free = self.numbers.iter().position(|&number| number == 0);
         if free.is_none() && self.numbers.len() >= self.most_streams {
             return self.stream_error(number, Code::RefusedStream, None);

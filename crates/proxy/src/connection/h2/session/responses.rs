@@ -186,6 +186,7 @@ impl Session {
 
     /// All of `out` has been written: there is room again.
     pub(in crate::connection::h2) fn written(&mut self) {
+        debug_assert!(self.is_sound(), "{self:?}");
         self.out.clear();
         self.wake_waiting();
     }

@@ -136,6 +136,8 @@ pub(super) struct Session {
     streams: Vec<Stream>,
     /// The highest stream that the client has opened.
     highest: u32,
+    /// The last one of them that is not refused because we leave.
+    last: u32,
     /// The place that may send first, next time that there is room.
     turn: usize,
     window_out: i64,
@@ -220,6 +222,7 @@ impl Session {
             numbers: Vec::new(),
             streams: Vec::new(),
             highest: 0,
+            last: 0,
             turn: 0,
             window_out: i64::from(frame::WINDOW),
             window_in: i64::from(CONNECTION_WINDOW),
@@ -277,7 +280,24 @@ impl Session {
             self.frame(head, payload)?;
             at = start + head.length;
         }
+        debug_assert!(self.is_sound(), "{self:?}");
         Ok(at)
+    }
+
+    /// Whether what is kept is within its bounds, and each byte that the client may send is in one place.
+    fn is_sound(&self) -> bool {
+        let kept = self.streams.iter().map(|stream| stream.content.len());
+        let counted = self.window_in + i64::from(self.owed) + signed(kept.sum());
+        let within = |stream: &Stream| {
+            stream.window_out <= i64::from(frame::MOST)
+                && stream.content.len() <= STREAM_WINDOW as usize
+        };
+        counted == i64::from(CONNECTION_WINDOW)
+            && self.numbers.len() <= self.most_streams
+            && self.numbers.len() == self.streams.len()
+            && self.opened.len() <= self.numbers.len()
+            && (self.streams.iter().zip(&self.numbers))
+                .all(|(stream, number)| *number == 0 || within(stream))
     }
 
     /// Whether so much waits to be written that nothing more is read.
@@ -347,7 +367,7 @@ impl Session {
     pub(super) fn farewell(&mut self) {
         if self.leaving == Leaving::Warned {
             self.leaving = Leaving::Last;
-            self.write_goaway(self.highest, Code::NoError, "");
+            self.write_goaway(self.last, Code::NoError, "");
         }
     }
 
@@ -358,7 +378,7 @@ impl Session {
             Fatal::Attack(attack) => (Code::EnhanceYourCalm, attack.name()),
         };
         self.leaving = Leaving::Last;
-        self.write_goaway(self.highest, code, why);
+        self.write_goaway(self.last, code, why);
     }
 }
 
@@ -380,5 +400,89 @@ impl Stream {
             gone: false,
             waits: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::site;
+
+    use super::*;
+
+    fn session() -> Session {
+        let limits = Limits {
+            line: 1024,
+            head: 4096,
+            fields: 32,
+        };
+        let budget = Budget::new(&site::Limits::default());
+        let mut session = Session::new(4, limits, budget, false);
+        let used = session.receive(PREFACE).expect("it is right");
+        assert_eq!(used, PREFACE.len());
+        receive(&mut session, Kind::Settings, 0, 0, b"");
+        session.written();
+        session
+    }
+
+    fn receive(session: &mut Session, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
+        let mut frame = Vec::new();
+        let head = Head {
+            length: payload.len(),
+            kind,
+            flags,
+            stream,
+        };
+        head.encode(&mut frame);
+        frame.extend_from_slice(payload);
+        assert_eq!(session.receive(&frame), Ok(frame.len()));
+    }
+
+    /// `POST /` of `a`, whose content follows.
+    fn open(session: &mut Session, stream: u32) {
+        let block = [0x83, 0x84, 0x87, 0x41, 1, b'a'];
+        receive(session, Kind::Headers, flag::END_HEADERS, stream, &block);
+    }
+
+    fn reset(stream: u32, code: Code) -> Vec<u8> {
+        let mut frame = vec![0, 0, 4, 3, 0];
+        frame.extend(stream.to_be_bytes());
+        frame.extend((code as u32).to_be_bytes());
+        frame
+    }
+
+    /// Found by the fuzz target: the window of the stream that was reset made the next SETTINGS an error of the connection.
+    #[test]
+    fn a_window_that_is_too_large_costs_its_stream_alone() {
+        let mut session = session();
+        open(&mut session, 1);
+        let most = frame::MOST.to_be_bytes();
+        receive(&mut session, Kind::WindowUpdate, 0, 1, &most);
+        assert_eq!(session.out, reset(1, Code::FlowControl));
+        assert!(session.is_gone(0));
+        let mut settings = Vec::new();
+        Setting::InitialWindowSize.encode(frame::WINDOW + 1, &mut settings);
+        receive(&mut session, Kind::Settings, 0, 0, &settings);
+    }
+
+    /// The farewell may cross what its client sends; requests that are still answered are not cut for that.
+    #[test]
+    fn a_stream_after_the_farewell_is_refused_and_its_content_forgiven() {
+        let mut session = session();
+        open(&mut session, 1);
+        session.warn();
+        session.farewell();
+        session.written();
+        open(&mut session, 3);
+        assert_eq!(session.out, reset(3, Code::RefusedStream));
+        session.written();
+        receive(&mut session, Kind::Data, 0, 3, b"content");
+        receive(&mut session, Kind::WindowUpdate, 0, 3, &[0, 0, 0, 1]);
+        receive(&mut session, Kind::Data, flag::END_STREAM, 3, b"");
+        assert!(session.out.is_empty());
+        receive(&mut session, Kind::Data, flag::END_STREAM, 1, b"content");
+        assert!(matches!(session.take(0, 100), Taken::Content(_)));
+        assert_eq!(session.opened.len(), 1);
+        session.give_up(&Fatal::Broken(Code::NoError, ""));
+        assert_eq!(session.out[9..13], [0, 0, 0, 1], "the last that is served");
     }
 }
