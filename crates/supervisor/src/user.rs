@@ -62,8 +62,13 @@ impl User {
                 unsafe { libc::getpwnam_r(c_name.as_ptr(), record, buffer, length, result) }
             },
             |record| {
-                // SAFETY: the call succeeded, so `pw_dir` is a string that ends with NUL inside the buffer, which lives.
-                let home = unsafe { CStr::from_ptr(record.pw_dir) };
+                // Some directory services have users without a home.
+                let home = if record.pw_dir.is_null() {
+                    c"/"
+                } else {
+                    // SAFETY: the call succeeded, so this is a string that ends with NUL inside the buffer, which lives.
+                    unsafe { CStr::from_ptr(record.pw_dir) }
+                };
                 (record.pw_uid, record.pw_gid, path(home))
             },
         )?;
