@@ -133,3 +133,26 @@ fn crashes_during_reloads_cost_what_is_inside() {
     only_died_inside(&outcome, &stack);
     assert!(outcome.failed.len() <= kills * 2, "{:?}", outcome.failed);
 }
+
+/// A process that becomes a daemon closes all that it finds, and so does an app that takes that over. Among it is what is ours.
+#[test]
+fn an_app_that_closes_what_is_ours_loses_its_worker() {
+    const APP: &str = r#"
+import os
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/close":
+        os.closerange(3, 1024)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"#;
+    for threads in ["threads = 1", "threads = 2"] {
+        let stack = Site::with_app(APP).edit("threads = 2", threads).start();
+        let before = stack.get("/").text();
+        assert_eq!(stack.get("/close").status, 502, "{threads}");
+        stack.until("another worker serves", || {
+            let answer = stack.get("/");
+            answer.status == 200 && answer.text() != before
+        });
+    }
+}

@@ -345,7 +345,7 @@ impl<S: Steward> Crew<S> {
         match epoll::wait(&self.door, &mut space, most) {
             Ok((seen, _)) => seen.first().map(|event| event.data.u64()),
             Err(Errno::INTR) => None,
-            Err(error) => unreachable!("an epoll of ours, and valid arguments: {error}"),
+            Err(error) => lost(error),
         }
     }
 
@@ -386,13 +386,10 @@ impl<S: Steward> Crew<S> {
         let connection = place.insert(connection);
         if !self.is_single() {
             // Under the lock of the place: who is told of it at once finds it there.
-            epoll::modify(
-                &self.door,
-                &**connection,
-                EventData::new_u64(slot.into()),
-                ONCE,
-            )
-            .expect("it was added when it came");
+            // It was added when it came.
+            let slot = EventData::new_u64(slot.into());
+            epoll::modify(&self.door, &**connection, slot, ONCE)
+                .unwrap_or_else(|error| lost(error));
         }
     }
 
@@ -479,13 +476,10 @@ impl<S: Steward> Crew<S> {
         if duty.stopping || self.is_single() || !duty.taken.contains(&false) {
             return;
         }
-        epoll::modify(
-            &self.door,
-            &self.listener,
-            EventData::new_u64(LISTENER),
-            ONCE,
-        )
-        .expect("it was added at the start");
+        // It was added at the start.
+        let listener = EventData::new_u64(LISTENER);
+        epoll::modify(&self.door, &self.listener, listener, ONCE)
+            .unwrap_or_else(|error| lost(error));
     }
 
     fn end_if_over(&self) {
@@ -495,6 +489,13 @@ impl<S: Steward> Crew<S> {
             self.bell.notify_all();
         }
     }
+}
+
+/// What is ours fails only where somebody else has closed it. A worker that goes on so may read and write what belongs to others.
+fn lost(error: Errno) -> ! {
+    panic!(
+        "the descriptors of this worker are not its own any more ({error}): did the app close all that it found, as by os.closerange?"
+    )
 }
 
 #[cfg(test)]

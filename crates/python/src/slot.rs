@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use rustix::{net::sockopt, process::getuid};
 
 use supervisor::scoreboard::Pen;
+use telemetry::panics::Vital;
 
 use crate::{
     environ::Fixed,
@@ -60,6 +61,7 @@ impl Slot {
         let mut wsgi = Wsgi::new(py, self.app.clone_ref(py), assignment, &fixed)?;
         let thread = py.import("threading")?.call_method0("get_ident")?;
         let thread = thread.extract()?;
+        let _vital = Vital::new("one of its threads");
         while py.detach(|| crew.wait()) {
             let mut job = crew.claim();
             while let Some(connection) = job {
