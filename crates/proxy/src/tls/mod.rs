@@ -20,7 +20,10 @@ use rustls::{
     RootCertStore, ServerConfig,
     client::verify_server_name,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName,
+        pem::{self, PemObject},
+    },
     server::{
         ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
         WebPkiClientVerifier,
@@ -107,8 +110,8 @@ pub(crate) struct Presented {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
     /// The chain's text.
-    #[error("the certificate file is not PEM: {0}")]
-    Chain(#[source] rustls::pki_types::pem::Error),
+    #[error("the certificate file is not PEM: {}", broken_pem(.0))]
+    Chain(#[source] pem::Error),
     /// The chain is empty.
     #[error("the certificate file holds no certificate")]
     Empty,
@@ -122,8 +125,8 @@ pub(crate) enum CertificateError {
     #[error("this key is not the certificate's")]
     Mismatch,
     /// The key's text.
-    #[error("the key file holds no PEM private key: {0}")]
-    Key(#[source] rustls::pki_types::pem::Error),
+    #[error("the key file holds no PEM private key: {}", broken_pem(.0))]
+    Key(#[source] pem::Error),
     /// The key and the certificate, together.
     #[error("the certificate and its key cannot be used: {0}")]
     Unusable(#[source] rustls::Error),
@@ -373,7 +376,7 @@ pub(crate) fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, C
 pub(crate) fn authorities(pem: &str) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(unusable)?;
+        let certificate = certificate.map_err(|error| unusable(broken_pem(&error)))?;
         roots.add(certificate).map_err(unusable)?;
     }
     if roots.is_empty() {
@@ -386,6 +389,20 @@ pub(crate) fn authorities(pem: &str) -> Result<RootCertStore, CertificateError> 
 
 fn unusable(error: impl fmt::Display) -> CertificateError {
     CertificateError::Authorities(error.to_string())
+}
+
+/// What is wrong with a text as PEM (RFC 7468). The library shows labels as numbers, and would show lines of a key.
+pub(crate) fn broken_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => format!(
+            "it ends before -----END {}-----",
+            String::from_utf8_lossy(end_marker).escape_debug()
+        ),
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins with -----BEGIN does not end with -----".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Checks what the master has read, before a proxy is told of it: what will be shown to whom.
@@ -535,6 +552,21 @@ mod tests {
             certified_key(&nonsense),
             Err(CertificateError::Key(_))
         ));
+        // What a disk that was full has left of it, or a copy that is not finished.
+        let half = Certificate {
+            chain: one.chain[..one.chain.len() / 2].to_owned(),
+            ..one.clone()
+        };
+        let said = certified_key(&half).expect_err("it has no end").to_string();
+        assert_eq!(
+            said,
+            "the certificate file is not PEM: it ends before -----END CERTIFICATE-----"
+        );
+        let said = authorities(&half.chain).expect_err("nor here").to_string();
+        assert!(
+            said.ends_with(": it ends before -----END CERTIFICATE-----"),
+            "{said}"
+        );
         let mixed = Certificate {
             key: two.key,
             ..one.clone()
