@@ -61,8 +61,8 @@ const PAUSE: Duration = Duration::from_millis(800);
 /// behind it has waited.
 const AFTERMATH: Duration = Duration::from_secs(25);
 
-/// Who is connected to what a fault has taken away learns it when it next looks.
-const NOTICE: Duration = Duration::from_secs(1);
+/// Who is connected to what a fault has taken away learns it when it next looks, be it on a machine that has other work.
+const NOTICE: Duration = Duration::from_secs(2);
 
 /// What may come of a fault for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ impl Fault {
 
     /// Whether an app's answer may end in its middle.
     pub(super) fn cuts(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self.breaks(when, since, at) || self.is_near(when, since, at, &[Harm::Apps, Harm::Memory])
+        self.is_near(when, since, at, &[Harm::Apps, Harm::Memory])
     }
 
     /// Whether a request may be answered by this status, of those that went to an app, or were large.

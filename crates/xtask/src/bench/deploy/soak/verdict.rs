@@ -18,6 +18,12 @@ use crate::bench::{
     print_lines,
 };
 
+/// Visits that no app has to do with.
+const NO_APP: [&str; 3] = ["files", "files by h2", "sockets"];
+
+/// Visits whose response is still coming when something happens to whoever makes it.
+const STREAMS: [&str; 2] = ["slow readers", "listeners"];
+
 /// What went wrong, and when.
 pub(super) type Happened = Vec<(Instant, Fault)>;
 
@@ -120,16 +126,19 @@ impl<'a> Evidence<'a> {
 
     fn excuses_visit(&self, visit: &Visit) -> bool {
         let Visit { since, at, .. } = *visit;
+        let (asks_app, streams) = (!NO_APP.contains(&visit.kind), STREAMS.contains(&visit.kind));
+        let breaks = || self.any(|fault, when| fault.breaks(when, since, at));
         let is_full = || self.any(|fault, when| fault.is_full(when, since, at));
         match &visit.trouble {
             Trouble::Wrong(_) => false,
             Trouble::Broken(_) => {
-                self.any(|fault, when| fault.cuts(when, since, at))
-                    || visit.kind == "slow readers" && is_full()
+                breaks() || streams && self.any(|fault, when| fault.cuts(when, since, at))
             }
+            // Without descriptors a proxy opens neither a file nor a connection.
+            Trouble::Status(502..=504) if !asks_app => breaks(),
             Trouble::Status(status) => {
-                self.any(|fault, when| fault.fails(*status, when, since, at))
-                    || matches!(status, 503 | 507) && visit.kind == "uploads" && is_full()
+                asks_app && self.any(|fault, when| fault.fails(*status, when, since, at))
+                    || *status == 503 && visit.kind == "uploads" && is_full()
             }
         }
     }
