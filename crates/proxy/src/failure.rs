@@ -7,6 +7,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use message::{field::Fields, frame::Code, refusal::Refusal};
+use telemetry::text::Elapsed;
 
 use crate::{
     access::{TooMany, bare_fields, is_bare},
@@ -14,6 +15,14 @@ use crate::{
     request::RequestId,
     response::{Content, Response},
 };
+
+/// How long somebody waited, for people.
+fn waiting(waited: Duration) -> String {
+    match waited.is_zero() {
+        true => "at once".to_owned(),
+        false => format!("after {} in its queue", Elapsed(waited)),
+    }
+}
 
 /// Who failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +158,7 @@ pub(crate) enum Failure {
     },
     /// The queue has been there for so long that who waited longer than `limits.queue_target` is sent away.
     #[error(
-        "app {app} gets more than it can answer; the request was turned away after {waited:?} in its queue"
+        "app {app} gets more than it can answer; the request was turned away {}", waiting(*.waited)
     )]
     QueueShed {
         /// Which app.

@@ -33,7 +33,12 @@ pub(super) struct Book {
     served: BTreeMap<&'static str, u64>,
     /// The visits that failed.
     pub(super) failed: Vec<Visit>,
+    /// Visits that took long, of those that no app may hold up.
+    pub(super) slow: Vec<(&'static str, Instant, Instant)>,
 }
+
+/// Longer than that a file does not take, and a socket no longer beside its pauses, on a machine that has other work.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// One that failed.
 #[derive(Debug)]
@@ -95,6 +100,9 @@ impl fmt::Display for Book {
     }
 }
 
+/// Visits that no app has to do with.
+pub(super) const NO_APP: [&str; 3] = ["files", "files by h2", "sockets"];
+
 /// What a client comes for.
 type Come = fn(&Doors) -> Result<(), Trouble>;
 
@@ -155,6 +163,9 @@ impl Crowd {
 fn note(book: &Mutex<Book>, kind: &'static str, since: Instant, came: Result<(), Trouble>) {
     let at = Instant::now();
     let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+    if NO_APP.contains(&kind) && at - since > SLOW {
+        book.slow.push((kind, since, at));
+    }
     let served = book.served.entry(kind).or_default();
     match came {
         Ok(()) => *served += 1,

@@ -186,6 +186,12 @@ impl Fault {
         self.harm() == Harm::Connections && when <= at && when + self.lasts() + NOTICE >= since
     }
 
+    /// Whether a connection of HTTP/2 may be told to make no more requests (GOAWAY): `h2load` makes no other then, and counts those
+    /// that it has not made.
+    pub(super) fn says_goodbye(self, when: Instant, since: Instant, at: Instant) -> bool {
+        self == Self::Upgrade && when <= at && when + NOTICE >= since
+    }
+
     /// Whether an app's answer may end in its middle.
     pub(super) fn cuts(self, when: Instant, since: Instant, at: Instant) -> bool {
         self.is_near(when, since, at, &[Harm::Apps, Harm::Memory])

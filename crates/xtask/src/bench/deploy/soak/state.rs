@@ -56,41 +56,49 @@ impl State {
         })
     }
 
-    /// Whether this is no more than that.
+    /// Whether this is no more than that; all that is.
     pub(super) fn is_like(&self, first: &Self) -> Result<()> {
-        ensure!(self.workers > 0, "there is no worker");
-        ensure!(
-            self.children == self.workers + 1,
-            "the master has other children than its proxy and its workers"
-        );
-        ensure!(
-            self.processes == self.children + 1,
-            "there are processes that the master does not know"
-        );
-        // Each worker has a socket.
-        ensure!(
-            self.files.len() - self.workers <= first.files.len() - first.workers,
+        let left = format!(
             "files are left behind: {:?} became {:?}",
-            first.files,
-            self.files
+            first.files, self.files
         );
-        ensure!(
-            self.of_master <= first.of_master + DESCRIPTORS,
-            "the master keeps descriptors"
-        );
-        ensure!(
-            self.of_proxy <= first.of_proxy + DESCRIPTORS,
-            "the proxy keeps descriptors"
-        );
-        ensure!(self.spools == 0, "the proxy keeps spooled files");
-        ensure!(
-            self.resident <= first.resident + GROWN,
-            "the proxy keeps memory"
-        );
-        ensure!(
-            self.of_masters <= first.of_masters + MASTER_GROWN,
-            "the master keeps memory"
-        );
+        let complaints: Vec<&str> = [
+            (self.workers == 0, "there is no worker"),
+            (
+                self.children != self.workers + 1,
+                "the master has other children than its proxy and its workers",
+            ),
+            (
+                self.processes != self.children + 1,
+                "there are processes that the master does not know",
+            ),
+            // Each worker has a socket.
+            (
+                self.files.len() + first.workers > first.files.len() + self.workers,
+                left.as_str(),
+            ),
+            (
+                self.of_master > first.of_master + DESCRIPTORS,
+                "the master keeps descriptors",
+            ),
+            (
+                self.of_proxy > first.of_proxy + DESCRIPTORS,
+                "the proxy keeps descriptors",
+            ),
+            (self.spools != 0, "the proxy keeps spooled files"),
+            (
+                self.resident > first.resident + GROWN,
+                "the proxy keeps memory",
+            ),
+            (
+                self.of_masters > first.of_masters + MASTER_GROWN,
+                "the master keeps memory",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, complaint)| is_so.then_some(complaint))
+        .collect();
+        ensure!(complaints.is_empty(), "{}", complaints.join("; "));
         Ok(())
     }
 }

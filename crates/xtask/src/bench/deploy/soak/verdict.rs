@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::{Result, ensure};
 
 use super::{
-    crowd::{Book, Trouble, Visit},
+    crowd::{Book, NO_APP, Trouble, Visit},
     fault::{CUT, Fault},
     ground::Ground,
     state::State,
@@ -17,9 +17,6 @@ use crate::bench::{
     },
     print_lines,
 };
-
-/// Visits that no app has to do with.
-const NO_APP: [&str; 3] = ["files", "files by h2", "sockets"];
 
 /// Visits whose response is still coming when something happens to whoever makes it.
 const STREAMS: [&str; 2] = ["slow readers", "listeners"];
@@ -83,6 +80,10 @@ impl<'a> Evidence<'a> {
         let visits: Vec<&Visit> = (self.book.failed.iter())
             .filter(|visit| !self.excuses_visit(visit))
             .collect();
+        print_lines(&format!("slow: {} visits", self.book.slow.len()));
+        for (kind, since, at) in self.book.slow.iter().take(20) {
+            print_lines(&format!("slow: {kind}{}", self.around(*since, *at)));
+        }
         for failed in failed.iter().take(20) {
             print_lines(&format!(
                 "not excused: {failed:?}{}",
@@ -132,7 +133,10 @@ impl<'a> Evidence<'a> {
         match &visit.trouble {
             Trouble::Wrong(_) => false,
             Trouble::Broken(_) => {
-                breaks() || streams && self.any(|fault, when| fault.cuts(when, since, at))
+                breaks()
+                    || streams && self.any(|fault, when| fault.cuts(when, since, at))
+                    || visit.kind.ends_with("by h2")
+                        && self.any(|fault, when| fault.says_goodbye(when, since, at))
             }
             // Without descriptors a proxy opens neither a file nor a connection.
             Trouble::Status(502..=504) if !asks_app => breaks(),
