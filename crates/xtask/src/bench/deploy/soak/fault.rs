@@ -187,9 +187,9 @@ impl Fault {
     }
 
     /// Whether a connection of HTTP/2 may be told to make no more requests (GOAWAY): `h2load` makes no other then, and counts those
-    /// that it has not made.
+    /// that it has not made. It is told when the next master serves, which takes as long as its apps do.
     pub(super) fn says_goodbye(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self == Self::Upgrade && when <= at && when + NOTICE >= since
+        self == Self::Upgrade && when <= at && when + AFTERMATH >= since
     }
 
     /// Whether an app's answer may end in its middle.
