@@ -31,7 +31,7 @@ pub(crate) struct Journal {
     pub(crate) id: RequestId,
     /// What answered.
     pub(crate) route: Route,
-    /// Where it is counted: [`Plan::place`].
+    /// Where it is counted, among the places of the plan.
     pub(crate) place: usize,
     /// Who asked, once that is decided.
     pub(crate) client: Option<IpAddr>,

@@ -19,7 +19,7 @@ pub struct Route {
     pub compress: bool,
     /// Whether a request is read whole before an app or an upstream sees any of it.
     pub request_buffering: bool,
-    /// Its own limits, of those that a request meets once its route is known; `None`: [`Site::limits`].
+    /// Its own limits, of those that a request meets once its route is known; `None`: [`Site::limits`](super::Site::limits).
     pub limits: Option<Box<Limits>>,
     /// Whether its responses get the usual fields of caution where they lack them.
     pub security_headers: bool,
@@ -97,7 +97,7 @@ pub enum Symlinks {
 pub enum Action {
     /// `app = "web"`.
     App {
-        /// The app's name; it exists in [`Site::apps`].
+        /// The app's name; it exists in [`Site::apps`](super::Site::apps).
         app: String,
         /// `queue = "first"`: where its requests wait for a slot.
         queue: Queue,
@@ -111,7 +111,7 @@ pub enum Action {
     },
     /// `upstream = "api"`, `"http://127.0.0.1:3000"` or a list of addresses.
     Upstream {
-        /// Its name in [`Site::upstreams`].
+        /// Its name in [`Site::upstreams`](super::Site::upstreams).
         upstream: String,
     },
     /// `redirect = "/new"`, `"https://example.org/"` or `"https://example.org{path}{query}"`.
