@@ -16,6 +16,7 @@ pub mod tls;
 pub mod venv;
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, BufRead, BufReader, Read},
     net::SocketAddr,
@@ -42,18 +43,24 @@ pub fn read_some(stream: &mut (impl Read + ?Sized), piece: &mut [u8]) -> io::Res
     }
 }
 
+/// The program under test: what was built with this, or what the environment names (`fuzz/sanitize` has one whose module is
+/// built otherwise).
+fn stack() -> OsString {
+    std::env::var_os("STACK_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_stack").into())
+}
+
 /// The command under test.
 pub fn stack_command() -> Command {
     stack_command_through(&[])
 }
 
 fn stack_command_through(launcher: &[String]) -> Command {
-    const STACK: &str = env!("CARGO_BIN_EXE_stack");
+    let stack = stack();
     let mut command = match launcher.split_first() {
-        None => Command::new(STACK),
+        None => Command::new(stack),
         Some((program, arguments)) => {
             let mut command = Command::new(program);
-            command.args(arguments).arg(STACK);
+            command.args(arguments).arg(stack);
             command
         }
     };
