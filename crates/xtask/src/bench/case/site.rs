@@ -25,7 +25,7 @@ const FLASK: &[Promise] = &[
     Promise::cpu("nginx + gunicorn gthread", 0.27).because(FRAMEWORK),
     Promise::cpu("nginx + granian", 0.60).because(FRAMEWORK),
 ];
-const FRAMEWORK: &str = "Flask itself takes nearly all that was promised: its row shows it";
+const FRAMEWORK: &str = "Flask itself takes most of what was promised: its row shows it";
 
 /// What is promised of all: that nothing is slower than what it replaces.
 const ANY: &[Promise] = &[
