@@ -4,7 +4,7 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +19,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
+use telemetry::panics::lock;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -91,10 +92,6 @@ impl Client {
     pub(crate) fn take_again(&self) -> Option<SystemTime> {
         lock(&self.0.again).take()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HttpClient for Client {

@@ -3,10 +3,11 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
+use telemetry::panics::lock;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -59,7 +60,7 @@ impl Link {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Says something that has no answer.

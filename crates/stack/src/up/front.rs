@@ -8,7 +8,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use ::proxy::{
@@ -23,6 +23,7 @@ use supervisor::{
     fds,
     user::User,
 };
+use telemetry::panics::lock;
 use telemetry::{metrics::Snapshot, panics::Vital};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
@@ -258,10 +259,6 @@ impl Inbox {
             }
         }
     }
-}
-
-fn lock(asking: &Asking) -> MutexGuard<'_, VecDeque<oneshot::Sender<Snapshot>>> {
-    asking.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kill(child: &Child) {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -18,6 +18,7 @@ use appserver::{
     pool::keeper::{self, WorkerTrace},
 };
 use telemetry::metrics::{self, Format, Snapshot};
+use telemetry::panics::lock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -63,10 +64,7 @@ impl Master {
                 let (whole, looks) = (self.whole(), Arc::clone(&self.looks_of_page));
                 tokio::spawn(async move {
                     let status = whole.await;
-                    let seen = looks
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .see(status, Instant::now());
+                    let seen = lock(&looks).see(status, Instant::now());
                     let _ = answer.send(Answer::json(&seen));
                 });
                 return;

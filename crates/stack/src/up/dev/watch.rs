@@ -10,7 +10,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::Instant,
 };
@@ -20,6 +20,7 @@ use rustix::{
     fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch},
     io::{Errno, read, write},
 };
+use telemetry::panics::lock;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -88,10 +89,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.wish(None);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Listener {
