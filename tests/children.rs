@@ -144,6 +144,22 @@ fn the_death_of_the_proxy_is_one_broken_connection() {
     stack.until_logged(&format!("the proxy (pid {proxy}) died: killed by SIGKILL"));
 }
 
+/// The wait used to grow to half a minute with each death that came soon after another, and with it that of every visitor.
+#[test]
+fn a_proxy_that_dies_often_is_soon_followed_by_another() {
+    let stack = Site::with_app(APP).start();
+    for _ in 0..7 {
+        let proxy = stack.proxy().expect("it serves");
+        kill(proxy, Signal::KILL);
+        // In the backlog until the next one serves.
+        assert_eq!(stack.get("/").status, 200);
+    }
+    stack.until_logged("another starts in 1 s");
+    let longer = ["another starts in 1.6 s", "another starts in 3.2 s"];
+    let logged = stack.logged();
+    assert!(!longer.iter().any(|wait| logged.contains(wait)), "{logged}");
+}
+
 /// It used to be made anew by each proxy, so that a browser that had been told to trust it warned again after a crash.
 #[test]
 fn a_new_proxy_shows_the_same_self_signed_certificate() {

@@ -71,7 +71,10 @@ pub(crate) struct Master {
     upgrade: Upgrade,
     pub(super) phase: Phase,
     pub(super) front: FrontState,
+    /// Of proxies that had served.
     front_deaths: Backoff,
+    /// Of those that never did.
+    front_failures: Backoff,
     /// Given to each proxy.
     pub(super) front_reports: front::Tell,
     /// A proxy that starts beside the one that serves.
@@ -242,7 +245,8 @@ impl Master {
                 undecided: apps.collect(),
             },
             front: FrontState::Gone,
-            front_deaths: Backoff::new(),
+            front_deaths: Backoff::up_to(fronts::MISSED),
+            front_failures: Backoff::new(),
             front_reports,
             coming: None,
             leaving: Vec::new(),

@@ -1,6 +1,6 @@
 //! The proxies: the one that serves, one that comes, and those that finish what they have begun.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::proxy::control::{Order, Report, WorkerName};
 use anyhow::Context;
@@ -15,6 +15,11 @@ use crate::up::{
     dev::Dev,
     front::{self, Front},
 };
+
+/// The longest wait until a proxy that had served is followed by another. Everybody waits in its place, in the backlog of the
+/// sockets, and what has served will serve again; with waits up to half a minute, a proxy that died every few seconds left
+/// visitors of files waiting for as long. One that cannot even start waits longer.
+pub(super) const MISSED: Duration = Duration::from_secs(1);
 
 impl Master {
     pub(super) fn start_front(&mut self) -> anyhow::Result<()> {
@@ -36,10 +41,10 @@ impl Master {
         Ok(())
     }
 
-    /// When it has no process, that is one more of its deaths: the workers and the sockets are worth waiting for.
+    /// When it has no process, that is one more of its failures: the workers and the sockets are worth waiting for.
     pub(super) fn restart_front(&mut self, now: Instant) {
         if let Err(error) = self.start_front() {
-            let again = self.front_deaths.died(now);
+            let again = self.front_failures.died(now);
             let wait = Elapsed(again.saturating_duration_since(now));
             error!("the proxy cannot be started: {error:#}; next try in {wait}");
             self.front = FrontState::Waiting(again);
@@ -154,7 +159,9 @@ impl Master {
             FrontState::Starting(front) => FrontState::Serving(front),
             other => other,
         };
-        self.front_deaths.up(Instant::now());
+        let now = Instant::now();
+        self.front_deaths.up(now);
+        self.front_failures.up(now);
         self.open_office();
         self.announce_if_ready()?;
         self.plan_serves();
@@ -179,6 +186,7 @@ impl Master {
     fn front_exited(&mut self, exit: Exit) {
         let pid = self.front.front().map_or(0, |front| front.pid);
         self.figures.buried(pid);
+        let had_served = matches!(self.front, FrontState::Serving(_));
         self.front = FrontState::Gone;
         for worker in self.roster.all_released() {
             self.released(worker);
@@ -196,7 +204,10 @@ impl Master {
             }
             Phase::Starting { .. } | Phase::Serving => {
                 let now = Instant::now();
-                let again = self.front_deaths.died(now);
+                let again = match had_served {
+                    true => self.front_deaths.died(now),
+                    false => self.front_failures.died(now),
+                };
                 let wait = Elapsed(again.saturating_duration_since(now));
                 self.figures.add(&metrics::PROXY_DEATHS, []);
                 error!(
