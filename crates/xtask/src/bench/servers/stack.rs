@@ -71,7 +71,7 @@ pub(super) fn rough(scene: &Scene<'_>) -> Result<Started> {
     );
     let text = format!(
         "[server]\nhttp = [\"127.0.0.1:{port}\"]\nhttps = [\"127.0.0.1:{tls}\"]\nspool = \"{ground}/spool\"\n\
-         access_log = {{ file = \"{ground}/logs/access.log\", format = '$time_iso $request_id $status $cause' }}\n\
+         access_log = {{ file = \"{ground}/logs/access.log\", format = '$time_iso $request_id $status $cause $total $target' }}\n\
          [app.bench]\nwsgi = {entry:?}\nroot = {root:?}\nvenv = {venv:?}\nworkers = {workers}\nthreads = {threads}\ntimeout = \"3s\"\n\
          memory_max = \"320MiB\"\nprivate_tmp = true\n\
          [[site]]\nhosts = [\"*\"]\ntls = \"off\"\n{routes}\

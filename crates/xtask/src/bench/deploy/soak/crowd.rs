@@ -5,10 +5,12 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,7 +18,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::visitor::{self, Session, Trust};
+use super::{
+    fault::CUT,
+    visitor::{self, Session, Trust},
+};
 use crate::bench::websocket;
 
 /// They come until it is ended.
@@ -34,16 +39,22 @@ pub(super) struct Book {
     /// The visits that failed.
     pub(super) failed: Vec<Visit>,
     /// Visits that took long, of those that no app may hold up.
-    pub(super) slow: Vec<(&'static str, Instant, Instant)>,
+    pub(super) slow: Vec<Visit>,
+    /// Visits past the server, all of them: what slow ones are compared with.
+    past: Vec<(Instant, Instant)>,
+    /// How long each kind took at most.
+    longest: BTreeMap<&'static str, Duration>,
 }
 
 /// Longer than that a file does not take, and a socket no longer beside its pauses, on a machine that has other work.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// One that failed.
+/// One that failed, or took long.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) kind: &'static str,
+    /// What its requests have for a query, so that the access log has them by it.
+    pub(super) name: String,
     pub(super) since: Instant,
     pub(super) at: Instant,
     pub(super) trouble: Trouble,
@@ -52,6 +63,8 @@ pub(super) struct Visit {
 /// How.
 #[derive(Debug)]
 pub(super) enum Trouble {
+    /// It got what it came for, and took long.
+    Late,
     /// The connection broke, or nothing came.
     Broken(io::Error),
     /// Another answer came.
@@ -69,6 +82,7 @@ impl From<io::Error> for Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Late => f.write_str("late"),
             Self::Broken(error) => write!(f, "broken: {error}"),
             Self::Status(status) => write!(f, "answered {status}"),
             Self::Wrong(what) => write!(f, "wrong: {what}"),
@@ -78,7 +92,7 @@ impl fmt::Display for Trouble {
 
 impl fmt::Display for Visit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.trouble)
+        write!(f, "{}: {}", self.name, self.trouble)
     }
 }
 
@@ -86,6 +100,8 @@ impl fmt::Display for Visit {
 pub(super) struct Doors {
     pub(super) plain: SocketAddr,
     pub(super) tls: SocketAddr,
+    /// Of the server behind.
+    pub(super) behind: PathBuf,
     pub(super) trust: Trust,
 }
 
@@ -94,20 +110,38 @@ impl fmt::Display for Book {
         for (number, (kind, count)) in self.served.iter().enumerate() {
             let failed = self.failed.iter().filter(|visit| visit.kind == *kind);
             let comma = if number == 0 { "" } else { ", " };
-            write!(f, "{comma}{kind} {count} ({} failed)", failed.count())?;
+            let longest = self.longest.get(kind).copied().unwrap_or_default();
+            write!(
+                f,
+                "{comma}{kind} {count} ({} failed, longest {longest:.1?})",
+                failed.count()
+            )?;
         }
         Ok(())
     }
 }
 
-/// Visits that no app has to do with.
-pub(super) const NO_APP: [&str; 3] = ["files", "files by h2", "sockets"];
+impl Book {
+    /// How long the same took past the server at most, of what was on its way then: as long as that takes, it is the machine.
+    pub(super) fn past_then(&self, since: Instant, at: Instant) -> Duration {
+        let past = (self.past.iter()).filter(|(from, until)| *from <= at && *until >= since);
+        past.map(|(from, until)| *until - *from)
+            .max()
+            .unwrap_or_default()
+    }
+}
 
-/// What a client comes for.
-type Come = fn(&Doors) -> Result<(), Trouble>;
+/// Visits that no app has to do with.
+pub(super) const NO_APP: [&str; 4] = ["files", "files by h2", "sockets", PAST];
+
+/// Visits to the server behind, past ours.
+const PAST: &str = "sockets past the server";
+
+/// What a client comes for, under the name of this visit.
+type Come = fn(&Doors, &str) -> Result<(), Trouble>;
 
 /// How many of each kind there are, and how long each is away.
-const KINDS: [(&str, Come, usize, Duration); 11] = [
+const KINDS: [(&str, Come, usize, Duration); 12] = [
     ("slow readers", read_slowly, 2, SOON),
     ("slow askers", ask_slowly, 1, SOON),
     ("uploads", upload, 2, SOON),
@@ -115,6 +149,7 @@ const KINDS: [(&str, Come, usize, Duration); 11] = [
     ("who left early", leave_early, 1, SOON),
     ("files", fetch, 1, SOON),
     ("sockets", talk, 2, SOON),
+    (PAST, talk_past, 1, SOON),
     ("TLS", by_tls, 1, SOON),
     ("TLS anew", by_tls_anew, 1, SOON),
     ("files by h2", files_by_http2, 1, LATER),
@@ -127,16 +162,19 @@ const LATER: Duration = Duration::from_millis(700);
 impl Crowd {
     pub(super) fn start(doors: &Arc<Doors>) -> Self {
         let (stop, book) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Book>>::default());
+        let visits = Arc::<AtomicU64>::default();
         let mut threads = Vec::new();
         for (kind, come, count, pause) in KINDS {
             for _ in 0..count {
                 let (stop, book) = (Arc::clone(&stop), Arc::clone(&book));
-                let doors = Arc::clone(doors);
+                let (doors, visits) = (Arc::clone(doors), Arc::clone(&visits));
                 threads.push(thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
+                        let number = visits.fetch_add(1, Ordering::Relaxed);
+                        let name = format!("{}-{number}", kind.replace(' ', "-"));
                         let since = Instant::now();
-                        let came = come(&doors);
-                        note(&book, kind, since, came);
+                        let came = come(&doors, &name);
+                        note(&book, kind, name, since, came);
                         thread::sleep(pause);
                     }
                 }));
@@ -160,21 +198,34 @@ impl Crowd {
     }
 }
 
-fn note(book: &Mutex<Book>, kind: &'static str, since: Instant, came: Result<(), Trouble>) {
+fn note(
+    book: &Mutex<Book>,
+    kind: &'static str,
+    name: String,
+    since: Instant,
+    came: Result<(), Trouble>,
+) {
     let at = Instant::now();
     let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+    let longest = book.longest.entry(kind).or_default();
+    *longest = (*longest).max(at - since);
+    let visit = |name, trouble| Visit {
+        kind,
+        name,
+        since,
+        at,
+        trouble,
+    };
+    if kind == PAST {
+        book.past.push((since, at));
+    }
     if NO_APP.contains(&kind) && at - since > SLOW {
-        book.slow.push((kind, since, at));
+        book.slow.push(visit(name.clone(), Trouble::Late));
     }
     let served = book.served.entry(kind).or_default();
     match came {
         Ok(()) => *served += 1,
-        Err(trouble) => book.failed.push(Visit {
-            kind,
-            since,
-            at,
-            trouble,
-        }),
+        Err(trouble) => book.failed.push(visit(name, trouble)),
     }
 }
 
@@ -188,10 +239,11 @@ pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn ask(doors: &Doors, method: &str, path: &str, fields: &str) -> io::Result<TcpStream> {
+fn ask(doors: &Doors, method: &str, target: &str, fields: &str) -> io::Result<TcpStream> {
     let mut stream = connect(doors.plain)?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"
+    );
     stream.write_all(head.as_bytes())?;
     Ok(stream)
 }
@@ -222,8 +274,8 @@ fn whole(mut stream: TcpStream, at_least: usize) -> Result<(), Trouble> {
     }
 }
 
-fn read_slowly(doors: &Doors) -> Result<(), Trouble> {
-    let mut stream = ask(doors, "GET", "/big", "")?;
+fn read_slowly(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    let mut stream = ask(doors, "GET", &format!("/big?{name}"), "")?;
     let mut all = vec![0; 10 * 32 * 1024];
     let mut filled = 0;
     for _ in 0..10 {
@@ -236,21 +288,22 @@ fn read_slowly(doors: &Doors) -> Result<(), Trouble> {
 }
 
 /// A head in pieces.
-fn ask_slowly(doors: &Doors) -> Result<(), Trouble> {
+fn ask_slowly(doors: &Doors, name: &str) -> Result<(), Trouble> {
     let mut stream = connect(doors.plain)?;
-    let head = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    for piece in head.chunks(8) {
+    let head =
+        format!("GET /version?{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    for piece in head.as_bytes().chunks(8) {
         stream.write_all(piece)?;
         thread::sleep(Duration::from_millis(40));
     }
     whole(stream, 0)
 }
 
-fn upload(doors: &Doors) -> Result<(), Trouble> {
+fn upload(doors: &Doors, name: &str) -> Result<(), Trouble> {
     const PIECES: usize = 16;
     const PIECE: usize = 16 * 1024;
     let fields = format!("Content-Length: {}\r\n", PIECES * PIECE);
-    let mut stream = ask(doors, "POST", "/upload", &fields)?;
+    let mut stream = ask(doors, "POST", &format!("/upload?{name}"), &fields)?;
     for _ in 0..PIECES {
         if stream.write_all(&[b'x'; PIECE]).is_err() {
             // It was answered before its end, or the connection broke.
@@ -261,8 +314,13 @@ fn upload(doors: &Doors) -> Result<(), Trouble> {
     whole(stream, 0)
 }
 
-fn listen(doors: &Doors) -> Result<(), Trouble> {
-    let mut stream = ask(doors, "GET", "/events", "Accept: text/event-stream\r\n")?;
+fn listen(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    let mut stream = ask(
+        doors,
+        "GET",
+        &format!("/events?{name}"),
+        "Accept: text/event-stream\r\n",
+    )?;
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
     judge(&all, 100)?;
@@ -273,29 +331,43 @@ fn listen(doors: &Doors) -> Result<(), Trouble> {
 }
 
 /// In the middle of an upload, of a head, or of a response.
-fn leave_early(doors: &Doors) -> Result<(), Trouble> {
-    let mut upload = ask(doors, "POST", "/upload", "Content-Length: 1000000\r\n")?;
+fn leave_early(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    let target = format!("/upload?{CUT}{name}");
+    let mut upload = ask(doors, "POST", &target, "Content-Length: 1000000\r\n")?;
     upload.write_all(&[b'x'; 10_000])?;
     upload.shutdown(Shutdown::Both)?;
     let mut head = connect(doors.plain)?;
     head.write_all(b"GET / HT")?;
     drop(head);
-    let mut response = ask(doors, "GET", "/big", "")?;
+    let mut response = ask(doors, "GET", &format!("/big?{name}"), "")?;
     let mut start = [0; 12];
     response.read_exact(&mut start)?;
     judge(&start, 0)
 }
 
-fn fetch(doors: &Doors) -> Result<(), Trouble> {
-    whole(ask(doors, "GET", "/static/100k", "")?, 100 * 1024)?;
-    whole(ask(doors, "GET", "/static/1k", "")?, 1024)
+fn fetch(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    for (file, length) in [("100k", 100 * 1024), ("1k", 1024)] {
+        let target = format!("/static/{file}?{name}");
+        whole(ask(doors, "GET", &target, "")?, length)?;
+    }
+    Ok(())
 }
 
 /// A WebSocket through an upstream: what is said comes back, in this order.
-fn talk(doors: &Doors) -> Result<(), Trouble> {
-    let mut stream = connect(doors.plain)?;
+fn talk(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    talk_by(connect(doors.plain)?, name)
+}
+
+/// The same without us in between.
+fn talk_past(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    let stream = UnixStream::connect(&doors.behind)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    talk_by(stream, name)
+}
+
+fn talk_by(mut stream: impl Read + Write, name: &str) -> Result<(), Trouble> {
     let head = format!(
-        "GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET /socket?{name} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
         websocket::KEY
     );
@@ -319,20 +391,20 @@ fn talk(doors: &Doors) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn by_tls(doors: &Doors) -> Result<(), Trouble> {
-    visitor::come(doors.tls, &doors.trust, Session::Resumed).map(drop)
+fn by_tls(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    visitor::come(doors.tls, &doors.trust, Session::Resumed, name).map(drop)
 }
 
-fn by_tls_anew(doors: &Doors) -> Result<(), Trouble> {
-    visitor::come(doors.tls, &doors.trust, Session::New).map(drop)
+fn by_tls_anew(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    visitor::come(doors.tls, &doors.trust, Session::New, name).map(drop)
 }
 
-fn files_by_http2(doors: &Doors) -> Result<(), Trouble> {
-    h2load(doors, "/static/1k")
+fn files_by_http2(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    h2load(doors, &format!("/static/1k?{name}"))
 }
 
-fn app_by_http2(doors: &Doors) -> Result<(), Trouble> {
-    h2load(doors, "/version")
+fn app_by_http2(doors: &Doors, name: &str) -> Result<(), Trouble> {
+    h2load(doors, &format!("/version?{name}"))
 }
 
 /// All of its requests succeed, or it says how many did not.

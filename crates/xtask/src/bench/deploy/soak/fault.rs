@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use super::{
     super::server::Trial,
-    ground::{Ground, Jump, SPELL},
+    ground::{Ground, Jump},
 };
 use crate::bench::process;
 
@@ -63,6 +63,9 @@ const AFTERMATH: Duration = Duration::from_secs(25);
 
 /// Who is connected to what a fault has taken away learns it when it next looks, be it on a machine that has other work.
 const NOTICE: Duration = Duration::from_secs(2);
+
+/// How long a line of the access log waits for others, to be written with them, on a machine that has other work.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What may come of a fault for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,52 +175,14 @@ impl Fault {
         }
     }
 
-    /// How long it lasts itself.
-    fn lasts(self) -> Duration {
+    /// The file system that it leaves without room, until somebody makes some.
+    pub(super) fn fills(self) -> Option<&'static str> {
         match self {
-            Self::FewDescriptors | Self::FewForMaster => PAUSE,
-            Self::FullSpool | Self::FullLogs | Self::FullRun => SPELL + NOTICE,
-            _ => Duration::ZERO,
+            Self::FullSpool => Some("spool"),
+            Self::FullLogs => Some("logs"),
+            Self::FullRun => Some("run"),
+            _ => None,
         }
-    }
-
-    /// Whether a connection may break that was used then, when this happened at that moment.
-    pub(super) fn breaks(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self.harm() == Harm::Connections && when <= at && when + self.lasts() + NOTICE >= since
-    }
-
-    /// Whether a connection of HTTP/2 may be told to make no more requests (GOAWAY): `h2load` makes no other then, and counts those
-    /// that it has not made. It is told when the next master serves, which takes as long as its apps do.
-    pub(super) fn says_goodbye(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self == Self::Upgrade && when <= at && when + AFTERMATH >= since
-    }
-
-    /// Whether an app's answer may end in its middle.
-    pub(super) fn cuts(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self.is_near(when, since, at, &[Harm::Apps, Harm::Memory])
-    }
-
-    /// Whether a request may be answered by this status, of those that went to an app, or were large.
-    pub(super) fn fails(self, status: u16, when: Instant, since: Instant, at: Instant) -> bool {
-        let harms: &[Harm] = match status {
-            500 => &[Harm::Memory],
-            502..=504 => &[Harm::Apps, Harm::Memory, Harm::Connections],
-            _ => &[],
-        };
-        self.is_near(when, since, at, harms)
-    }
-
-    /// Whether an upload may be sent away.
-    pub(super) fn is_full(self, when: Instant, since: Instant, at: Instant) -> bool {
-        self.is_near(when, since, at, &[Harm::Bodies])
-    }
-
-    fn is_near(self, when: Instant, since: Instant, at: Instant, harms: &[Harm]) -> bool {
-        let after = match self.harm() {
-            Harm::Bodies => NOTICE,
-            _ => AFTERMATH,
-        };
-        harms.contains(&self.harm()) && when <= at && when + self.lasts() + after >= since
     }
 
     /// Has it happen. `which` decides to whom, `number` is what new code says.
@@ -273,9 +238,9 @@ impl Fault {
             Self::Garbage => send(address, "\u{0}\u{1}GET GET\nHost:: \r\r\n\r\n"),
             Self::FewDescriptors => starve(trial.fronts()),
             Self::FewForMaster => starve(vec![trial.master()]),
-            Self::FullSpool => ground.fill("spool")?,
-            Self::FullLogs => ground.fill("logs")?,
-            Self::FullRun => ground.fill("run")?,
+            Self::FullSpool | Self::FullLogs | Self::FullRun => {
+                self.fills().map_or(Ok(()), |disk| ground.fill(disk))?;
+            }
             Self::ClockHourAhead => ground.jump(Jump::HourAhead)?,
             Self::ClockHourBack => ground.jump(Jump::HourBack)?,
             Self::ClockDayAhead => ground.jump(Jump::DayAhead)?,
@@ -288,6 +253,67 @@ impl Fault {
             Self::RotateLogs => each(vec![trial.master()], Signal::USR1),
         }
         Ok(())
+    }
+}
+
+/// One that has happened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Event {
+    pub(super) fault: Fault,
+    pub(super) from: Instant,
+    /// When it was over itself; what it has begun may go on.
+    pub(super) until: Instant,
+}
+
+impl Event {
+    /// Whether a connection may break that was used then.
+    pub(super) fn breaks(&self, since: Instant, at: Instant) -> bool {
+        self.is_near(since, at, &[Harm::Connections], NOTICE)
+    }
+
+    /// Whether a connection of HTTP/2 may be told to make no more requests (GOAWAY): `h2load` makes no other then, and counts those
+    /// that it has not made. It is told when the next master serves, which takes as long as its apps do.
+    pub(super) fn says_goodbye(&self, since: Instant, at: Instant) -> bool {
+        self.fault == Fault::Upgrade && self.is_about(since, at, AFTERMATH)
+    }
+
+    /// Whether an app's answer may end in its middle.
+    pub(super) fn cuts(&self, since: Instant, at: Instant) -> bool {
+        self.is_near(since, at, &[Harm::Apps, Harm::Memory], AFTERMATH)
+    }
+
+    /// Whether a request may be answered by this status, of those that went to an app, or were large.
+    pub(super) fn fails(&self, status: u16, since: Instant, at: Instant) -> bool {
+        let harms: &[Harm] = match status {
+            500 => &[Harm::Memory],
+            502..=504 => &[Harm::Apps, Harm::Memory, Harm::Connections],
+            _ => &[],
+        };
+        self.is_near(since, at, harms, AFTERMATH)
+    }
+
+    /// Whether an upload may be sent away.
+    pub(super) fn is_full(&self, since: Instant, at: Instant) -> bool {
+        self.is_near(since, at, &[Harm::Bodies], NOTICE)
+    }
+
+    /// Whether the access log may have no line of a request that was answered at that moment: its disk was full, or the proxy was
+    /// killed that was about to write it.
+    pub(super) fn forgets(&self, at: Instant) -> bool {
+        match self.fault {
+            Fault::FullLogs => self.is_about(at, at, NOTICE),
+            Fault::KillProxy | Fault::CutUpload => self.is_about(at, at + LINGER, Duration::ZERO),
+            _ => false,
+        }
+    }
+
+    fn is_near(&self, since: Instant, at: Instant, harms: &[Harm], after: Duration) -> bool {
+        harms.contains(&self.fault.harm()) && self.is_about(since, at, after)
+    }
+
+    /// Whether it, or so long after it, and that time have a moment in common.
+    fn is_about(&self, since: Instant, at: Instant, after: Duration) -> bool {
+        self.from <= at && self.until + after >= since
     }
 }
 

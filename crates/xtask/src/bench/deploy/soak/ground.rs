@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
-use rustix::{fs::FallocateFlags, io::Errno};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{io::Errno, mount::MountFlags};
 
 use crate::{
     bench::{eprintln_line, place::Place},
@@ -32,7 +32,7 @@ const DISKS: [(&str, &str); 3] = [
 ];
 
 /// For how long something stays as bad as it is, while other things go wrong as well.
-pub(super) const SPELL: Duration = Duration::from_secs(4);
+const SPELL: Duration = Duration::from_secs(4);
 
 /// Where the kernel divides memory (control groups, version 1).
 const GROUPS: &str = "/sys/fs/cgroup/memory";
@@ -52,6 +52,8 @@ pub(super) struct Ground {
     /// Which certificate is the good one.
     certificate: Certificate,
     groups: Vec<PathBuf>,
+    /// When full disks had room again.
+    freed: Vec<Instant>,
 }
 
 /// What is bad for a while.
@@ -149,6 +151,7 @@ impl Ground {
             spells: Vec::new(),
             certificate: Certificate::First,
             groups: Vec::new(),
+            freed: Vec::new(),
         };
         ground.show(Certificate::First, Certificate::First)?;
         Ok(ground)
@@ -220,49 +223,51 @@ impl Ground {
     fn end(&mut self, spell: Spell) -> Result<()> {
         self.spells.retain(|(_, other)| *other != spell);
         match spell {
-            Spell::Disks => DISKS.iter().try_for_each(|(name, _)| self.free(name)),
+            Spell::Disks => self.free(),
             Spell::Clock => self.set_clock(0),
             Spell::Certificate => self.show(self.certificate, self.certificate),
         }
     }
 
-    /// Takes all the room of this file system, for a while.
+    /// Takes all the room of this file system, for a while: it becomes as small as what is in it. To fill it would take memory, and
+    /// on a machine with other work seconds.
     pub(super) fn fill(&mut self, disk: &str) -> Result<()> {
         if !self.has_disks {
             return Ok(());
         }
         self.begin(Spell::Disks);
         let folder = self.folder.join(disk);
-        // Files without content take what there is for names.
-        for number in 0..10_000 {
-            if disk != "run" || File::create(folder.join(format!("filler-{number}"))).is_err() {
-                break;
+        for _ in 0..100 {
+            let used = rustix::fs::statvfs(&folder)?;
+            let pages = (used.f_blocks - used.f_bfree).max(1);
+            let room = match disk {
+                // Sockets are names without content.
+                "run" => format!("nr_inodes={}", used.f_files - used.f_ffree),
+                _ => format!("size={}", pages * used.f_bsize),
+            };
+            match remount(&folder, &room) {
+                // More was written meanwhile.
+                Err(Errno::INVAL) => {}
+                done => return done.context("cannot take the room of a disk"),
             }
         }
-        if disk == "run" {
+        bail!("{disk} cannot be made as small as what is in it")
+    }
+
+    fn free(&mut self) -> Result<()> {
+        if !self.has_disks {
             return Ok(());
         }
-        let filler = File::create(folder.join("filler"))?;
-        let mut piece: u64 = 64 << 20;
-        let mut length = 0;
-        while piece >= 4096 {
-            match rustix::fs::fallocate(&filler, FallocateFlags::empty(), length, piece) {
-                Ok(()) => length += piece,
-                Err(Errno::NOSPC) => piece /= 2,
-                Err(error) => return Err(error).context("cannot fill a disk"),
-            }
+        for (name, options) in DISKS {
+            remount(&self.folder.join(name), options)?;
         }
+        self.freed.push(Instant::now());
         Ok(())
     }
 
-    fn free(&self, disk: &str) -> Result<()> {
-        for entry in fs::read_dir(self.folder.join(disk))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("filler") {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+    /// When there was room again, of what was filled then.
+    pub(super) fn freed_after(&self, filled: Instant) -> Option<Instant> {
+        self.freed.iter().copied().find(|freed| *freed >= filled)
     }
 
     /// Moves the server's clock, for a while.
@@ -373,6 +378,10 @@ fn mount_all(folder: &Path) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn remount(folder: &Path, options: &str) -> rustix::io::Result<()> {
+    rustix::mount::mount_remount(folder, MountFlags::empty(), options)
 }
 
 fn make_clock(folder: &Path) -> Result<bool> {

@@ -27,10 +27,10 @@ use anyhow::{Context, Result, ensure};
 
 use self::{
     crowd::{Crowd, Doors},
-    fault::Fault,
+    fault::{Event, Fault},
     ground::Ground,
     state::State,
-    verdict::{Evidence, Happened},
+    verdict::Evidence,
     visitor::{Session, Trust},
 };
 use super::{
@@ -84,6 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let doors = Arc::new(Doors {
         plain: trial.address(),
         tls,
+        behind: ground.path("echo.sock"),
         trust: Trust::of(ground.certificates()?)?,
     });
     let before = {
@@ -116,9 +117,14 @@ fn soak(
 ) -> Result<()> {
     let ledger = Ledger::at_pace(trial.address(), trial.code(), PAUSE);
     let crowd = Crowd::start(doors);
-    let happened = go_wrong(options, trial, ground)?;
-    let book = crowd.end()?;
+    let mut happened = go_wrong(options, trial, ground)?;
     ground.recover_all()?;
+    for event in &mut happened {
+        if event.fault.fills().is_some() {
+            event.until = ground.freed_after(event.from).unwrap_or(event.until);
+        }
+    }
+    let book = crowd.end()?;
     is_well(trial, ground, doors, happened.len())?;
     ledger.wait_for(100)?;
     let outcome = ledger.close()?;
@@ -129,7 +135,7 @@ fn soak(
 }
 
 /// Something each second.
-fn go_wrong(options: &Options, trial: &mut Trial<'_>, ground: &mut Ground) -> Result<Happened> {
+fn go_wrong(options: &Options, trial: &mut Trial<'_>, ground: &mut Ground) -> Result<Vec<Event>> {
     let mut draw = Draw(options.seed);
     let mut happened = Vec::new();
     let mut counts = BTreeMap::<&str, u32>::new();
@@ -145,11 +151,13 @@ fn go_wrong(options: &Options, trial: &mut Trial<'_>, ground: &mut Ground) -> Re
             begun.elapsed().as_secs(),
             fault.name()
         ));
-        happened.push((Instant::now(), fault));
+        let from = Instant::now();
         *counts.entry(fault.name()).or_default() += 1;
         fault
             .happen(trial, ground, draw.next(), number)
             .with_context(|| format!("fault {number}, {}", fault.name()))?;
+        let until = Instant::now();
+        happened.push(Event { fault, from, until });
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let faults: Vec<String> = counts
@@ -176,7 +184,7 @@ fn is_well(trial: &mut Trial<'_>, ground: &Ground, doors: &Doors, faults: usize)
     let certificate = &ground.certificates()?[ground.newest_certificate()];
     let begun = Instant::now();
     loop {
-        match visitor::come(doors.tls, &doors.trust, Session::New) {
+        match visitor::come(doors.tls, &doors.trust, Session::New, "the-last") {
             Ok(shown) if shown == *certificate => return Ok(()),
             Ok(_) => {}
             Err(trouble) => anyhow::bail!("a visitor by TLS fails at the end: {trouble}"),

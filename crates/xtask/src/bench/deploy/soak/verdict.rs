@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     crowd::{Book, NO_APP, Trouble, Visit},
-    fault::{CUT, Fault},
+    fault::{CUT, Event, Fault},
     ground::Ground,
     state::State,
 };
@@ -21,12 +21,9 @@ use crate::bench::{
 /// Visits whose response is still coming when something happens to whoever makes it.
 const STREAMS: [&str; 2] = ["slow readers", "listeners"];
 
-/// What went wrong, and when.
-pub(super) type Happened = Vec<(Instant, Fault)>;
-
 /// All that is known at the end.
 pub(super) struct Evidence<'a> {
-    pub(super) happened: &'a Happened,
+    pub(super) happened: &'a [Event],
     pub(super) outcome: Outcome,
     pub(super) book: Book,
     pub(super) before: State,
@@ -42,7 +39,7 @@ impl<'a> Evidence<'a> {
     pub(super) fn gather(
         trial: &Trial<'_>,
         ground: &Ground,
-        happened: &'a Happened,
+        happened: &'a [Event],
         outcome: Outcome,
         book: Book,
         (before, after): (State, State),
@@ -81,8 +78,13 @@ impl<'a> Evidence<'a> {
             .filter(|visit| !self.excuses_visit(visit))
             .collect();
         print_lines(&format!("slow: {} visits", self.book.slow.len()));
-        for (kind, since, at) in self.book.slow.iter().take(20) {
-            print_lines(&format!("slow: {kind}{}", self.around(*since, *at)));
+        for visit in self.book.slow.iter().take(20) {
+            print_lines(&format!(
+                "slow: {visit}{}\n  past the server at most {:.2?} then{}",
+                self.around(visit.since, visit.at),
+                self.book.past_then(visit.since, visit.at),
+                self.recorded(&visit.name)
+            ));
         }
         for failed in failed.iter().take(20) {
             print_lines(&format!(
@@ -92,8 +94,9 @@ impl<'a> Evidence<'a> {
         }
         for visit in visits.iter().take(20) {
             print_lines(&format!(
-                "not excused: {visit}{}",
-                self.around(visit.since, visit.at)
+                "not excused: {visit}{}{}",
+                self.around(visit.since, visit.at),
+                self.recorded(&visit.name)
             ));
         }
         ensure!(
@@ -117,48 +120,63 @@ impl<'a> Evidence<'a> {
 
     fn excuses(&self, failed: &Failed) -> bool {
         let Failed { since, at, .. } = *failed;
-        let named = !failed.request_id.is_empty()
-            && (self.log.contains(&failed.request_id) || self.access.contains(&failed.request_id));
+        let id = failed.request_id.as_str();
+        let named = || {
+            !id.is_empty()
+                && (self.log.contains(id)
+                    || self.access.contains(id)
+                    || self.any(|event| event.forgets(at)))
+        };
         match failed.status {
-            0 => !failed.refused && self.any(|fault, when| fault.breaks(when, since, at)),
-            status => named && self.any(|fault, when| fault.fails(status, when, since, at)),
+            0 => !failed.refused && self.any(|event| event.breaks(since, at)),
+            status => self.any(|event| event.fails(status, since, at)) && named(),
         }
     }
 
     fn excuses_visit(&self, visit: &Visit) -> bool {
         let Visit { since, at, .. } = *visit;
         let (asks_app, streams) = (!NO_APP.contains(&visit.kind), STREAMS.contains(&visit.kind));
-        let breaks = || self.any(|fault, when| fault.breaks(when, since, at));
-        let is_full = || self.any(|fault, when| fault.is_full(when, since, at));
+        let breaks = || self.any(|event| event.breaks(since, at));
+        let is_full = || self.any(|event| event.is_full(since, at));
         match &visit.trouble {
-            Trouble::Wrong(_) => false,
+            Trouble::Wrong(_) | Trouble::Late => false,
             Trouble::Broken(_) => {
                 breaks()
-                    || streams && self.any(|fault, when| fault.cuts(when, since, at))
+                    || streams && self.any(|event| event.cuts(since, at))
                     || visit.kind.ends_with("by h2")
-                        && self.any(|fault, when| fault.says_goodbye(when, since, at))
+                        && self.any(|event| event.says_goodbye(since, at))
             }
             // Without descriptors a proxy opens neither a file nor a connection.
             Trouble::Status(502..=504) if !asks_app => breaks(),
             Trouble::Status(status) => {
-                asks_app && self.any(|fault, when| fault.fails(*status, when, since, at))
+                asks_app && self.any(|event| event.fails(*status, since, at))
                     || *status == 503 && visit.kind == "uploads" && is_full()
             }
         }
     }
 
-    fn any(&self, mut is_it: impl FnMut(Fault, Instant) -> bool) -> bool {
-        self.happened
-            .iter()
-            .any(|(when, fault)| is_it(*fault, *when))
+    fn any(&self, is_it: impl FnMut(&Event) -> bool) -> bool {
+        self.happened.iter().any(is_it)
     }
 
     /// What went wrong about then, for whoever looks for the cause.
     fn around(&self, since: Instant, at: Instant) -> String {
         let mut text = format!("\n  it took {:.2?};", at - since);
-        let latest = self.happened.iter().filter(|(when, _)| *when <= at);
-        for (when, fault) in latest.rev().take(6) {
-            text += &format!(" {} ({:.2?} before its end),", fault.name(), at - *when);
+        let latest = self.happened.iter().filter(|event| event.from <= at);
+        for Event { fault, from, until } in latest.rev().take(6) {
+            let (name, ago, took) = (fault.name(), at - *from, *until - *from);
+            text += &format!(" {name} ({ago:.2?} before its end, for {took:.2?}),");
+        }
+        text
+    }
+
+    /// What the access log has of a visit.
+    fn recorded(&self, name: &str) -> String {
+        let query = format!("?{name}");
+        let lines = self.access.lines().filter(|line| line.ends_with(&query));
+        let mut text = String::new();
+        for line in lines {
+            text += &format!("\n    {line}");
         }
         text
     }
@@ -168,7 +186,7 @@ impl<'a> Evidence<'a> {
         let is_whole = |line: &&str| {
             let fields: Vec<&str> = line.split(' ').collect();
             let is_status = |text: &str| text.len() == 3 && text.parse::<u16>().is_ok();
-            fields.len() == 4 && fields[0].contains('T') && is_status(fields[2])
+            fields.len() == 6 && fields[0].contains('T') && is_status(fields[2])
         };
         let torn: Vec<&str> = (self.access.lines())
             .filter(|line| !is_whole(line))
@@ -191,7 +209,7 @@ impl<'a> Evidence<'a> {
     }
 
     fn count(&self, wanted: Fault) -> usize {
-        let of_it = self.happened.iter().filter(|(_, fault)| *fault == wanted);
+        let of_it = self.happened.iter().filter(|event| event.fault == wanted);
         of_it.count()
     }
 }

@@ -60,11 +60,12 @@ impl Trust {
 /// Requests of one connection.
 const REQUESTS: usize = 5;
 
-/// Comes, asks some times, and goes; which leaf was shown.
+/// Comes under this name, asks some times, and goes; which leaf was shown.
 pub(super) fn come(
     address: SocketAddr,
     trust: &Trust,
     session: Session,
+    visit: &str,
 ) -> Result<Vec<u8>, Trouble> {
     let config = match session {
         Session::Resumed => &trust.resuming,
@@ -79,8 +80,8 @@ pub(super) fn come(
     }
     let mut stream = StreamOwned::new(connection, tcp);
     for _ in 0..REQUESTS {
-        let request = b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-        stream.write_all(request).map_err(trouble)?;
+        let request = format!("GET /version?{visit} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(trouble)?;
         let head = websocket::head(&mut stream)
             .map_err(trouble)?
             .to_lowercase();
