@@ -13,10 +13,11 @@ mod tasks;
 use std::{
     fmt,
     future::poll_fn,
-    io,
+    io, panic,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -217,10 +218,9 @@ impl<S: Stream> Connection<S> {
                 self.begin(opened);
             }
             let place = woken.or_else(|| self.tasks.next_woken());
-            if let Some(place) = place
-                && self.tasks.poll(place)
-            {
-                self.finish(place);
+            if let Some(place) = place {
+                let polled = self.tasks.poll(place);
+                self.note(place, polled);
             }
             if place.is_none() && self.session().opened.is_empty() {
                 return worked;
@@ -242,8 +242,18 @@ impl<S: Stream> Connection<S> {
             self.session().warn();
         }
         self.clock.idle = None;
-        if self.tasks.start(place, Box::pin(work)) {
-            self.finish(place);
+        let polled = self.tasks.start(place, Box::pin(work));
+        self.note(place, polled);
+    }
+
+    /// What came of letting a stream go on. A fault of ours costs its stream, which is reset (`INTERNAL_ERROR`), and no other;
+    /// but the connection, where it was in the midst of what all of them share.
+    fn note(&mut self, place: usize, polled: thread::Result<bool>) {
+        match polled {
+            Ok(false) => {}
+            Ok(true) => self.finish(place),
+            Err(panic) if self.session.is_poisoned() => panic::resume_unwind(panic),
+            Err(_) => self.finish(place),
         }
     }
 

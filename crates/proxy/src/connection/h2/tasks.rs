@@ -3,12 +3,14 @@
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    thread,
 };
 
 use telemetry::panics::lock;
@@ -80,7 +82,10 @@ impl Tasks {
     }
 
     /// Adds work under a number that is free, and polls it for the first time. Returns whether it is done already.
-    pub(super) fn start(&mut self, number: usize, work: Work) -> bool {
+    ///
+    /// # Errors
+    /// What it panicked with.
+    pub(super) fn start(&mut self, number: usize, work: Work) -> thread::Result<bool> {
         while self.places.len() <= number {
             let bell = Arc::new(Bell {
                 number: self.places.len(),
@@ -99,22 +104,27 @@ impl Tasks {
     }
 
     /// Polls one; returns whether it is done now.
-    pub(super) fn poll(&mut self, number: usize) -> bool {
+    ///
+    /// # Errors
+    /// What it panicked with. It is done then: nothing is left of it, and the others go on.
+    pub(super) fn poll(&mut self, number: usize) -> thread::Result<bool> {
         let Some(place) = self.places.get_mut(number) else {
-            return false;
+            return Ok(false);
         };
         place.bell.rung.store(false, Ordering::Release);
         let Some(work) = &mut place.work else {
-            return false;
+            return Ok(false);
         };
-        match work.as_mut().poll(&mut Context::from_waker(&place.waker)) {
-            Poll::Pending => false,
-            Poll::Ready(()) => {
-                place.work = None;
-                self.running -= 1;
-                true
-            }
-        }
+        let mut cx = Context::from_waker(&place.waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx)));
+        let done = match polled {
+            Ok(Poll::Pending) => return Ok(false),
+            Ok(Poll::Ready(())) => Ok(true),
+            Err(panic) => Err(panic),
+        };
+        place.work = None;
+        self.running -= 1;
+        done
     }
 
     /// One that was woken by something of its own.
@@ -132,6 +142,26 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+
+    fn done(polled: thread::Result<bool>) -> Option<bool> {
+        polled.ok()
+    }
+
+    #[test]
+    fn a_panic_is_the_end_of_who_panics_alone() {
+        let mut tasks = Tasks::default();
+        assert_eq!(
+            done(tasks.start(0, Box::pin(std::future::pending()))),
+            Some(false)
+        );
+        let broken = poll_fn(|_| -> Poll<()> { panic!("meant") });
+        assert_eq!(done(tasks.start(1, Box::pin(broken))), None);
+        assert_eq!(tasks.running(), 1);
+        assert_eq!(done(tasks.poll(1)), Some(false), "nothing is left of it");
+        let next = Box::pin(std::future::ready(()));
+        assert_eq!(done(tasks.start(1, next)), Some(true), "its place is free");
+        assert_eq!(done(tasks.poll(0)), Some(false));
+    }
 
     #[test]
     fn only_who_was_woken_is_polled() {
@@ -151,7 +181,7 @@ mod tests {
                     Poll::Pending
                 }
             });
-            assert!(!tasks.start(number, Box::pin(work)));
+            assert_eq!(done(tasks.start(number, Box::pin(work))), Some(false));
         }
         assert_eq!(tasks.next_woken(), None);
         let wakers = lock(&shared).1.clone();
@@ -159,9 +189,9 @@ mod tests {
         wakers[1].wake_by_ref();
         assert_eq!(tasks.next_woken(), Some(2));
         assert_eq!(tasks.next_woken(), None);
-        assert!(!tasks.poll(2));
-        assert!(tasks.poll(2));
-        assert!(!tasks.poll(2), "done is done");
+        assert_eq!(done(tasks.poll(2)), Some(false));
+        assert_eq!(done(tasks.poll(2)), Some(true));
+        assert_eq!(done(tasks.poll(2)), Some(false), "done is done");
         assert_eq!(tasks.running(), 1);
         assert_eq!(lock(&shared).0, [0, 2, 2, 2]);
     }

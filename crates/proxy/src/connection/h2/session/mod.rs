@@ -464,6 +464,20 @@ mod tests {
         receive(&mut session, Kind::Settings, 0, 0, &settings);
     }
 
+    /// Whoever worked for it panicked, say.
+    #[test]
+    fn a_stream_that_nobody_answers_is_reset_and_costs_no_other() {
+        let mut session = session();
+        open(&mut session, 1);
+        open(&mut session, 3);
+        session.written();
+        session.finish(0);
+        assert_eq!(session.out, reset(1, Code::Internal));
+        assert!(session.is_open(1));
+        receive(&mut session, Kind::Data, flag::END_STREAM, 3, b"content");
+        assert!(matches!(session.take(1, 100), Taken::Content(_)));
+    }
+
     /// The farewell may cross what its client sends; requests that are still answered are not cut for that.
     #[test]
     fn a_stream_after_the_farewell_is_refused_and_its_content_forgiven() {
