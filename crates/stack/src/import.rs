@@ -12,7 +12,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -66,17 +66,12 @@ pub(crate) fn run(asked: &args::Import) -> Result<(), Failure> {
 
 /// Reads a file, those of a folder, or standard input.
 fn read(path: &Path, sources: &mut Vec<(PathBuf, String)>) -> Result<(), Failure> {
-    let failed = |error: &std::io::Error| {
+    let failed = |error: &io::Error| {
         let why = config::plain(error);
         Failure::User(format!("cannot read {}: {why}", path.display()))
     };
     if path.as_os_str() == "-" {
-        let mut text = String::new();
-        let input = std::io::stdin().take(LARGEST);
-        let mut input = input;
-        input
-            .read_to_string(&mut text)
-            .map_err(|error| failed(&error))?;
+        let text = whole(io::stdin()).map_err(|error| failed(&error))?;
         sources.push((PathBuf::from("standard input"), text));
         return Ok(());
     }
@@ -90,18 +85,20 @@ fn read(path: &Path, sources: &mut Vec<(PathBuf, String)>) -> Result<(), Failure
         files.sort();
         return files.iter().try_for_each(|file| read(file, sources));
     }
-    let content = fs::File::open(path).and_then(|file| {
-        let mut content = Vec::new();
-        file.take(LARGEST).read_to_end(&mut content)?;
-        Ok(content)
-    });
-    let content = content.map_err(|error| failed(&error))?;
-    // What is no UTF-8 stands in comments; what does not will be seen.
-    sources.push((
-        path.to_owned(),
-        String::from_utf8_lossy(&content).into_owned(),
-    ));
+    let file = fs::File::open(path).and_then(whole);
+    sources.push((path.to_owned(), file.map_err(|error| failed(&error))?));
     Ok(())
+}
+
+/// All that a file says. What is no UTF-8 stands in comments; what does not will be seen. Half of a file would be half of a
+/// server, so one that is too large is not taken.
+fn whole(file: impl Read) -> io::Result<String> {
+    let mut content = Vec::new();
+    let size = file.take(LARGEST + 1).read_to_end(&mut content)?;
+    if size as u64 > LARGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -137,8 +134,8 @@ fn translate(sources: &[(PathBuf, String)]) -> Result<Draft, Failure> {
     if !alone {
         let reads = |pattern: &Path| {
             let printed = dump.iter().filter(|(path, _)| is_match(pattern, path));
-            let printed: Vec<(PathBuf, String)> = printed
-                .map(|(path, text)| (path.clone(), text.clone()))
+            let printed: Vec<(PathBuf, io::Result<String>)> = printed
+                .map(|(path, text)| (path.clone(), Ok(text.clone())))
                 .collect();
             match printed.is_empty() {
                 true => matching(pattern),
@@ -271,8 +268,8 @@ fn is_match(pattern: &Path, path: &Path) -> bool {
         }
 }
 
-/// The files on this machine that a pattern names.
-fn matching(pattern: &Path) -> Vec<(PathBuf, String)> {
+/// The files on this machine that a pattern names, and what each says, or why it cannot be read.
+fn matching(pattern: &Path) -> Vec<(PathBuf, io::Result<String>)> {
     let folder = pattern.parent().unwrap_or_else(|| Path::new("/"));
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries
@@ -281,9 +278,8 @@ fn matching(pattern: &Path) -> Vec<(PathBuf, String)> {
         .collect();
     paths.sort();
     let read = |path: PathBuf| {
-        let size = fs::metadata(&path).ok()?.len();
-        let text = fs::read(&path).ok().filter(|_| size <= LARGEST)?;
-        Some((path, String::from_utf8_lossy(&text).into_owned()))
+        let content = fs::File::open(&path).and_then(whole);
+        (path, content)
     };
-    paths.into_iter().filter_map(read).collect()
+    paths.into_iter().map(read).collect()
 }

@@ -144,7 +144,12 @@ impl Place {
 
     fn put(&self, put: &Put) -> Result<(), Failure> {
         let path = self.of(&put.path);
-        let there = fs::read(&path).ok();
+        let there = match fs::read(&path) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // What is there and cannot be looked at may be somebody's own.
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+        };
         let verb = match &there {
             Some(_) if put.keep => return tell("keep", &path),
             Some(there) if *there == *put.content => return tell("unchanged", &path),

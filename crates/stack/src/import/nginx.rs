@@ -10,6 +10,7 @@ mod words;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -39,7 +40,7 @@ const DEEPEST: usize = 8;
 const PREFIX: &str = "/etc/nginx";
 
 /// Finds the files that a pattern of an `include` names, and reads them.
-pub(super) type Reads<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, String)>;
+pub(super) type Reads<'a> = &'a dyn Fn(&Path) -> Vec<(PathBuf, io::Result<String>)>;
 
 /// Translates.
 pub(super) struct Translator<'a> {
@@ -299,6 +300,15 @@ impl<'a> Translator<'a> {
             if taken.contains(&real(&path)) {
                 continue;
             }
+            let content = match content {
+                Ok(content) => content,
+                Err(error) => {
+                    let why = config::plain(&error);
+                    let what = format!("{} cannot be read: {why}", path.display());
+                    self.left(directive, &what);
+                    continue;
+                }
+            };
             match self.parse(&path, &content) {
                 Ok(inside) => all.extend(self.included(&inside, taken)),
                 Err(FileError { file, error }) => {

@@ -77,6 +77,30 @@ fn what_comes_of_the_corpus_is_right_and_as_it_was() {
     }
 }
 
+/// One of many files that a pattern names would otherwise be missing without a word, and with it its sites.
+#[test]
+fn an_included_file_that_cannot_be_read_is_left_with_the_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("sites")).expect("a folder in it");
+    let server = "server { listen 80; server_name a.example; root /srv/a; }";
+    fs::write(path("sites/a.conf"), server).expect("written");
+    let large = fs::File::create(path("sites/b.conf")).expect("made");
+    large.set_len(LARGEST + 1).expect("it is all hole");
+    fs::write(path("nginx.conf"), "http { include sites/*.conf; }").expect("written");
+    let mut sources = Vec::new();
+    read(&path("nginx.conf"), &mut sources).expect("it can be read");
+    let (draft, _) = composed(&sources).expect("a site is left");
+    assert_eq!(draft.sites.len(), 1);
+    let left: Vec<&str> = draft.left.iter().map(|note| note.what.as_str()).collect();
+    assert!(
+        matches!(left[..], [what] if what.contains("b.conf cannot be read: file too large")),
+        "{left:?}"
+    );
+    let refused = read(&path("sites/b.conf"), &mut sources).map_err(|failure| failure.text());
+    assert!(refused.is_err_and(|why| why.contains("file too large")));
+}
+
 /// Each directive, with the lines of those that it stands in.
 fn all(directives: &[Directive], around: &[usize], found: &mut Vec<(Directive, Vec<usize>)>) {
     for directive in directives {

@@ -18,6 +18,7 @@ use config::{
     site::{Acme, HostPattern, Located, Site, Tls, VirtualHost},
 };
 use rustix::{fs::FlockOperation, io::Errno};
+use tracing::warn;
 
 /// Nobody but us.
 const PRIVATE: u32 = 0o700;
@@ -164,10 +165,15 @@ impl Store {
         self.put(&self.account_path(), text)
     }
 
-    /// The certificate for exactly these names.
+    /// The certificate for exactly these names. A file that holds none is as good as none: another is got, and the log says why.
     pub(crate) fn certificate(&self, id: &str) -> io::Result<Option<Got>> {
-        let text = there(fs::read_to_string(self.path(id)))?;
-        Ok(text.as_deref().and_then(Got::of))
+        let path = self.path(id);
+        let text = there(fs::read_to_string(&path))?;
+        let got = text.as_deref().map(Got::of);
+        if let Some(None) = got {
+            warn!("there is no certificate in {}", path.display());
+        }
+        Ok(got.flatten())
     }
 
     /// The one that is best for these names while theirs is not there: it has most of them, and lives longest.
@@ -194,11 +200,20 @@ impl Store {
         self.put(&self.path(id), &format!("{key}{chain}"))
     }
 
-    /// What has been tried for a site. A file that cannot be read is none: then it is tried.
+    /// What has been tried for a site. A file that cannot be read is none: then it is tried, and the log says what is not known.
     pub(crate) fn progress(&self, id: &str) -> Progress {
-        let text = fs::read_to_string(self.progress_path(id));
-        let read = text.ok().and_then(|text| serde_json::from_str(&text).ok());
-        read.unwrap_or_default()
+        let path = self.progress_path(id);
+        let read = there(fs::read_to_string(&path)).and_then(|text| match text {
+            Some(text) => Ok(serde_json::from_str(&text)?),
+            None => Ok(Progress::default()),
+        });
+        read.unwrap_or_else(|error| {
+            let shown = path.display();
+            warn!(
+                "what has been tried for a certificate is not known, cannot read {shown}: {error}"
+            );
+            Progress::default()
+        })
     }
 
     pub(crate) fn keep_progress(&self, id: &str, progress: &Progress) -> io::Result<()> {
