@@ -8,7 +8,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
 };
 
 use memchr::memchr;
@@ -16,6 +16,7 @@ use rustix::{
     io::retry_on_intr,
     net::{RecvFlags, recv},
 };
+use telemetry::panics;
 
 /// How much is read ahead for lines: what a pipe or a Unix socket holds is of this order.
 const AHEAD: usize = 16 * 1024;
@@ -119,7 +120,7 @@ impl Content {
 
     fn lock(&self) -> MutexGuard<'_, Body> {
         // Every method leaves the figures true at each step, so a panic in between spoils nothing.
-        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.body)
     }
 }
 

@@ -46,6 +46,7 @@ use rustix::{
     net::{Shutdown, SocketFlags, accept_with, shutdown},
     time::Timespec,
 };
+use telemetry::panics;
 
 use crate::serve::{Connection, Error, Identity, Received, Wait};
 
@@ -292,7 +293,7 @@ impl<S: Steward> Crew<S> {
 
     fn duty(&self) -> MutexGuard<'_, Duty> {
         // Each change is whole.
-        self.duty.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.duty)
     }
 
     /// Waits until the caller is wanted.
@@ -375,8 +376,7 @@ impl<S: Steward> Crew<S> {
     }
 
     fn place(&self, slot: u16) -> MutexGuard<'_, Option<Box<Connection>>> {
-        let place = self.places[usize::from(slot) - 1].lock();
-        place.unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.places[usize::from(slot) - 1])
     }
 
     /// Waits for the next request of a connection.

@@ -1,8 +1,9 @@
 //! `wsgi.errors`: whole lines to standard error, each with the request id.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::{prelude::*, types::PyString};
+use telemetry::panics;
 
 use crate::report;
 
@@ -53,7 +54,7 @@ impl Errors {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.state)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use appserver::response::{COPIED, Head, Misuse, Response};
@@ -16,6 +16,7 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyList, PyString, PyTuple},
 };
+use telemetry::panics;
 
 use crate::text;
 
@@ -60,7 +61,7 @@ impl Responder {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // The state is plain values, whole at each step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.state)
     }
 
     /// Takes the response out, so that a write can wait without the lock.

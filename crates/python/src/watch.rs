@@ -1,15 +1,13 @@
 //! What the master can see of a slot: each request is written on the scoreboard as it begins and ends, and when a worker has
 //! served `max_requests` it says so, and goes on serving until it is replaced.
 
-use std::sync::{
-    PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use appserver::{
     application::Application, assignment::Report, request::Request, response::Response,
 };
 use supervisor::scoreboard::Pen;
+use telemetry::panics;
 
 use crate::slot::Shared;
 
@@ -54,8 +52,7 @@ impl<A: Application> Application for Watched<'_, A> {
         self.pen.end();
         self.place.store(0, Ordering::Release);
         if self.shared.wear.is_enough() {
-            let voice = self.shared.voice.lock();
-            let mut voice = voice.unwrap_or_else(PoisonError::into_inner);
+            let mut voice = panics::lock(&self.shared.voice);
             // Nobody listens only when the master is gone, and then we are about to go as well.
             let _ = crate::report::send(&mut voice, &Report::Worn);
         }

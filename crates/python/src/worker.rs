@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use appserver::{
@@ -29,6 +29,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 use supervisor::{scoreboard, title::Title};
+use telemetry::panics;
 
 use crate::{
     load::{self, Loaded},
@@ -164,8 +165,7 @@ impl Worker {
     }
 
     fn say(&self, report: &Report) -> io::Result<()> {
-        let voice = self.shared.voice.lock();
-        report::send(&mut voice.unwrap_or_else(PoisonError::into_inner), report)
+        report::send(&mut panics::lock(&self.shared.voice), report)
     }
 
     fn load(&self, py: Python<'_>) -> Result<Loaded, Report> {

@@ -15,6 +15,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::panics;
+
 /// What lines are waiting for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -156,7 +158,7 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can leave the state half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.state)
     }
 
     fn succeed(&self, to: File) {

@@ -6,11 +6,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use telemetry::metrics::{self, Family, Snapshot, Value};
+use telemetry::{
+    metrics::{self, Family, Snapshot, Value},
+    panics,
+};
 
 use crate::version;
 
@@ -50,7 +53,7 @@ pub(crate) struct Process {
 impl Figures {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // Counts are whole whatever happens to who counts.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.0)
     }
 
     /// One more.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -24,6 +24,8 @@ use tracing_subscriber::{
     filter::LevelFilter,
     layer::{Context, Filter},
 };
+
+use crate::panics;
 
 /// So many lines of one place pass in [`WINDOW`]: enough to see a pattern, few enough to read.
 const BURST: u64 = 50;
@@ -69,7 +71,7 @@ impl Repeats {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.places)
     }
 
     fn passes(&self, event: &Event<'_>) -> bool {
