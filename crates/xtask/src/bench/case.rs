@@ -45,6 +45,26 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// One of a front, by itself or before the smallest app, for whose cost there is no floor.
+    const fn front(
+        name: &'static str,
+        about: &'static str,
+        peers: &'static [&'static [Peer]],
+        load: &'static dyn Load,
+        promises: &'static [Promise],
+    ) -> Self {
+        Self {
+            name,
+            about,
+            peers,
+            entry: "app:app",
+            size: Size::FRONT,
+            load,
+            limit: None,
+            promises,
+        }
+    }
+
     /// Who takes part, ours first.
     pub(crate) fn peers(&self) -> impl Iterator<Item = &'static Peer> {
         self.peers.iter().copied().flatten()
@@ -60,6 +80,15 @@ pub(crate) struct Size {
     pub(crate) threads: usize,
     /// Connections that stay open at once.
     pub(crate) connections: usize,
+}
+
+impl Size {
+    /// Where it is not Python that is measured.
+    const FRONT: Self = Self {
+        workers: 1,
+        threads: 1,
+        connections: 32,
+    };
 }
 
 /// What the medians of a column are to be.

@@ -1,29 +1,17 @@
 //! What it costs that requests are read whole and responses taken ahead of their clients, where nothing needs it: small ones.
 
-use super::{Case, Promise, Size};
+use super::{Case, Promise, site};
 use crate::bench::{
     load::{Request, wrk::Wrk},
     servers,
-};
-
-const SIZE: Size = Size {
-    workers: 2,
-    threads: 4,
-    connections: 32,
 };
 
 const PROMISES: &[Promise] = &[Promise::cpu("stack, unbuffered", 1.05)];
 
 const fn small(name: &'static str, about: &'static str, load: &'static Wrk) -> Case {
     Case {
-        name,
-        about,
-        peers: &[servers::BUFFERING],
-        entry: "app:app",
-        size: SIZE,
-        load,
-        limit: None,
-        promises: PROMISES,
+        size: site::SIZE,
+        ..Case::front(name, about, &[servers::BUFFERING], load, PROMISES)
     }
 }
 

@@ -3,19 +3,12 @@
 use super::{Bound, Case, Figure, Growth, MANY_SITES, Promise, Size, site};
 use crate::bench::{
     load::{
-        Load, Request,
+        Request,
         visitors::Crowd,
         wrk::{Each, Hosts, Wrk},
     },
-    peer::Peer,
     report::CPU,
     servers,
-};
-
-const FRONT: Size = Size {
-    workers: 1,
-    threads: 1,
-    connections: 32,
 };
 
 const ONE_CORE: Growth = Growth {
@@ -42,37 +35,18 @@ const NGINX_CROWD: Growth = Growth {
 /// Flat, but for what no table can help: the names of a thousand, asked for in turn, are not in the nearest cache.
 const FLAT: f64 = 1.1;
 
-const fn many(
-    name: &'static str,
-    about: &'static str,
-    peers: &'static [&'static [Peer]],
-    load: &'static dyn Load,
-    promises: &'static [Promise],
-) -> Case {
-    Case {
-        name,
-        about,
-        peers,
-        entry: "app:app",
-        size: FRONT,
-        load,
-        limit: None,
-        promises,
-    }
-}
-
 pub(super) const CASES: &[Case] = &[
     Case {
-        name: "cost-cores-hello",
-        about: "the smallest app on two cores and on one, which the load does not have to itself",
-        peers: &[servers::CORES],
-        entry: "app:app",
         size: site::SIZE,
-        load: &Wrk(Request::get("/")),
-        limit: None,
-        promises: &[Promise::growth(ONE_CORE, 1.15)],
+        ..Case::front(
+            "cost-cores-hello",
+            "the smallest app on two cores and on one, which the load does not have to itself",
+            &[servers::CORES],
+            &Wrk(Request::get("/")),
+            &[Promise::growth(ONE_CORE, 1.15)],
+        )
     },
-    many(
+    Case::front(
         "cost-cores-file",
         "a small file on two cores and on one",
         &[servers::FILE_CORES],
@@ -82,9 +56,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         size: Size {
             connections: 10,
-            ..FRONT
+            ..Size::FRONT
         },
-        ..many(
+        ..Case::front(
             "cost-connections",
             "a small file for 10 connections that all ask at once, and for more; how they connect does not count",
             &[servers::CROWDS],
@@ -101,7 +75,7 @@ pub(super) const CASES: &[Case] = &[
             ],
         )
     },
-    many(
+    Case::front(
         "cost-sites",
         "a word from each of a thousand hosts in turn, which are one site or a thousand",
         &[servers::MANY_SITES],
@@ -114,7 +88,7 @@ pub(super) const CASES: &[Case] = &[
             FLAT,
         )],
     ),
-    many(
+    Case::front(
         "cost-routes",
         "a word from each of a thousand paths in turn, which are one route or a thousand",
         &[servers::MANY_ROUTES],

@@ -16,14 +16,8 @@ const fn hello(
     promises: &'static [Promise],
 ) -> Case {
     Case {
-        name,
-        about,
-        peers,
-        entry: "app:app",
         size: site::SIZE,
-        load: HELLO,
-        limit: None,
-        promises,
+        ..Case::front(name, about, peers, HELLO, promises)
     }
 }
 

@@ -1,17 +1,11 @@
 //! Files that the front serves itself, in the clear and by TLS, against nginx as its own documentation makes it fast: sendfile,
 //! an open-file cache, a buffered access log.
 
-use super::{Case, Promise, Size};
+use super::{Case, Promise};
 use crate::bench::{
     apps,
     load::{Load, Request, tls, wrk},
     servers,
-};
-
-const SIZE: Size = Size {
-    workers: 1,
-    threads: 1,
-    connections: 32,
 };
 
 const SMALL: &[Promise] = &[Promise::cpu("nginx", 0.65)];
@@ -27,16 +21,7 @@ const fn case(
     load: &'static dyn Load,
     promises: &'static [Promise],
 ) -> Case {
-    Case {
-        name,
-        about,
-        peers: &[servers::FILES],
-        entry: "app:app",
-        size: SIZE,
-        load,
-        limit: None,
-        promises,
-    }
+    Case::front(name, about, &[servers::FILES], load, promises)
 }
 
 /// A small file, beside what the kernel alone takes for one.
@@ -46,10 +31,8 @@ const fn small(
     load: &'static dyn Load,
     promises: &'static [Promise],
 ) -> Case {
-    Case {
-        peers: &[servers::FILES, servers::FILE_FLOOR],
-        ..case(name, about, load, promises)
-    }
+    let peers = &[servers::FILES, servers::FILE_FLOOR];
+    Case::front(name, about, peers, load, promises)
 }
 
 pub(super) const CASES: &[Case] = &[

@@ -1,31 +1,16 @@
 //! TLS and HTTP/2 before files of one KiB, against nginx with the same certificate and group: what encryption and the
 //! protocols take, without any Python.
 
-use super::{Case, Promise, Size};
+use super::{Case, Promise};
 use crate::bench::{
     load::{Load, Request, tls, visitors},
     servers,
 };
 
-const SIZE: Size = Size {
-    workers: 1,
-    threads: 1,
-    connections: 32,
-};
-
 const PROMISES: &[Promise] = &[Promise::cpu("nginx", 1.0)];
 
 const fn case(name: &'static str, about: &'static str, load: &'static dyn Load) -> Case {
-    Case {
-        name,
-        about,
-        peers: &[servers::FILES],
-        entry: "app:app",
-        size: SIZE,
-        load,
-        limit: None,
-        promises: PROMISES,
-    }
+    Case::front(name, about, &[servers::FILES], load, PROMISES)
 }
 
 const FILE: Request = Request::get("/static/1k");
