@@ -7,7 +7,7 @@ mod unit;
 use std::path::Path;
 
 use clap::Parser;
-use config::arguments::Section;
+use config::arguments::{Arguments, Section};
 
 use self::{
     options::{How, described, is_option, is_setting, option_of, split_option},
@@ -62,6 +62,64 @@ const HOOKS: [(&str, &str); 4] = [
         "worker_abort",
         "a worker that is late says where it is by itself (`stack trace`)",
     ),
+];
+
+/// Lines of a service whose part is done by the unit that `stack install` writes.
+const INSTALLED: [&str; 20] = [
+    "Type",
+    "NotifyAccess",
+    "ExecReload",
+    "KillMode",
+    "KillSignal",
+    "TimeoutStopSec",
+    "Restart",
+    "RestartSec",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "PrivateTmp",
+    "ProtectSystem",
+    "ProtectHome",
+    "NoNewPrivileges",
+    "LimitNOFILE",
+    "StandardOutput",
+    "StandardError",
+    "SyslogIdentifier",
+    "PIDFile",
+    "ExecStop",
+];
+
+/// Options that say what is so without them, or what nothing here has a use for.
+const NEEDLESS: [&str; 15] = [
+    "--preload",
+    "--max-requests-jitter",
+    "--worker-tmp-dir",
+    "--backlog",
+    "--name",
+    "--capture-output",
+    "--worker-class",
+    "--reuse-port",
+    "--initgroups",
+    "--no-sendfile",
+    "--enable-stdio-inheritance",
+    "--do-handshake-on-connect",
+    "--suppress-ragged-eofs",
+    "--disable-redirect-access-to-syslog",
+    "--reload-engine",
+];
+
+/// Options of what gunicorn has to do with clients, or with the proxy in front of it.
+const OF_SERVER: [&str; 11] = [
+    "--bind",
+    "--forwarded-allow-ips",
+    "--keep-alive",
+    "--access-logfile",
+    "--error-logfile",
+    "--log-file",
+    "--log-level",
+    "--limit-request-line",
+    "--limit-request-fields",
+    "--proxy-protocol",
+    "--proxy-allow-from",
 ];
 
 impl Gunicorn {
@@ -174,77 +232,61 @@ impl Gunicorn {
         let mut is_ours = false;
         for entry in unit::entries(content) {
             let place = format!("{}:{}", file.display(), entry.line);
-            let line = format!("{}={}", entry.key, entry.value);
-            let value = entry.value.trim_matches('"').to_owned();
-            match (entry.section.as_str(), entry.key.as_str()) {
-                ("Socket", "ListenStream") => {
-                    is_ours = true;
-                    let bind = match value.starts_with('/') {
-                        true => format!("unix:{value}"),
-                        false => value,
-                    };
-                    found.set(&place, &line, "--bind", Some(bind));
-                }
-                ("Service", "ExecStart") => is_ours |= found.command(&place, &line, &entry.value),
-                ("Service", "WorkingDirectory") => found.set(&place, &line, "--chdir", Some(value)),
-                ("Service", "User") => found.set(&place, &line, "--user", Some(value)),
-                ("Service", "Group") => found.set(&place, &line, "--group", Some(value)),
-                ("Service", "UMask") => found.set(&place, &line, "--umask", Some(value)),
-                ("Service", "Environment") => {
-                    for variable in unit::words(&entry.value) {
-                        match variable.split_once('=') {
-                            // The venv is told by the path of gunicorn.
-                            Some(("PATH", _)) => {
-                                found.itself(&place, &line, "the app's Python is named by `venv`")
-                            }
-                            Some(_) => found.set(&place, &line, "--env", Some(variable)),
-                            None => found.left(&place, &line, "a variable is NAME=value"),
-                        }
-                    }
-                }
-                ("Service", "EnvironmentFile") => {
-                    let path = value.trim_start_matches('-');
-                    found
-                        .lines
-                        .push_str(&format!("env_file = {}\n", text(path)));
-                }
-                ("Unit" | "Install", _) => {
-                    found.itself(&place, &line, "`stack install` writes a unit of its own")
-                }
-                (
-                    "Service",
-                    "Type"
-                    | "NotifyAccess"
-                    | "ExecReload"
-                    | "KillMode"
-                    | "KillSignal"
-                    | "TimeoutStopSec"
-                    | "Restart"
-                    | "RestartSec"
-                    | "RuntimeDirectory"
-                    | "RuntimeDirectoryMode"
-                    | "PrivateTmp"
-                    | "ProtectSystem"
-                    | "ProtectHome"
-                    | "NoNewPrivileges"
-                    | "LimitNOFILE"
-                    | "StandardOutput"
-                    | "StandardError"
-                    | "SyslogIdentifier"
-                    | "PIDFile"
-                    | "ExecStop",
-                ) => {
-                    found.itself(&place, &line, "`stack install` writes a unit of its own");
-                }
-                ("Socket", _) => found.itself(&place, &line, "stack opens its sockets itself"),
-                _ => found.left(
-                    &place,
-                    &line,
-                    "put it into the unit of stack: `systemctl edit stack`",
-                ),
-            }
+            is_ours |= found.entry(&place, &entry);
         }
         is_ours.then_some(found)
+    }
+
+    /// A line of a unit; whether it is one that gunicorn is known by.
+    fn entry(&mut self, place: &str, entry: &unit::Entry) -> bool {
+        let line = format!("{}={}", entry.key, entry.value);
+        let value = entry.value.trim_matches('"').to_owned();
+        match (entry.section.as_str(), entry.key.as_str()) {
+            ("Socket", "ListenStream") => {
+                let bind = match value.starts_with('/') {
+                    true => format!("unix:{value}"),
+                    false => value,
+                };
+                self.set(place, &line, "--bind", Some(bind));
+                return true;
+            }
+            ("Service", "ExecStart") => return self.command(place, &line, &entry.value),
+            ("Service", "WorkingDirectory") => self.set(place, &line, "--chdir", Some(value)),
+            ("Service", "User") => self.set(place, &line, "--user", Some(value)),
+            ("Service", "Group") => self.set(place, &line, "--group", Some(value)),
+            ("Service", "UMask") => self.set(place, &line, "--umask", Some(value)),
+            ("Service", "Environment") => self.environment(place, &line, &entry.value),
+            ("Service", "EnvironmentFile") => {
+                let path = text(value.trim_start_matches('-'));
+                self.lines.push_str(&format!("env_file = {path}\n"));
+            }
+            ("Unit" | "Install", _) => {
+                self.itself(place, &line, "`stack install` writes a unit of its own");
+            }
+            ("Service", key) if INSTALLED.contains(&key) => {
+                self.itself(place, &line, "`stack install` writes a unit of its own");
+            }
+            ("Socket", _) => self.itself(place, &line, "stack opens its sockets itself"),
+            _ => self.left(
+                place,
+                &line,
+                "put it into the unit of stack: `systemctl edit stack`",
+            ),
+        }
+        false
+    }
+
+    fn environment(&mut self, place: &str, line: &str, variables: &str) {
+        for variable in unit::words(variables) {
+            match variable.split_once('=') {
+                // The venv is told by the path of gunicorn.
+                Some(("PATH", _)) => {
+                    self.itself(place, line, "the app's Python is named by `venv`");
+                }
+                Some(_) => self.set(place, line, "--env", Some(variable)),
+                None => self.left(place, line, "a variable is NAME=value"),
+            }
+        }
     }
 
     /// A command that starts gunicorn; whether it was one.
@@ -347,89 +389,43 @@ impl Gunicorn {
 
     /// Makes an app of it, and where nothing else is translated a site. `name` is the app's.
     pub(super) fn translate(mut self, draft: &mut Draft, name: &str, alone: bool) {
-        if self.is_asgi() && !alone {
-            // It goes on as it is, and routes lead to it.
-            for Setting { place, line, .. } in std::mem::take(&mut self.settings) {
-                self.itself(
-                    &place,
-                    &line,
-                    "an ASGI app goes on under uvicorn, and its routes lead there as `upstream`",
-                );
-            }
-            draft.left.append(&mut self.left);
-            draft.by_itself.append(&mut self.by_itself);
-            return;
+        match self.is_asgi() && !alone {
+            true => self.goes_on(),
+            false => self.becomes_app(draft, name, alone),
         }
-        let mut words: Vec<String> = Vec::new();
-        let mut binds = Vec::new();
-        let settings = std::mem::take(&mut self.settings);
-        for (at, setting) in settings.iter().enumerate() {
-            let later = settings[at + 1..]
-                .iter()
-                .any(|later| later.option == setting.option);
-            let repeats = matches!(setting.option.as_str(), "--bind" | "--env");
-            if later && !repeats {
-                self.itself(
-                    &setting.place,
-                    &setting.line,
-                    "it is said again later, which counts",
-                );
-                continue;
-            }
-            if setting.option == "--bind" {
-                binds.extend(setting.value.clone());
-            }
-            if self.keeps(setting, alone) {
-                words.push(match &setting.value {
-                    Some(value) => format!("{}={value}", setting.option),
-                    None => setting.option.clone(),
-                });
-            }
+        draft.left.append(&mut self.left);
+        draft.by_itself.append(&mut self.by_itself);
+    }
+
+    /// It goes on as it is, and routes lead to it.
+    fn goes_on(&mut self) {
+        for Setting { place, line, .. } in std::mem::take(&mut self.settings) {
+            self.itself(
+                &place,
+                &line,
+                "an ASGI app goes on under uvicorn, and its routes lead there as `upstream`",
+            );
         }
-        let app = self.app.clone().unwrap_or_else(|| {
-            self.left.push(note("gunicorn", "APP", "which app it runs was said in its command: write it as `wsgi` into the app's table"));
-            "app:app".to_owned()
-        });
-        let invocation = ["stack".to_owned(), "serve".to_owned(), app]
-            .into_iter()
-            .chain(words);
-        let arguments = match args::Arguments::try_parse_from(invocation) {
-            Ok(args::Arguments {
-                command: args::Command::Serve(serve),
-            }) => Invocation::of(*serve).arguments(),
-            Ok(_) => return,
-            Err(error) => {
-                let error = error.to_string();
-                self.left.push(note(
-                    "gunicorn",
-                    "its options",
-                    error.lines().next().unwrap_or_default(),
-                ));
-                draft.left.append(&mut self.left);
-                return;
-            }
-        };
+    }
+
+    fn becomes_app(&mut self, draft: &mut Draft, name: &str, alone: bool) {
+        let (options, mut binds) = self.options(alone);
         if binds.is_empty() {
             // gunicorn's own.
             binds.push("127.0.0.1:8000".to_owned());
         }
+        let Some(arguments) = self.arguments(options) else {
+            return;
+        };
         let server = Keys::of_lines(&arguments.section(Section::Server));
         let limits = Keys::of_lines(&arguments.section(Section::Limits));
         let mut lines = arguments.section(Section::App) + &self.lines;
         if alone {
             draft.server.extend(server);
             draft.limits.extend(limits);
-            let site = arguments.section(Section::Site);
-            let keys = Keys::of_lines(site.split("routes = ").next().unwrap_or_default());
-            let mut route = Keys::default();
-            route.set_text("path", "/");
-            route.set_text("app", name);
-            draft.sites.push(SiteDraft {
-                place: "gunicorn's".to_owned(),
-                hosts: Vec::new(),
-                keys,
-                routes: vec![route],
-            });
+            draft
+                .sites
+                .push(only_site(name, &arguments.section(Section::Site)));
         } else {
             for key in ["user", "group"] {
                 if let Some(value) = server.get(key) {
@@ -443,8 +439,58 @@ impl Gunicorn {
         draft
             .apps
             .push((name.to_owned(), AppDraft { lines, binds }));
-        draft.left.append(&mut self.left);
-        draft.by_itself.append(&mut self.by_itself);
+    }
+
+    /// What it was told as options of `stack serve`, and where it was to listen. Of what is said twice, the last counts.
+    fn options(&mut self, alone: bool) -> (Vec<String>, Vec<String>) {
+        let (mut options, mut binds) = (Vec::new(), Vec::new());
+        let settings = std::mem::take(&mut self.settings);
+        for (at, setting) in settings.iter().enumerate() {
+            let Setting { option, value, .. } = setting;
+            let later = settings[at + 1..]
+                .iter()
+                .any(|later| later.option == *option);
+            let repeats = matches!(option.as_str(), "--bind" | "--env");
+            if later && !repeats {
+                self.itself(
+                    &setting.place,
+                    &setting.line,
+                    "it is said again later, which counts",
+                );
+                continue;
+            }
+            if option == "--bind" {
+                binds.extend(value.clone());
+            }
+            if self.keeps(setting, alone) {
+                options.push(match value {
+                    Some(value) => format!("{option}={value}"),
+                    None => option.clone(),
+                });
+            }
+        }
+        (options, binds)
+    }
+
+    /// What `stack serve` makes of these options; `None` where it does not take them.
+    fn arguments(&mut self, options: Vec<String>) -> Option<Arguments> {
+        let app = self.app.clone().unwrap_or_else(|| {
+            self.left.push(note("gunicorn", "APP", "which app it runs was said in its command: write it as `wsgi` into the app's table"));
+            "app:app".to_owned()
+        });
+        let words = ["stack".to_owned(), "serve".to_owned(), app];
+        match args::Arguments::try_parse_from(words.into_iter().chain(options)) {
+            Ok(args::Arguments {
+                command: args::Command::Serve(serve),
+            }) => Some(Invocation::of(*serve).arguments()),
+            Ok(_) => None,
+            Err(error) => {
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default();
+                self.left.push(note("gunicorn", "its options", first));
+                None
+            }
+        }
     }
 
     /// Whether an option is one of ours; what is said of it otherwise.
@@ -484,47 +530,16 @@ impl Gunicorn {
                     "`user` and `group` are names: `getent passwd` and `getent group` tell them",
                 );
             }
-            "--preload"
-            | "--max-requests-jitter"
-            | "--worker-tmp-dir"
-            | "--backlog"
-            | "--name"
-            | "--capture-output"
-            | "--worker-class"
-            | "--reuse-port"
-            | "--initgroups"
-            | "--no-sendfile"
-            | "--enable-stdio-inheritance"
-            | "--do-handshake-on-connect"
-            | "--suppress-ragged-eofs"
-            | "--disable-redirect-access-to-syslog"
-            | "--reload-engine" => {
-                self.itself(
-                    place,
-                    line,
-                    "that is so, or of no use here (docs/moving.md)",
-                );
-            }
-            "--bind"
-            | "--forwarded-allow-ips"
-            | "--keep-alive"
-            | "--access-logfile"
-            | "--error-logfile"
-            | "--log-file"
-            | "--log-level"
-            | "--limit-request-line"
-            | "--limit-request-fields"
-            | "--proxy-protocol"
-            | "--proxy-allow-from"
-                if !alone =>
-            {
-                self.itself(
-                    place,
-                    line,
-                    "nothing stands between the proxy and the app any more",
-                );
-                return false;
-            }
+            needless if NEEDLESS.contains(&needless) => self.itself(
+                place,
+                line,
+                "that is so, or of no use here (docs/moving.md)",
+            ),
+            of_server if !alone && OF_SERVER.contains(&of_server) => self.itself(
+                place,
+                line,
+                "nothing stands between the proxy and the app any more",
+            ),
             known if is_option(known) => return true,
             unknown => {
                 let what = instead_of(unknown)
@@ -533,6 +548,19 @@ impl Gunicorn {
             }
         }
         false
+    }
+}
+
+/// The site of an app that nothing else is served with. `keys` are what its options say of it.
+fn only_site(app: &str, keys: &str) -> SiteDraft {
+    let mut route = Keys::default();
+    route.set_text("path", "/");
+    route.set_text("app", app);
+    SiteDraft {
+        place: "gunicorn's".to_owned(),
+        hosts: Vec::new(),
+        keys: Keys::of_lines(keys.split("routes = ").next().unwrap_or_default()),
+        routes: vec![route],
     }
 }
 

@@ -108,99 +108,128 @@ struct Logical {
 }
 
 fn logical_lines(text: &str) -> Vec<Logical> {
-    let mut all: Vec<Logical> = Vec::new();
-    let mut code = String::new();
-    let (mut line, mut first) = (1, 1);
-    let mut depth = 0_usize;
-    let mut quote: Option<&str> = None;
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let finish = |code: &mut String, first: usize, all: &mut Vec<Logical>| {
-        let code = std::mem::take(code);
-        if !code.trim().is_empty() {
-            let text = text
-                .lines()
-                .nth(first - 1)
-                .unwrap_or_default()
-                .trim_end()
-                .to_owned();
-            let indented = code.starts_with([' ', '\t']);
-            all.push(Logical {
-                line: first,
-                indented,
-                code,
-                text,
-            });
-        }
+    let mut lines = Lines {
+        text,
+        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+        line: 1,
+        first: 1,
+        code: String::new(),
+        depth: 0,
+        quote: None,
+        all: Vec::new(),
     };
-    while let Some(c) = rest.chars().next() {
-        if let Some(end) = quote {
-            if let Some(after) = rest.strip_prefix(end) {
-                code.push_str(end);
-                rest = after;
-                quote = None;
-                continue;
-            }
-            // A string in one quote ends with its line, whatever Python thinks of that.
-            if c == '\n' && end.len() == 1 {
-                quote = None;
-                continue;
-            }
-            if c == '\\'
-                && let Some(escaped) = rest[1..].chars().next()
-            {
-                code.extend([c, escaped]);
-                line += usize::from(escaped == '\n');
-                rest = &rest[1 + escaped.len_utf8()..];
-                continue;
-            }
-            code.push(c);
-            line += usize::from(c == '\n');
-            rest = &rest[c.len_utf8()..];
-            continue;
-        }
-        let opens = ["\"\"\"", "'''", "\"", "'"]
-            .into_iter()
-            .find(|quote| rest.starts_with(quote));
-        if let Some(opens) = opens {
-            code.push_str(opens);
-            rest = &rest[opens.len()..];
-            quote = Some(opens);
-            continue;
-        }
-        match c {
-            '#' => {
-                rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
-                continue;
-            }
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            '\\' if rest[1..].starts_with(['\n', '\r']) => {
-                rest = rest[1..].trim_start_matches('\r');
-                rest = rest.strip_prefix('\n').unwrap_or(rest);
-                line += 1;
-                continue;
-            }
-            '\n' => {
-                line += 1;
-                rest = &rest[1..];
-                if depth == 0 {
-                    finish(&mut code, first, &mut all);
-                    first = line;
-                } else {
-                    code.push(' ');
-                }
-                continue;
-            }
-            _ => {}
-        }
-        code.push(c);
-        rest = &rest[c.len_utf8()..];
-        if code.trim().is_empty() && c != ' ' && c != '\t' {
-            code.clear();
+    while let Some(c) = lines.rest.chars().next() {
+        match lines.quote {
+            Some(end) => lines.in_string(c, end),
+            None => lines.in_code(c),
         }
     }
-    finish(&mut code, first, &mut all);
-    all
+    lines.finish();
+    lines.all
+}
+
+/// Logical lines, as far as they are read.
+struct Lines<'a> {
+    text: &'a str,
+    rest: &'a str,
+    /// Where we are.
+    line: usize,
+    /// Where the one that is being read began.
+    first: usize,
+    /// What it is so far.
+    code: String,
+    /// Brackets that are open.
+    depth: usize,
+    /// What the string ends with that we are in.
+    quote: Option<&'static str>,
+    all: Vec<Logical>,
+}
+
+impl Lines<'_> {
+    fn in_string(&mut self, c: char, end: &str) {
+        if let Some(after) = self.rest.strip_prefix(end) {
+            self.code.push_str(end);
+            self.rest = after;
+            self.quote = None;
+            return;
+        }
+        // A string in one quote ends with its line, whatever Python thinks of that.
+        if c == '\n' && end.len() == 1 {
+            self.quote = None;
+            return;
+        }
+        self.take(c);
+        // What it escapes does not end the string.
+        if c == '\\'
+            && let Some(escaped) = self.rest.chars().next()
+        {
+            self.take(escaped);
+        }
+    }
+
+    fn in_code(&mut self, c: char) {
+        let opens = ["\"\"\"", "'''", "\"", "'"]
+            .into_iter()
+            .find(|quote| self.rest.starts_with(quote));
+        if let Some(opens) = opens {
+            self.code.push_str(opens);
+            self.rest = &self.rest[opens.len()..];
+            self.quote = Some(opens);
+            return;
+        }
+        match c {
+            '#' => self.rest = &self.rest[self.rest.find('\n').unwrap_or(self.rest.len())..],
+            '\\' if self.rest[1..].starts_with(['\n', '\r']) => {
+                let rest = self.rest[1..].trim_start_matches('\r');
+                self.rest = rest.strip_prefix('\n').unwrap_or(rest);
+                self.line += 1;
+            }
+            '\n' if self.depth == 0 => {
+                self.line += 1;
+                self.rest = &self.rest[1..];
+                self.finish();
+                self.first = self.line;
+            }
+            '\n' => {
+                self.line += 1;
+                self.rest = &self.rest[1..];
+                self.code.push(' ');
+            }
+            c => {
+                match c {
+                    '(' | '[' | '{' => self.depth += 1,
+                    ')' | ']' | '}' => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+                self.take(c);
+                if self.code.trim().is_empty() && c != ' ' && c != '\t' {
+                    self.code.clear();
+                }
+            }
+        }
+    }
+
+    /// The next character belongs to the line.
+    fn take(&mut self, c: char) {
+        self.code.push(c);
+        self.line += usize::from(c == '\n');
+        self.rest = &self.rest[c.len_utf8()..];
+    }
+
+    /// The line is whole.
+    fn finish(&mut self) {
+        let code = std::mem::take(&mut self.code);
+        if code.trim().is_empty() {
+            return;
+        }
+        let text = self.text.lines().nth(self.first - 1).unwrap_or_default();
+        self.all.push(Logical {
+            line: self.first,
+            indented: code.starts_with([' ', '\t']),
+            code,
+            text: text.trim_end().to_owned(),
+        });
+    }
 }
 
 /// Literals, by Python's rules as far as settings have them.

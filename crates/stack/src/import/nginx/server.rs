@@ -35,6 +35,35 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// Of which nothing is read yet.
+    fn of(directive: &Directive) -> Self {
+        Self {
+            directive: directive.clone(),
+            listens: Vec::new(),
+            names: Vec::new(),
+            keys: Keys::default(),
+            hsts: None,
+            certificates: Vec::new(),
+            certificate_keys: Vec::new(),
+            routes: Vec::new(),
+            sent_on: Vec::new(),
+            to_https: None,
+        }
+    }
+
+    /// Where nothing is said of it, at nginx's own port; and `ssl on` is said of all listeners at once.
+    fn listens_somewhere(&mut self, all: &[Directive]) {
+        if self.listens.is_empty() {
+            let words = ["80".to_owned()];
+            self.listens.extend(listen(&words));
+        }
+        let mut ssl = all.iter().filter(|inner| inner.name == "ssl");
+        let ssl_on = ssl.any(|inner| inner.word(0) == "on");
+        for listen in &mut self.listens {
+            listen.tls |= ssl_on;
+        }
+    }
+
     fn is_secure(&self) -> bool {
         self.listens.iter().any(|listen| listen.tls)
     }
@@ -55,97 +84,19 @@ impl Server {
 impl Translator<'_> {
     /// Reads a `server` block; sites are made of all of them together.
     pub(super) fn server(&mut self, directive: &Directive, outer: &Scope) {
-        let mut server = Server {
-            directive: directive.clone(),
-            listens: Vec::new(),
-            names: Vec::new(),
-            keys: Keys::default(),
-            hsts: None,
-            certificates: Vec::new(),
-            certificate_keys: Vec::new(),
-            routes: Vec::new(),
-            sent_on: Vec::new(),
-            to_https: None,
-        };
+        let mut server = Server::of(directive);
         // What `http` says of who may come in, and of headers, is each site's.
         let mut scope = outer.clone();
         scope.own.body = None;
         let all = self.block_of(directive);
-        let mut ssl_on = false;
         for inner in &all {
-            match inner.name.as_str() {
-                "listen" => self.listen(inner, &mut server),
-                "server_name" => self.server_name(inner, &mut server),
-                "ssl_certificate" => {
-                    let path = self.absolute(inner.word(0));
-                    if path.starts_with("/etc/letsencrypt/") {
-                        self.itself(
-                            inner,
-                            "what certbot renews is taken anew; `tls = \"acme\"` gets certificates without it (docs/certificates.md)",
-                        );
-                    }
-                    server.certificates.push(path);
-                }
-                "ssl_certificate_key" => server.certificate_keys.push(self.absolute(inner.word(0))),
-                "ssl" => ssl_on |= inner.word(0) == "on",
-                "ssl_client_certificate" => {
-                    let path = self.absolute(inner.word(0));
-                    server.keys.set_text("client_ca", &path);
-                }
-                "ssl_verify_client" => match inner.word(0) {
-                    "on" => server.keys.set_text("client_auth", "required"),
-                    "optional" => server.keys.set_text("client_auth", "optional"),
-                    "off" => {}
-                    _ => self.left(inner, "`client_auth` is \"required\" or \"optional\", of certificates that `client_ca` has signed"),
-                },
-                "location" | "return" | "if" | "try_files" | "rewrite" => {}
-                "keepalive_timeout" | "send_timeout" | "client_header_timeout" | "client_body_timeout" | "keepalive_requests" => {
-                    self.left(inner, "it is one for all sites, in [limits]");
-                }
-                _ => {
-                    if !self.common(inner, &mut scope) {
-                        self.unknown(inner);
-                    }
-                }
-            }
+            self.setting(inner, &mut server, &mut scope);
         }
-        if server.listens.is_empty() {
-            let words = ["80".to_owned()];
-            server.listens.extend(listen(&words));
-        }
-        for listen in &mut server.listens {
-            listen.tls |= ssl_on;
-        }
+        server.listens_somewhere(&all);
         self.is_default = server.listens.iter().any(|listen| listen.is_default)
             || server.names.iter().all(|name| name == "*");
         for inner in &all {
-            match inner.name.as_str() {
-                "location" => self.location(&mut server, inner, &scope, &all),
-                "if" => self.condition(inner, &mut server),
-                "rewrite" => match rewritten(inner) {
-                    Some((to, status)) => self.send_all(inner, &mut server, &to, status),
-                    None => self.left(inner, super::words::instead("rewrite")),
-                },
-                "return" => {
-                    match target(inner.word(1)).filter(|_| inner.word(0).starts_with('3')) {
-                        Some(to) => self.send_all(
-                            inner,
-                            &mut server,
-                            &to,
-                            inner.word(0).parse().unwrap_or(302),
-                        ),
-                        None if is_same_host(inner.word(1)) => {
-                            server.to_https = Some(inner.clone())
-                        }
-                        // Certbot's answer to who is not sent on.
-                        None if !server.sent_on.is_empty() && inner.word(0) == "404" => {
-                            self.itself(inner, "other hosts are answered 421");
-                        }
-                        None => self.server_return(&mut server, inner),
-                    }
-                }
-                _ => {}
-            }
+            self.answers(inner, &mut server, &scope, &all);
         }
         let has_root = server
             .routes
@@ -156,6 +107,85 @@ impl Translator<'_> {
         }
         self.site_keys(&mut server, &scope);
         self.servers.push(server);
+    }
+
+    /// A directive of a `server` that says what holds for all of it.
+    fn setting(&mut self, inner: &Directive, server: &mut Server, scope: &mut Scope) {
+        match inner.name.as_str() {
+            "listen" => self.listen(inner, server),
+            "server_name" => self.server_name(inner, server),
+            "ssl_certificate" => {
+                let path = self.absolute(inner.word(0));
+                if path.starts_with("/etc/letsencrypt/") {
+                    self.itself(
+                        inner,
+                        "what certbot renews is taken anew; `tls = \"acme\"` gets certificates without it (docs/certificates.md)",
+                    );
+                }
+                server.certificates.push(path);
+            }
+            "ssl_certificate_key" => server.certificate_keys.push(self.absolute(inner.word(0))),
+            "ssl_client_certificate" => {
+                let path = self.absolute(inner.word(0));
+                server.keys.set_text("client_ca", &path);
+            }
+            "ssl_verify_client" => match inner.word(0) {
+                "on" => server.keys.set_text("client_auth", "required"),
+                "optional" => server.keys.set_text("client_auth", "optional"),
+                "off" => {}
+                _ => self.left(inner, "`client_auth` is \"required\" or \"optional\", of certificates that `client_ca` has signed"),
+            },
+            // Of all listeners, and answers: read when the rest is known.
+            "ssl" | "location" | "return" | "if" | "try_files" | "rewrite" => {}
+            "keepalive_timeout"
+            | "send_timeout"
+            | "client_header_timeout"
+            | "client_body_timeout"
+            | "keepalive_requests" => {
+                self.left(inner, "it is one for all sites, in [limits]");
+            }
+            _ => {
+                if !self.common(inner, scope) {
+                    self.unknown(inner);
+                }
+            }
+        }
+    }
+
+    /// A directive of a `server` that answers requests.
+    fn answers(
+        &mut self,
+        inner: &Directive,
+        server: &mut Server,
+        scope: &Scope,
+        all: &[Directive],
+    ) {
+        match inner.name.as_str() {
+            "location" => self.location(server, inner, scope, all),
+            "if" => self.condition(inner, server),
+            "rewrite" => match rewritten(inner) {
+                Some((to, status)) => self.send_all(inner, server, &to, status),
+                None => self.left(inner, super::words::instead("rewrite")),
+            },
+            "return" => self.returns(inner, server),
+            _ => {}
+        }
+    }
+
+    /// A `return` of a `server`.
+    fn returns(&mut self, inner: &Directive, server: &mut Server) {
+        match target(inner.word(1)).filter(|_| inner.word(0).starts_with('3')) {
+            Some(to) => {
+                let status = inner.word(0).parse().unwrap_or(302);
+                self.send_all(inner, server, &to, status);
+            }
+            None if is_same_host(inner.word(1)) => server.to_https = Some(inner.clone()),
+            // Certbot's answer to who is not sent on.
+            None if !server.sent_on.is_empty() && inner.word(0) == "404" => {
+                self.itself(inner, "other hosts are answered 421");
+            }
+            None => self.server_return(server, inner),
+        }
     }
 
     /// What is in a directive's block, with the files that it includes: a snippet may be in many, and named in the command as well.
@@ -460,21 +490,45 @@ impl Translator<'_> {
         });
     }
 
-    fn plain_site(&mut self, server: Server, sites: &mut Vec<SiteDraft>) {
-        let place = self.place(&server.directive);
-        let is_secure = |host: &str, sites: &[SiteDraft]| {
-            sites.iter().any(|site| {
-                site.keys.has("tls")
-                    && site.keys.get("tls") != Some("\"off\"")
-                    && site.hosts.iter().any(|other| other == host)
-            })
-        };
+    /// What a server without TLS adds to the sites that have it, and what is left of it for itself.
+    fn plain_site(&mut self, mut server: Server, sites: &mut Vec<SiteDraft>) {
         let mut hosts = server.names.clone();
         if hosts.is_empty() {
             hosts.push("*".to_owned());
         }
         let (both, alone): (Vec<String>, Vec<String>) =
             hosts.into_iter().partition(|host| is_secure(host, sites));
+        self.say_redirects(&server, &both, sites);
+        // The only thing that is asked for in the clear of a site with TLS.
+        let (challenges, routes): (Vec<Keys>, Vec<Keys>) = std::mem::take(&mut server.routes)
+            .into_iter()
+            .partition(|route| {
+                route
+                    .get("path")
+                    .is_some_and(|path| path.starts_with(CHALLENGES))
+            });
+        let of_both = |site: &&mut SiteDraft| site.hosts.iter().any(|host| both.contains(host));
+        for site in sites.iter_mut().filter(of_both) {
+            take_challenges(site, &challenges);
+        }
+        if !both.is_empty() && routes.iter().any(|route| !is_to_https(route)) {
+            let place = self.place(&server.directive);
+            self.note_left(
+                &place,
+                "server { … }",
+                "plain HTTP of a site with TLS is redirected to it, whatever was served there",
+            );
+        }
+        server.routes = challenges.into_iter().chain(routes).collect();
+        let only_sends =
+            server.routes.is_empty() && (server.to_https.is_some() || !server.sent_on.is_empty());
+        if !alone.is_empty() && !only_sends {
+            self.site_in_the_clear(server, alone, sites);
+        }
+    }
+
+    /// Whether what it sends to HTTPS is there.
+    fn say_redirects(&mut self, server: &Server, both: &[String], sites: &[SiteDraft]) {
         for (host, _, _, line) in &server.sent_on {
             match is_secure(host, sites) {
                 true => self.itself(line, "plain HTTP of a site with TLS is redirected"),
@@ -490,42 +544,15 @@ impl Translator<'_> {
                 ),
             }
         }
-        // The only thing that is asked for in the clear of a site with TLS.
-        let (challenges, routes): (Vec<Keys>, Vec<Keys>) =
-            server.routes.into_iter().partition(|route| {
-                route
-                    .get("path")
-                    .is_some_and(|path| path.starts_with(CHALLENGES))
-            });
-        for site in sites
-            .iter_mut()
-            .filter(|site| site.hosts.iter().any(|host| both.contains(host)))
-        {
-            for challenge in &challenges {
-                if !site
-                    .routes
-                    .iter()
-                    .any(|route| route.get("path") == challenge.get("path"))
-                {
-                    site.routes.insert(0, challenge.clone());
-                }
-            }
-        }
-        if !both.is_empty() && !routes.is_empty() && routes.iter().any(|route| !is_to_https(route))
-        {
-            self.note_left(
-                &place,
-                "server { … }",
-                "plain HTTP of a site with TLS is redirected to it, whatever was served there",
-            );
-        }
-        if alone.is_empty() {
-            return;
-        }
-        let all: Vec<Keys> = challenges.into_iter().chain(routes).collect();
-        if all.is_empty() && (server.to_https.is_some() || !server.sent_on.is_empty()) {
-            return;
-        }
+    }
+
+    fn site_in_the_clear(
+        &mut self,
+        server: Server,
+        mut hosts: Vec<String>,
+        sites: &mut Vec<SiteDraft>,
+    ) {
+        let place = self.place(&server.directive);
         let mut keys = Keys::default();
         keys.set("tls", "\"off\"");
         if server.hsts.is_some() {
@@ -539,20 +566,35 @@ impl Translator<'_> {
         keys.remove("client_ca");
         keys.remove("client_auth");
         let is_default = server.listens.iter().any(|listen| listen.is_default);
-        let mut hosts = alone;
-        let has_any = hosts.iter().any(|host| host == "*")
-            || sites
-                .iter()
-                .any(|site| site.hosts.iter().any(|host| host == "*"));
-        if is_default && !has_any {
+        let mut all = sites.iter().flat_map(|site| &site.hosts).chain(&hosts);
+        if is_default && !all.any(|host| host == "*") {
             hosts.push("*".to_owned());
         }
         sites.push(SiteDraft {
             place,
             hosts,
             keys,
-            routes: all,
+            routes: server.routes,
         });
+    }
+}
+
+/// Whether one of the sites has this host, and TLS.
+fn is_secure(host: &str, sites: &[SiteDraft]) -> bool {
+    sites.iter().any(|site| {
+        site.keys.has("tls")
+            && site.keys.get("tls") != Some("\"off\"")
+            && site.hosts.iter().any(|other| other == host)
+    })
+}
+
+/// Gives a site the routes for challenges that it has not.
+fn take_challenges(site: &mut SiteDraft, challenges: &[Keys]) {
+    for challenge in challenges {
+        let path = challenge.get("path");
+        if !site.routes.iter().any(|route| route.get("path") == path) {
+            site.routes.insert(0, challenge.clone());
+        }
     }
 }
 

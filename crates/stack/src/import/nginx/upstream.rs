@@ -91,130 +91,80 @@ impl Translator<'_> {
         scope: &Scope,
         pattern: &str,
     ) -> Option<Pass> {
-        let url = directive.word(0);
-        let is_uwsgi = directive.name == "uwsgi_pass";
-        let (scheme, rest) = match url.split_once("://") {
-            Some(("http" | "uwsgi", rest)) => ("http", rest),
-            Some(("https", rest)) => ("https", rest),
-            Some(("grpc", rest)) => ("h2c", rest),
-            Some(("grpcs", rest)) => ("h2", rest),
-            _ if is_uwsgi && url.starts_with("unix:") => ("http", url),
-            None if is_uwsgi => ("http", url),
-            None if directive.name == "grpc_pass" => ("h2c", url),
-            _ => {
-                self.left(
-                    directive,
-                    "an upstream is `http://host:port`, `https://…`, `h2c://…` or `unix:/path`",
-                );
+        let way = match Way::of(directive, pattern) {
+            Ok(way) => way,
+            Err(why) => {
+                self.left(directive, why);
                 return None;
             }
         };
-        if url.contains('$') {
-            self.left(
-                directive,
-                "an upstream is written, not put together from a request",
-            );
-            return None;
-        }
-        // `unix:/run/x.sock:/uri` and `host:port/uri`.
-        let (target, uri) = match rest
-            .strip_prefix("unix:")
-            .or_else(|| url.strip_prefix("unix:"))
-        {
-            Some(path) => {
-                let path = path.trim_start_matches("//");
-                let (path, uri) = path.split_once(':').unwrap_or((path, ""));
-                (
-                    format!("unix:/{}", path.trim_start_matches('/')),
-                    uri.to_owned(),
-                )
-            }
-            None => match rest.find('/') {
-                Some(at) => (rest[..at].to_owned(), rest[at..].to_owned()),
-                None => (rest.to_owned(), String::new()),
+        let group = match self.groups.get(&way.target) {
+            Some(group) => group.clone(),
+            None => Group {
+                members: vec![way.target.clone()],
+                keys: Keys::default(),
             },
         };
-        let strip = match uri.as_str() {
-            "" => false,
-            uri if uri == pattern => false,
-            "/" => pattern != "/",
-            _ => {
-                self.left(directive, "a path can be taken off (`strip`), not be replaced by another: let the app or upstream answer at this one");
-                return None;
-            }
-        };
-        let group = self.groups.get(&target).cloned();
-        let members = group
-            .as_ref()
-            .map_or_else(|| vec![target.clone()], |group| group.members.clone());
-        if members.is_empty() {
+        if group.members.is_empty() {
             self.left(directive, "its upstream has no member that is not down");
             return None;
         }
-        if let Some(app) = self.app_at(&members) {
-            self.app_timeout(&app, scope);
-            return Some(Pass {
-                key: "app",
-                value: text(&app),
-                strip,
-            });
+        let (key, value) = match self.app_behind(directive, &group.members) {
+            Some(app) => {
+                self.app_timeout(&app, scope);
+                ("app", text(&app))
+            }
+            None => ("upstream", self.upstream(directive, scope, &way, &group)?),
+        };
+        Some(Pass {
+            key,
+            value,
+            strip: way.strip,
+        })
+    }
+
+    /// The app that is one of these: one that was read, or, by a protocol that only apps are spoken to in, one to be named.
+    fn app_behind(&mut self, directive: &Directive, members: &[String]) -> Option<String> {
+        match self.app_at(members) {
+            None if is_uwsgi(directive) => Some(self.unknown_app(directive)),
+            found => found,
         }
-        if is_uwsgi {
-            let app = self.unknown_app(directive);
-            self.app_timeout(&app, scope);
-            return Some(Pass {
-                key: "app",
-                value: text(&app),
-                strip,
-            });
-        }
-        if members.iter().any(|member| looks_like_gunicorn(member)) {
+    }
+
+    /// The upstream of these members, as a route names it: by its address where there is no more to say of it.
+    fn upstream(
+        &mut self,
+        directive: &Directive,
+        scope: &Scope,
+        way: &Way,
+        group: &Group,
+    ) -> Option<String> {
+        let named = &group.members;
+        if named.iter().any(|member| looks_like_gunicorn(member)) {
             self.left(
                 directive,
                 "if gunicorn is there, stack runs the app itself: import its gunicorn.conf.py or systemd unit along, or write `app = \"web\"` and `[app.web]`",
             );
         }
-        let members: Vec<String> = members
+        let members = named
             .iter()
-            .filter_map(|member| address(scheme, member))
-            .collect();
-        if members.is_empty()
-            || scheme != "http" && members.iter().any(|member| member.starts_with("unix:"))
-        {
+            .filter_map(|member| address(way.scheme, member));
+        let members: Vec<String> = members.collect();
+        let is_unix = |member: &String| member.starts_with("unix:");
+        if members.is_empty() || way.scheme != "http" && members.iter().any(is_unix) {
             self.left(directive, "this is no address of a server");
             return None;
         }
-        let mut keys = Keys::default();
-        keys.set_list("members", &members);
-        if let Some(time) = &scope.connect_timeout {
-            keys.set("connect_timeout", time.clone());
-        }
-        if let Some(time) = &scope.read_timeout {
-            keys.set("timeout", time.clone());
-            keys.set("read_timeout", time.clone());
-        }
-        let extra = group.map(|group| group.keys).unwrap_or_default();
-        for key in ["idle_connections", "retry_after"] {
-            if let Some(value) = extra.get(key) {
-                keys.set(key, value);
-            }
-        }
-        let is_plain = [
+        let keys = upstream_keys(&members, scope, group);
+        let told = [
             "connect_timeout",
             "timeout",
             "idle_connections",
             "retry_after",
-        ]
-        .iter()
-        .all(|key| !keys.has(key));
-        let value = match (is_plain, members.as_slice()) {
-            (true, [one]) => text(one),
-            _ => text(&self.named(&target, keys)),
-        };
-        Some(Pass {
-            key: "upstream",
-            value,
-            strip,
+        ];
+        Some(match members.as_slice() {
+            [one] if !told.iter().any(|key| keys.has(key)) => text(one),
+            _ => text(&self.named(&way.target, keys)),
         })
     }
 
@@ -270,6 +220,97 @@ impl Translator<'_> {
             app.lines.push_str(&format!("timeout = {time}\n"));
         }
     }
+}
+
+/// Where a `proxy_pass` and such say that requests go.
+#[derive(Debug)]
+struct Way {
+    /// As our addresses have it.
+    scheme: &'static str,
+    /// The name of a group, or an address.
+    target: String,
+    /// Whether the path of the location is taken off.
+    strip: bool,
+}
+
+impl Way {
+    /// Of a directive in a location of this pattern, or why there is nothing like it here.
+    fn of(directive: &Directive, pattern: &str) -> Result<Self, &'static str> {
+        let url = directive.word(0);
+        let (scheme, rest) = scheme_of(directive)
+            .ok_or("an upstream is `http://host:port`, `https://…`, `h2c://…` or `unix:/path`")?;
+        if url.contains('$') {
+            return Err("an upstream is written, not put together from a request");
+        }
+        let (target, uri) = match rest
+            .strip_prefix("unix:")
+            .or_else(|| url.strip_prefix("unix:"))
+        {
+            Some(path) => {
+                let path = path.trim_start_matches("//");
+                // `unix:/run/x.sock:/uri`.
+                let (path, uri) = path.split_once(':').unwrap_or((path, ""));
+                (format!("unix:/{}", path.trim_start_matches('/')), uri)
+            }
+            None => {
+                let (host, uri) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                (host.to_owned(), uri)
+            }
+        };
+        let strip = match uri {
+            "" => false,
+            uri if uri == pattern => false,
+            "/" => pattern != "/",
+            _ => {
+                return Err(
+                    "a path can be taken off (`strip`), not be replaced by another: let the app or upstream answer at this one",
+                );
+            }
+        };
+        Ok(Self {
+            scheme,
+            target,
+            strip,
+        })
+    }
+}
+
+/// The scheme of ours that members are spoken to in, and what stands behind nginx's.
+fn scheme_of(directive: &Directive) -> Option<(&'static str, &str)> {
+    let url = directive.word(0);
+    Some(match url.split_once("://") {
+        Some(("http" | "uwsgi", rest)) => ("http", rest),
+        Some(("https", rest)) => ("https", rest),
+        Some(("grpc", rest)) => ("h2c", rest),
+        Some(("grpcs", rest)) => ("h2", rest),
+        _ if is_uwsgi(directive) && url.starts_with("unix:") => ("http", url),
+        None if is_uwsgi(directive) => ("http", url),
+        None if directive.name == "grpc_pass" => ("h2c", url),
+        _ => return None,
+    })
+}
+
+fn is_uwsgi(directive: &Directive) -> bool {
+    directive.name == "uwsgi_pass"
+}
+
+/// The table of an upstream.
+fn upstream_keys(members: &[String], scope: &Scope, group: &Group) -> Keys {
+    let mut keys = Keys::default();
+    keys.set_list("members", members);
+    if let Some(time) = &scope.connect_timeout {
+        keys.set("connect_timeout", time.clone());
+    }
+    if let Some(time) = &scope.read_timeout {
+        keys.set("timeout", time.clone());
+        keys.set("read_timeout", time.clone());
+    }
+    for key in ["idle_connections", "retry_after"] {
+        if let Some(value) = group.keys.get(key) {
+            keys.set(key, value);
+        }
+    }
+    keys
 }
 
 /// As `members` has it.
