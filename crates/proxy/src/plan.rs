@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use self::maker::{Maker, Places, upstreams};
 use crate::{
-    access::{self, Basic, Gate, GateError, Gates, Limiters, Origins},
+    access::{self, Basic, Gate, GateError, Limiters},
     app::{AppRoute, pool::Pool},
     buffer::{self, budget::Budget, scratch::FolderError},
     challenges::Challenges,
@@ -269,13 +269,6 @@ impl Plan {
             .as_ref()
             .map(|folder| folder.value.as_path());
         let buffers = buffer::Store::open(folder, Arc::clone(given.budget))?;
-        let https_port = given
-            .listeners
-            .iter()
-            .find(|listener| listener.tls)
-            .and_then(|tls| tls.port);
-        let mut hosts = Hosts::default();
-        let (mut basics, mut healths) = (Vec::new(), Vec::new());
         let maker = Maker {
             site,
             store: Store::new(&site.limits),
@@ -286,30 +279,13 @@ impl Plan {
             closures: given.closures,
             draining: given.draining,
         };
-        for (index, virtual_host) in site.hosts.iter().enumerate() {
-            let origins = Origins {
-                upstreams: &maker.upstreams,
-                buffers: &maker.buffers,
-            };
-            let gates = Gates::new(site, virtual_host, given.limiters, given.users, origins);
-            let host = Arc::new(maker.host(index, virtual_host, https_port, &gates)?);
-            basics.extend(gates.into_basics());
-            healths.extend(host.health.clone());
-            for name in &virtual_host.names {
-                hosts.insert(name, Arc::clone(&host));
-            }
-        }
+        let made = maker.hosts(&given)?;
         let encoders = usize::try_from(site.limits.encoders).unwrap_or(usize::MAX);
         Ok(Self {
             head_limits: head_limits(&site.limits),
             log: given.log,
             trust: Trust::new(&site.server.trusted_proxies),
-            tongue: match site.server.forwarded {
-                site::Forwarded::Forwarded => Tongue::Forwarded,
-                site::Forwarded::XForwarded => Tongue::XForwarded {
-                    host: site.server.forwarded_host,
-                },
-            },
+            tongue: tongue(&site.server),
             server_header: site.server.server_header,
             tls: Tls::new(site, given.credentials, given.self_signed)?,
             h2c: site.server.h2c,
@@ -322,9 +298,9 @@ impl Plan {
             operators: Operators::new(site.server.metrics.as_ref()),
             vouched: access::vouched(site),
             challenges: Arc::clone(given.challenges),
-            hosts,
-            healths,
-            basics,
+            hosts: made.hosts,
+            healths: made.healths,
+            basics: made.basics,
             upstreams: maker.upstreams.into_values().collect(),
             figures: Arc::clone(given.figures),
             places: maker.places.made.into_inner(),
@@ -357,6 +333,15 @@ impl Plan {
     /// The site that answers for a host.
     pub(crate) fn host(&self, host: &[u8]) -> Option<&Arc<Host>> {
         self.hosts.find(host)
+    }
+}
+
+fn tongue(server: &site::Server) -> Tongue {
+    match server.forwarded {
+        site::Forwarded::Forwarded => Tongue::Forwarded,
+        site::Forwarded::XForwarded => Tongue::XForwarded {
+            host: server.forwarded_host,
+        },
     }
 }
 

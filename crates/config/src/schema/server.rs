@@ -28,36 +28,28 @@ pub(super) fn read(
         .as_ref()
         .filter(|(_, list)| list.as_ref().is_none_or(|list| !list.is_empty()));
     let says_https = says_https.map(|(span, _)| *span);
-    let default = || Endpoint {
-        listen: Located {
-            value: defaults::http(context.privileged),
-            span: None,
-        },
-        proxy_protocol: false,
+    let flag = |key, default| {
+        let said = get(key).and_then(|value: Value<'_>| value.boolean());
+        said.unwrap_or(default)
     };
     let server = Server {
-        http: http
-            .as_ref()
-            .map_or_else(|| vec![default()], |list| list.clone().unwrap_or_default()),
+        http: match &http {
+            None => vec![usual(context)],
+            Some(list) => list.clone().unwrap_or_default(),
+        },
         https: https.and_then(|(_, list)| list).unwrap_or_default(),
         trusted_proxies: get("trusted_proxies")
             .map_or_else(TrustedProxies::default, |value| trust::proxies(&value)),
         forwarded: get("forwarded")
             .and_then(|value| trust::forwarded(&value))
             .unwrap_or(defaults::FORWARDED),
-        forwarded_host: get("forwarded_host")
-            .and_then(|value| value.boolean())
-            .unwrap_or(defaults::FORWARDED_HOST),
+        forwarded_host: flag("forwarded_host", defaults::FORWARDED_HOST),
         access_log: get("access_log")
             .map_or(logs::ACCESS_LOG, |value| logs::access(context, &value)),
         log: get("log").map_or_else(logs::error_log, |value| logs::error(context, &value)),
         redact: get("redact").map_or_else(logs::redact, |value| logs::names(&value)),
-        server_header: get("server_header")
-            .and_then(|value| value.boolean())
-            .unwrap_or(defaults::SERVER_HEADER),
-        h2c: get("h2c")
-            .and_then(|value| value.boolean())
-            .unwrap_or(defaults::H2C),
+        server_header: flag("server_header", defaults::SERVER_HEADER),
+        h2c: flag("h2c", defaults::H2C),
         unknown_names: get("unknown_names")
             .map_or(defaults::UNKNOWN_NAMES, |value| unknown_names(&value)),
         spool: get("spool")
@@ -66,22 +58,30 @@ pub(super) fn read(
         traces: get("traces").and_then(|value| traces::read(context, &value, upstreams)),
         admin: get("admin").and_then(|value| admin(context, &value)),
         account: table.as_ref().and_then(account::read),
-        landlock: get("landlock")
-            .and_then(|value| value.boolean())
-            .unwrap_or(defaults::LANDLOCK),
-        seccomp: get("seccomp")
-            .and_then(|value| value.boolean())
-            .unwrap_or(defaults::SECCOMP),
+        landlock: flag("landlock", defaults::LANDLOCK),
+        seccomp: flag("seccomp", defaults::SECCOMP),
     };
     if server.http.is_empty() && says_https.is_none() && http.is_some_and(|list| list.is_some()) {
-        let span = get("http").map(|value| value.span);
-        let hint = format!(
-            "write `http = [\"{}\"]`",
-            defaults::http(context.privileged)
-        );
-        notes.missing(Problem::new(span, "there is nothing to listen on").hint(hint));
+        notes.missing(no_listener(context, get("http").map(|value| value.span)));
     }
     (server, says_https)
+}
+
+/// Where plain HTTP is spoken unless the file says otherwise.
+fn usual(context: &Context) -> Endpoint {
+    Endpoint {
+        listen: Located {
+            value: defaults::http(context.privileged),
+            span: None,
+        },
+        proxy_protocol: false,
+    }
+}
+
+fn no_listener(context: &Context, span: Option<Span>) -> Problem {
+    let usual = defaults::http(context.privileged);
+    Problem::new(span, "there is nothing to listen on")
+        .hint(format!("write `http = [\"{usual}\"]`"))
 }
 
 /// `None` where nothing can be said about the list, because something in it is wrong.

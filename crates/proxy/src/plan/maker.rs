@@ -3,14 +3,15 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use config::site::{self, RoutePath, Site, VirtualHost};
 
-use super::{Action, CHALLENGES, Host, Plan, PlanError, Route};
+use super::{Action, CHALLENGES, Given, Host, Plan, PlanError, Route};
 use crate::{
-    access::{Gate, Gates},
+    access::{Basic, Gate, Gates, Origins},
     app::{AppRoute, Settings, pool::Pool},
     buffer,
     closed::{Closures, Maintenance},
@@ -20,7 +21,7 @@ use crate::{
     health::Health,
     pages::{Page, Pages},
     response::Edits,
-    route::Paths,
+    route::{Hosts, Paths},
     spans::Exporter,
     tls,
     upstream::{Upstream, UpstreamRoute},
@@ -96,8 +97,40 @@ pub(super) fn upstreams<'s>(
     site.upstreams.iter().map(made).collect()
 }
 
+/// All hosts, and what of them is known under other names than theirs.
+pub(super) struct Made {
+    pub(super) hosts: Hosts<Arc<Host>>,
+    pub(super) healths: Vec<Arc<Health>>,
+    pub(super) basics: Vec<(PathBuf, Arc<Basic>)>,
+}
+
 impl Maker<'_> {
-    pub(super) fn host(
+    /// All hosts, by all of their names.
+    pub(super) fn hosts(&self, given: &Given<'_>) -> Result<Made, PlanError> {
+        let mut secure = given.listeners.iter().filter(|listener| listener.tls);
+        let https_port = secure.next().and_then(|listener| listener.port);
+        let mut made = Made {
+            hosts: Hosts::default(),
+            healths: Vec::new(),
+            basics: Vec::new(),
+        };
+        for (index, host) in self.site.hosts.iter().enumerate() {
+            let origins = Origins {
+                upstreams: &self.upstreams,
+                buffers: &self.buffers,
+            };
+            let gates = Gates::new(self.site, host, given.limiters, given.users, origins);
+            let finished = Arc::new(self.host(index, host, https_port, &gates)?);
+            made.basics.extend(gates.into_basics());
+            made.healths.extend(finished.health.clone());
+            for name in &host.names {
+                made.hosts.insert(name, Arc::clone(&finished));
+            }
+        }
+        Ok(made)
+    }
+
+    fn host(
         &self,
         index: usize,
         host: &VirtualHost,
