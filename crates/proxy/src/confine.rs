@@ -28,7 +28,7 @@ pub fn folders(site: &Site) -> Vec<PathBuf> {
 
 /// Gives up everything but what this configuration needs.
 pub(crate) fn confine(site: &Site) {
-    hide_memory();
+    confine::hide_memory();
     if site.server.landlock {
         match files::confine(site) {
             Ok(said) => said.tell(),
@@ -44,13 +44,5 @@ pub(crate) fn confine(site: &Site) {
         }
     } else {
         info!("system calls: not confined, as server.seccomp says");
-    }
-}
-
-/// Other processes of the same user, such as an app's, can neither trace this one nor read its memory (proc(5), ptrace(2)).
-fn hide_memory() {
-    let hidden = rustix::process::DumpableBehavior::NotDumpable;
-    if let Err(error) = rustix::process::set_dumpable_behavior(hidden) {
-        warn!("memory: open to processes of the same user: {error}");
     }
 }

@@ -7,29 +7,13 @@ use std::{
 };
 
 use config::site::{Action, Member, Site, Symlinks};
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+use confine::{
+    AccessFs, BitFlags, LandlockStatus, RESOLVER, RestrictionStatus, RulesetError, RulesetStatus,
 };
 use tracing::{info, warn};
 
-/// The newest that was tried. What the kernel lacks of it is left out.
-const KNOWN: ABI = ABI::V7;
-
 /// Times of the local zone are in the log.
 const ZONES: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
-
-/// What the C library reads to look up a name: its configuration, which whoever manages the network replaces at any time by
-/// another file, and its modules.
-const RESOLVER: [&str; 7] = [
-    "/etc",
-    "/run/NetworkManager",
-    "/run/resolvconf",
-    "/run/systemd/resolve",
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-];
 
 /// Where requests and responses may go that are too large for memory, when the file does not say.
 const SPOOLS: [&str; 2] = ["/var/tmp", "/tmp"];
@@ -65,22 +49,12 @@ impl Said {
 pub(super) fn confine(site: &Site) -> Result<Said, RulesetError> {
     let readable = readable(site);
     let writable = writable(site);
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let status = Ruleset::default()
-        .handle_access(AccessFs::from_all(KNOWN))?
-        // It accepts on what the master has bound, and connects; it has nothing to bind.
-        .handle_access(AccessNet::BindTcp)?
-        // Neither sockets without a path nor signals to anybody outside.
-        .scope(Scope::from_all(KNOWN))?
-        .create()?
-        // A path that is not there is left out: whoever needs it says so better.
-        .add_rules(path_beneath_rules(&readable, read))?
-        .add_rules(path_beneath_rules(
-            ZONES,
-            BitFlags::from(AccessFs::ReadFile),
-        ))?
-        .add_rules(path_beneath_rules(&writable, temporary()))?
-        .restrict_self()?;
+    let zones = ZONES.map(PathBuf::from);
+    let status = confine::keep_files(&[
+        (&readable, confine::reading()),
+        (&zones, BitFlags::from(AccessFs::ReadFile)),
+        (&writable, temporary()),
+    ])?;
     Ok(Said {
         status,
         readable: list(&readable),
