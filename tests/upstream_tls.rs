@@ -92,6 +92,25 @@ fn whom_the_system_trusts_is_trusted() {
     assert_eq!(stack.get("/").text(), "hello");
 }
 
+/// What is served was verified by the file as it was.
+#[test]
+fn new_authorities_are_named_and_taken_by_a_reload() {
+    let (first, second) = (Authority::new("test"), Authority::new("other"));
+    let origin = Origin::tls(second.sign_server("localhost"), |stream, _| {
+        let _ = stream.write_all(HELLO);
+        Then::Goes
+    });
+    let member = format!("https://localhost:{}", origin.port());
+    let stack = site(&member, "ca = \"ca.pem\"\nconnect_timeout = \"1m\"")
+        .file("ca.pem", &first.cert)
+        .start();
+    assert_eq!(stack.get("/").status, 502);
+    stack.site().file("ca.pem", &second.cert);
+    stack.until_logged("has changed, and is read by the next reload");
+    assert_eq!(stack.site().run("reload").0, Some(0));
+    assert_eq!(stack.get("/").text(), "hello");
+}
+
 /// Without the farewell of TLS an end may be anybody's doing (RFC 9112 §9.8).
 #[test]
 fn content_that_ends_without_a_farewell_is_cut() {

@@ -53,6 +53,44 @@ pub(crate) struct Keeper {
     authorities: String,
     /// Which customer of it we are: what it calls the key, and the key.
     eab: Option<(String, String)>,
+    /// By whom upstreams are verified.
+    trusted: Vec<Trusted>,
+}
+
+/// A file that says who signs the certificates of an upstream's members. The proxy goes on with what it said at first: its
+/// connections were verified by that.
+#[derive(Debug)]
+struct Trusted {
+    upstream: String,
+    file: PathBuf,
+    /// The file as it was when that was read, or when somebody was told that it has changed.
+    known: Look,
+    /// The same at the last look.
+    seen: Look,
+}
+
+impl Trusted {
+    fn of(site: &Site) -> Vec<Self> {
+        let upstreams = site.upstreams.iter().filter_map(|upstream| {
+            let file = upstream.authorities.as_ref()?.value.clone();
+            let look = look_at(&file);
+            Some(Self {
+                upstream: upstream.name.clone(),
+                file,
+                known: look,
+                seen: look,
+            })
+        });
+        upstreams.collect()
+    }
+
+    /// Whether it has changed, once it has lasted from one look to the next.
+    fn changes(&mut self) -> bool {
+        let now = look_at(&self.file);
+        let settled = now == self.seen;
+        self.seen = now;
+        settled && std::mem::replace(&mut self.known, now) != now
+    }
 }
 
 /// Whether a site has a certificate that a proxy makes.
@@ -73,6 +111,7 @@ impl Keeper {
         };
         let eab = eab(site).map_err(|problem| vec![problem])?;
         let seen = look(site, store.as_ref());
+        let trusted = Trusted::of(site);
         let got = BTreeMap::new();
         let mut credentials = read(site, store.as_ref(), &got)?;
         credentials.tickets.extend(ticket_key());
@@ -94,6 +133,7 @@ impl Keeper {
             got,
             authorities,
             eab,
+            trusted,
         };
         keeper.remind();
         Ok(keeper)
@@ -206,6 +246,15 @@ impl Keeper {
         let renewed = settled && self.seen != self.read && self.renew(site);
         if self.reminded.is_none_or(|last| last.elapsed() >= REMINDER) {
             self.remind();
+        }
+        for trusted in &mut self.trusted {
+            if trusted.changes() {
+                warn!(
+                    "upstream {}: {} has changed, and is read by the next reload",
+                    trusted.upstream,
+                    trusted.file.display()
+                );
+            }
         }
         (rotated || renewed).then(|| self.credentials.clone())
     }

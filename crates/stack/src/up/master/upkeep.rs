@@ -16,8 +16,11 @@ use crate::up::credentials;
 impl Master {
     /// Whether there are files that may change.
     pub(super) fn has_files(&self) -> bool {
-        let hosts = &self.opened.loaded.site.hosts;
-        hosts.iter().any(|host| host.tls.value != Tls::Off) || !self.opened.users.users().is_empty()
+        let site = &self.opened.loaded.site;
+        let mut upstreams = site.upstreams.iter();
+        site.hosts.iter().any(|host| host.tls.value != Tls::Off)
+            || upstreams.any(|upstream| upstream.authorities.is_some())
+            || !self.opened.users.users().is_empty()
     }
 
     pub(super) fn look_at_files(&mut self) {
