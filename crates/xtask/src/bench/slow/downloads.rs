@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -41,12 +41,11 @@ pub(super) fn measure(peer: &Peer, place: &Place, options: &Options) -> Result<R
             readers.push(tokio::spawn(read(address, Arc::clone(&all_read))));
             sleep(PAUSE).await;
         }
-        // Everybody has the beginning by then.
         tokio::time::timeout(Duration::from_secs(60), all_read.wait())
             .await
-            .ok();
-        readers
-    });
+            .context("not every download has begun within a minute")?;
+        anyhow::Ok(readers)
+    })?;
     let begun = server.cpu()?;
     let first = server.front_memory()?;
     std::thread::sleep(STAY);
