@@ -276,13 +276,13 @@ pub fn is_forwardable(name: &[u8]) -> bool {
 
 /// Whether a field speaks of one connection and is never passed on (RFC 9110 §7.6.1), or of a proxy's own affairs (RFC 9110
 /// §11.7, PEP 3333 by way of RFC 2616 §13.5.1). `Proxy` is among them, since CGI would make it `HTTP_PROXY` (httpoxy,
-/// CVE-2016-5385).
+/// CVE-2016-5385), and `Close`, a name that is only reserved so that `Connection: close` lists no field (RFC 9110 §18.4).
 #[must_use]
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
         2 => is(b"te"),
-        5 => is(b"proxy"),
+        5 => is(b"proxy") || is(b"close"),
         7 => is(b"trailer") || is(b"upgrade"),
         10 => is(b"connection") || is(b"keep-alive"),
         16 => is(b"proxy-connection"),

@@ -68,7 +68,8 @@ pub(crate) async fn apply(mut response: Response, request: &Request<'_>, plan: &
         Secrecy::Padded => 1 + usize::try_from(random() % PADDING).unwrap_or(0),
         _ => 0,
     };
-    encode(response, coding, padding, plan).await
+    // Boxed: what is not encoded has no room for it.
+    Box::pin(encode(response, coding, padding, plan)).await
 }
 
 async fn encode(mut response: Response, coding: Coding, padding: usize, plan: &Plan) -> Response {

@@ -269,10 +269,13 @@ impl<'plan, 'c> Routed<'plan, 'c> {
                 journal.route = Route::Named(app.pool.label.clone());
                 let client = request.client.address;
                 self.host.maintenance.check_app(client, &app.pool.app)?;
-                let answer = app::respond(app, request, self.peer, upload, journal).await?;
-                let response = match answer {
+                // Boxed, as an upstream's below: a request for a file has no room for it.
+                let answer = Box::pin(app::respond(app, request, self.peer, upload, journal));
+                let response = match answer.await? {
                     app::Answer::Here(response) => response,
-                    app::Answer::Elsewhere(handed) => self.elsewhere(handed, app, request).await?,
+                    app::Answer::Elsewhere(handed) => {
+                        Box::pin(self.elsewhere(handed, app, request)).await?
+                    }
                 };
                 let response = match &self.plan.dev {
                     Some(dev) => {
@@ -285,8 +288,8 @@ impl<'plan, 'c> Routed<'plan, 'c> {
             }
             Action::Upstream(upstream) => {
                 journal.route = Route::Named(upstream.label());
-                let response = upstream::respond(upstream, request, upload, journal).await?;
-                Ok(self.encoded(response, request).await)
+                let answer = Box::pin(upstream::respond(upstream, request, upload, journal));
+                Ok(self.encoded(answer.await?, request).await)
             }
             // Behind files there are never files again.
             Action::Files { .. } => Err(Failure::NoFile),

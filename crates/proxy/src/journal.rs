@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use message::{
 use telemetry::access::{self, Log, Record};
 
 use crate::{
+    address::AddressText,
     app::slot::Place,
     clock,
     failure::Failure,
@@ -316,55 +317,6 @@ impl Journal {
             cause.detail
         );
     }
-}
-
-/// An address as text, on the stack: every record has one.
-struct AddressText {
-    /// An IPv6 address has 39 characters at most; one that embeds IPv4 has 45.
-    space: [u8; 45],
-    length: usize,
-}
-
-impl AddressText {
-    fn new(address: IpAddr) -> Self {
-        let mut space = [0; 45];
-        let mut rest = &mut space[..];
-        match address {
-            // Formatting takes as long as a system call's entry.
-            IpAddr::V4(address) => {
-                let [first, others @ ..] = address.octets();
-                decimal(first, &mut rest);
-                for octet in others {
-                    put(b'.', &mut rest);
-                    decimal(octet, &mut rest);
-                }
-            }
-            IpAddr::V6(address) => write!(rest, "{address}").expect("it is long enough"),
-        }
-        let left = rest.len();
-        Self {
-            length: space.len() - left,
-            space,
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        str::from_utf8(&self.space[..self.length]).expect("addresses are ASCII")
-    }
-}
-
-fn decimal(number: u8, out: &mut &mut [u8]) {
-    if number >= 100 {
-        put(b'0' + number / 100, out);
-    }
-    if number >= 10 {
-        put(b'0' + number / 10 % 10, out);
-    }
-    put(b'0' + number % 10, out);
-}
-
-fn put(byte: u8, out: &mut &mut [u8]) {
-    out.write_all(&[byte]).expect("it is long enough");
 }
 
 /// The fields of a head, for a format that asks for one.

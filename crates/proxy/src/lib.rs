@@ -9,6 +9,7 @@
 //! or `app` or `upstream`) → `connection`; every error becomes a response in `failure`, once.
 
 pub mod access;
+mod address;
 mod admit;
 mod app;
 mod buffer;

@@ -1,5 +1,5 @@
-//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask soak`, `cargo xtask dist`,
-//! `cargo xtask book`.
+//! Tasks of this repository that are not part of the product: `cargo xtask bench`, `cargo xtask soak`, `cargo xtask train`,
+//! `cargo xtask dist`, `cargo xtask book`.
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -10,6 +10,7 @@ mod bench;
 mod book;
 mod dist;
 mod floor;
+mod train;
 
 use std::{
     path::{Path, PathBuf},
@@ -33,6 +34,8 @@ enum Task {
     Bench(bench::Options),
     /// Let something go wrong each second under all kinds of clients, and judge what came of it.
     Soak(bench::deploy::soak::Options),
+    /// Let a build that counts its branches serve, and keep the counts that releases are compiled with.
+    Train(train::Options),
     /// Make what is released: one binary, a Debian package, a wheel, their contents and checksums.
     Dist(dist::Options),
     /// Make a book of the guides, with every key and every command.
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
     match Args::parse().task {
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => bench::deploy::soak::run(&options),
+        Task::Train(options) => train::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Book(options) => book::run(&options),
         Task::Floor(options) => floor::run(&options),

@@ -118,7 +118,7 @@ pub(crate) async fn respond(
     };
     let (answer, received) = {
         let run = Box::pin(run(app, request, peer, body, journal));
-        feed.beside(upload, &request.interims, run).await
+        Box::pin(feed.beside(upload, &request.interims, run)).await
     };
     journal.received = received;
     answer

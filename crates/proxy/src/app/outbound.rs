@@ -8,6 +8,7 @@ use message::{
 };
 
 use crate::{
+    address::AddressText,
     origin::{
         head::{content_length, line, passed_on, scheme},
         spool::Spooled,
@@ -78,8 +79,8 @@ fn request_line(out: &mut Vec<u8>, request: &Request<'_>) {
 }
 
 /// What the app's `environ` says of the client and of us. Returns the client's address as text.
-fn handoff_line(out: &mut Vec<u8>, request: &Request<'_>, peer: &Peer) -> Option<String> {
-    let address = request.client.address.map(|address| address.to_string());
+fn handoff_line(out: &mut Vec<u8>, request: &Request<'_>, peer: &Peer) -> Option<AddressText> {
+    let address = request.client.address.map(AddressText::new);
     let https = request.client.https;
     // SERVER_NAME and SERVER_PORT rebuild the URL (PEP 3333, URL Reconstruction), so they are what the client used.
     let default_port = if https { 443 } else { 80 };
@@ -90,7 +91,7 @@ fn handoff_line(out: &mut Vec<u8>, request: &Request<'_>, peer: &Peer) -> Option
     };
     let server_name = str::from_utf8(&request.target.host).unwrap_or("-");
     Handoff {
-        client: address.as_deref().unwrap_or("-"),
+        client: address.as_ref().map_or("-", AddressText::as_str),
         client_port: request.client.port,
         scheme: if https { Scheme::Https } else { Scheme::Http },
         server_name: if server_name.is_empty() {

@@ -152,7 +152,7 @@ impl<S: Stream> Turn<'_, S> {
             .and_then(|head| framing::of_request(&head).map(|framing| (head, framing)));
         let (head, framing) = match parsed {
             Ok(parsed) => parsed,
-            Err(refusal) => return refuse(wire, plan, peer, refusal.into()).await,
+            Err(refusal) => return Box::pin(refuse(wire, plan, peer, refusal.into())).await,
         };
         let mut journal = Journal::begin();
         let mut upload = Incoming::new(wire, framing, &head);
@@ -168,7 +168,7 @@ impl<S: Stream> Turn<'_, S> {
                 fields: response.fields,
                 tunnel,
             };
-            let passed = opened.run(wire, plan).await;
+            let passed = Box::pin(opened.run(wire, plan)).await;
             journal.received = passed.up;
             journal.record(plan, peer, Some(&head), response.status, passed.down);
             return End::Clean;
@@ -365,17 +365,21 @@ impl<S: Stream> Sending<'_, S> {
                 self.sent = bytes.len() as u64;
             }
             Content::File(file) => {
-                let sent = self.file(file).await;
+                let sent = Box::pin(self.file(file)).await;
                 sent.map_err(|failure| {
                     journal.fail(&failure);
                     Lost::Left
                 })?;
             }
-            Content::Relay(relay) => self.relay(relay, framing.chunked(), journal).await?,
-            Content::Encoded(encoded) => self.relay(*encoded, framing.chunked(), journal).await?,
+            Content::Relay(relay) => {
+                Box::pin(self.relay(relay, framing.chunked(), journal)).await?;
+            }
+            Content::Encoded(encoded) => {
+                Box::pin(self.relay(*encoded, framing.chunked(), journal)).await?;
+            }
             // Nothing goes on beside a response of HTTP/1.1 (`Upload::goes_on`).
             Content::Duplex(duplex) => {
-                self.relay(duplex.relay, framing.chunked(), journal).await?;
+                Box::pin(self.relay(duplex.relay, framing.chunked(), journal)).await?;
             }
         }
         self.wire.out.clear();

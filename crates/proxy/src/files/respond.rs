@@ -59,8 +59,9 @@ pub(crate) async fn respond(
             301,
             redirect::with_slash(&request.target),
         )),
-        Answer::Listing(open) => listing::respond(folder, open, below, request).await,
-        Answer::Nothing => fallback(folder, below, request).await,
+        // Boxed: a file that is there has no room for them.
+        Answer::Listing(open) => Box::pin(listing::respond(folder, open, below, request)).await,
+        Answer::Nothing => Box::pin(fallback(folder, below, request)).await,
     }
 }
 

@@ -3,8 +3,6 @@
 //! Only field names of letters, digits and hyphens go on: `X_Forwarded_For` would be the same variable to an app as
 //! `X-Forwarded-For`. What a client says about itself in forwarding fields is replaced by what we know.
 
-use std::io::Write;
-
 use message::field::{self, Fields};
 
 use super::spool::Spooled;
@@ -13,9 +11,9 @@ use crate::{request::Request, response::FieldLines};
 /// Writes what the client sent, but for what concerns its connection alone and what we write ourselves, such as what is `ours`
 /// for this origin.
 pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields, ours: impl Fn(&[u8]) -> bool) {
-    let listed = fields.contains("connection");
+    let lists = lists_fields(fields);
     for (name, value) in fields.iter() {
-        let of_this_hop = field::is_hop_by_hop(name) || listed && is_listed(fields, name);
+        let of_this_hop = field::is_hop_by_hop(name) || lists && is_listed(fields, name);
         if field::is_forwardable(name) && !is_ours(name) && !of_this_hop && !ours(name) {
             line(out, name, value);
         }
@@ -25,7 +23,8 @@ pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields, ours: impl Fn(&[u8])
 /// Writes how long the content is, if there is any.
 pub(crate) fn content_length(out: &mut Vec<u8>, body: &Spooled) {
     if let Some(length) = body.stated() {
-        write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
+        let mut digits = itoa::Buffer::new();
+        line(out, b"Content-Length", digits.format(length).as_bytes());
     }
 }
 
@@ -68,6 +67,11 @@ fn is_ours(name: &[u8]) -> bool {
     }
 }
 
+/// Whether `Connection` lists any field that is not known to be of one hop. Most say whether the connection persists, and no more.
+fn lists_fields(fields: &Fields) -> bool {
+    field::connection_options(fields).any(|option| !field::is_hop_by_hop(option))
+}
+
 /// Whether `Connection` lists the field (RFC 9110 §7.6.1).
 fn is_listed(fields: &Fields, name: &[u8]) -> bool {
     field::connection_options(fields).any(|option| option.eq_ignore_ascii_case(name))
@@ -77,9 +81,9 @@ fn is_listed(fields: &Fields, name: &[u8]) -> bool {
 /// `X-Request-ID` are ours to say, and `X-Accel-Buffering` was said to us.
 pub(crate) fn passed_back(fields: &Fields) -> FieldLines {
     let mut lines = FieldLines::with_capacity(256);
-    let listed = fields.contains("connection");
+    let lists = lists_fields(fields);
     for (name, value) in fields.iter() {
-        let of_this_hop = field::is_hop_by_hop(name) || listed && is_listed(fields, name);
+        let of_this_hop = field::is_hop_by_hop(name) || lists && is_listed(fields, name);
         if !is_made_anew(name) && !of_this_hop {
             lines.push(name, value);
         }

@@ -87,7 +87,9 @@ pub(crate) async fn attend<T>(
             some = interims.come() => some,
             () = upload.left() => return Err(Failure::ClientLeft),
         };
-        if let Some(done) = beside(upload.inform(some), work.as_mut()).await? {
+        // Seldom: what each request has room for is without it.
+        let telling = Box::pin(beside(upload.inform(some), work.as_mut()));
+        if let Some(done) = telling.await? {
             return done;
         }
     }

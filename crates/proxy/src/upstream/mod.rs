@@ -265,7 +265,7 @@ pub(crate) async fn respond(
     };
     let (response, received) = {
         let run = Box::pin(run(route, request, upgrade, body, journal));
-        feed.beside(upload, &request.interims, run).await
+        Box::pin(feed.beside(upload, &request.interims, run)).await
     };
     journal.received = received;
     response

@@ -1,9 +1,8 @@
 //! The head of a request as a member of an upstream sees it: what the client sent, and who the client is.
 
-use std::io::Write;
-
 use super::upgrade::Upgrade;
 use crate::{
+    address::AddressText,
     origin::{
         head::{content_length, line, passed_on, scheme},
         spool::Spooled,
@@ -68,12 +67,9 @@ fn host<'r>(request: &'r Request<'_>) -> &'r [u8] {
 
 /// Who asks and how, in the fields that servers behind proxies look for.
 pub(super) fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Option<usize>) {
-    if let Some(address) = request.client.address {
-        write!(
-            out,
-            "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\n"
-        )
-        .expect("a Vec takes every write");
+    if let Some(address) = request.client.address.map(AddressText::new) {
+        line(out, b"X-Forwarded-For", address.as_bytes());
+        line(out, b"X-Real-IP", address.as_bytes());
     }
     line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
     if !request.target.authority.is_empty() {
@@ -81,7 +77,8 @@ pub(super) fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Opti
     }
     let default = if request.client.https { 443 } else { 80 };
     let port = request.target.port.unwrap_or(default);
-    write!(out, "X-Forwarded-Port: {port}\r\n").expect("a Vec takes every write");
+    let mut digits = itoa::Buffer::new();
+    line(out, b"X-Forwarded-Port", digits.format(port).as_bytes());
     if let Some(length) = stripped {
         out.extend_from_slice(b"X-Forwarded-Prefix: ");
         request.target.path.encode_until(length, out);

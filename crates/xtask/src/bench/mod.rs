@@ -21,7 +21,7 @@ mod websocket;
 use std::{
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -120,6 +120,27 @@ const PAGE: &str = "page";
 
 /// Who takes what was measured.
 type Done<'a> = &'a mut dyn FnMut(Section) -> Result<()>;
+
+/// Has a build of ours serve what these cases ask, and measures nothing. Its proxy is not confined: it leaves a file.
+pub(crate) fn serve_cases(
+    names: &[&str],
+    stack: &Path,
+    python: &str,
+    time: Duration,
+) -> Result<()> {
+    process::raise_descriptors()?;
+    let mut place = Place::prepare(Some(stack), python)?;
+    place.unconfined = true;
+    for name in names {
+        let case = case::all().into_iter().find(|case| case.name == *name);
+        let case = case.with_context(|| format!("no case {name:?}"))?;
+        let ours = case.peers().next().context("a case has ours first")?;
+        eprintln_line(name);
+        let running = ours.start(&place, case.entry, case.size)?;
+        case.load.run(&running, case.size.connections, time)?;
+    }
+    Ok(())
+}
 
 /// All that can be measured, in the order of the page.
 fn names() -> Vec<&'static str> {

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::apps;
+use crate::{cargo_in, train};
 
 /// Where things are.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Place {
     pub(super) app: PathBuf,
     /// The peers' virtual environment.
     pub(super) venv: PathBuf,
+    /// Whether our proxy may write files of its own, which it needs to when it is trained ([`crate::train`]).
+    pub(super) unconfined: bool,
 }
 
 /// Pinned, so that figures of different days speak of the same peers.
@@ -33,6 +36,9 @@ pub(crate) const PEERS: &[&str] = &[
     "django==5.2.19",
 ];
 
+/// Where that is built which is measured.
+const MEASURED: &str = "target/measured";
+
 impl Place {
     /// Builds what is ours, unless it is given, and installs what is theirs, for this Python.
     pub(crate) fn prepare(stack: Option<&Path>, python: &str) -> Result<Self> {
@@ -43,13 +49,15 @@ impl Place {
         let target = root.join("target");
         let stack = match stack {
             Some(stack) => there(stack)?,
+            // Compiled as a release is, in a folder of its own: the flags differ from those of every other build.
             None => {
-                let mut cargo = Command::new("cargo");
+                let mut cargo = cargo_in(root);
                 let cargo = cargo.args(["build", "--release", "--package", "stack"]);
                 let cargo =
                     cargo.args(["--package", "appserver", "--bins", "--example", "bare_slot"]);
-                succeed(cargo.current_dir(root))?;
-                target.join("release/stack")
+                let cargo = cargo.args(["--target-dir", MEASURED]);
+                succeed(cargo.env("RUSTFLAGS", train::flags(root)?.join(" ")))?;
+                root.join(MEASURED).join("release/stack")
             }
         };
         let app = target.join("bench-app");
@@ -60,6 +68,7 @@ impl Place {
             stack,
             app,
             venv,
+            unconfined: false,
         })
     }
 

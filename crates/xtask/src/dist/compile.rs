@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cargo_in, run_command};
+use crate::{cargo_in, run_command, train};
 
 /// Its own folder: the flags differ from those of every other build.
 const FOLDER: &str = "target/dist-build";
@@ -47,13 +47,21 @@ fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<
         let flags = places.map(|(from, to)| format!("{flag}={}={to}", from.display()));
         flags.join(" ")
     };
+    let strip = "-Cstrip=symbols".to_owned();
+    let ours = vec![map("--remap-path-prefix"), strip];
+    let counts = match profile {
+        "dist" => train::flags(repository)?,
+        // Counts are kept by names, and what is optimised otherwise has others.
+        _ => Vec::new(),
+    };
+    let flags = [ours, counts].concat();
     let mut command = cargo_in(repository);
     command
         .args(["build", "--locked", "--profile", profile])
         .args(["--target-dir", FOLDER])
         .args(what)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
-        .env("RUSTFLAGS", map("--remap-path-prefix"))
+        .env("RUSTFLAGS", flags.join(" "))
         .env("CFLAGS", map("-ffile-prefix-map"));
     Ok(command)
 }

@@ -185,6 +185,11 @@ pub(super) fn start(scene: &Scene<'_>, text: &str) -> Result<Tree> {
 
 fn command(scene: &Scene<'_>, text: &str) -> Result<Command> {
     let config = scene.folder.join("site.toml");
+    let unconfined = "[server]\nlandlock = false\nseccomp = false\n";
+    let text = match scene.place.unconfined {
+        true => text.replacen("[server]\n", unconfined, 1),
+        false => text.to_owned(),
+    };
     fs::write(&config, text)?;
     let mut command = scene.command(&scene.place.stack)?;
     command.args(["up", "--config"]).arg(&config);
