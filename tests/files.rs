@@ -1,7 +1,10 @@
 //! Files as a site needs them: folders and their pages, names that are nobody's business, types, how long they may be kept,
 //! and files before an app.
 
-use std::os::unix::fs::symlink;
+use std::{
+    os::unix::fs::symlink,
+    time::{Duration, SystemTime},
+};
 
 use crate::harness::{Answer, Client, Site, Stack, descriptors, memory, venv};
 
@@ -247,6 +250,25 @@ fn links_lead_where_the_site_lets_them() {
         assert_eq!(stack.get("/folder/a.txt").status, status, "{keys}");
         assert_eq!(stack.get("/c.txt").text(), "inside");
     }
+}
+
+/// Archives are unpacked with whatever times are in them, and no field has a date before 1970.
+#[test]
+fn a_file_from_before_1970_is_served_without_a_date() {
+    let site = site(", listing = true").file("public/old.txt", "old");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(site.path().join("public/old.txt"))
+        .expect("it is there");
+    let before = SystemTime::UNIX_EPOCH - Duration::from_secs(86_400);
+    file.set_modified(before).expect("ours");
+    let stack = site.start();
+    for _ in 0..2 {
+        let answer = stack.get("/old.txt");
+        assert_eq!(answer.text(), "old");
+        assert_eq!((answer.status, answer.field("last-modified")), (200, None));
+    }
+    assert!(stack.get("/").text().contains("old.txt"));
 }
 
 const APP: &str = r#"

@@ -280,6 +280,14 @@ impl std::fmt::Debug for FieldLines {
     }
 }
 
+/// A time as fields have it (RFC 9110 §5.6.7); `None` of one that no such date can be: a file may be of any time, before 1970 and
+/// behind the year 9999 as well.
+pub(crate) fn http_date(time: SystemTime) -> Option<String> {
+    const BEHIND: u64 = 253_402_300_800;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < BEHIND).then(|| httpdate::fmt_http_date(time))
+}
+
 /// The value of `Date` (RFC 9110 §6.6.1) for `now`, formatted once a second on each thread.
 pub(crate) fn date(now: SystemTime) -> Arc<str> {
     thread_local! {

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     failure::Failure,
     request::Request,
-    response::{Content, FieldLines, Response},
+    response::{Content, FieldLines, Response, http_date},
 };
 
 /// A response whose content is elsewhere.
@@ -291,8 +291,7 @@ impl Own {
         let mut lines = FieldLines::with_capacity(256);
         lines.push(b"Accept-Ranges", b"bytes");
         lines.push(b"ETag", self.etag.as_bytes());
-        if let Some(modified) = self.modified {
-            let date = httpdate::fmt_http_date(modified);
+        if let Some(date) = self.modified.and_then(http_date) {
             lines.push(b"Last-Modified", date.as_bytes());
         }
         lines

@@ -21,7 +21,7 @@ use crate::{
     failure::Failure,
     pages::Wish,
     request::Request,
-    response::{Content, Response},
+    response::{Content, Response, http_date},
 };
 
 /// Most names of a page: more are of no use to eyes, and would cost a look at each.
@@ -119,7 +119,7 @@ fn item(root: &Root, rules: &Rules, open: &OwnedFd, path: &[u8], name: &[u8]) ->
     Some(Item {
         name: String::from_utf8_lossy(name).into_owned(),
         kind,
-        mtime: modified.map(httpdate::fmt_http_date).unwrap_or_default(),
+        mtime: modified.and_then(http_date).unwrap_or_default(),
         size,
         raw: name.to_vec(),
     })

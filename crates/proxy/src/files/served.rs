@@ -21,7 +21,7 @@ use super::{
     resolve::{Identity, OpenFile, Wait},
     source::Source,
 };
-use crate::response::FieldLines;
+use crate::response::{FieldLines, http_date};
 
 /// Up to this size a file is kept in memory, and leaves with its head in one write.
 const SMALL: u64 = 64 * 1024;
@@ -260,8 +260,7 @@ fn common(content_type: &str, varies: bool, states: &States, cache: Option<&str>
     if varies {
         fields.push(b"Vary", b"Accept-Encoding");
     }
-    if let Some(modified) = states.file.modified {
-        let date = httpdate::fmt_http_date(modified);
+    if let Some(date) = states.file.modified.and_then(http_date) {
         fields.push(b"Last-Modified", date.as_bytes());
     }
     if let Some(cache) = cache {
