@@ -24,6 +24,9 @@ use super::{
 };
 use crate::bench::websocket;
 
+/// How many there were of all crowds: one of them must not have the ids of another, or an upload has run twice.
+static VISITS: AtomicU64 = AtomicU64::new(0);
+
 /// They come until it is ended.
 pub(super) struct Crowd {
     stop: Arc<AtomicBool>,
@@ -162,15 +165,14 @@ const LATER: Duration = Duration::from_millis(700);
 impl Crowd {
     pub(super) fn start(doors: &Arc<Doors>) -> Self {
         let (stop, book) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Book>>::default());
-        let visits = Arc::<AtomicU64>::default();
         let mut threads = Vec::new();
         for (kind, come, count, pause) in KINDS {
             for _ in 0..count {
                 let (stop, book) = (Arc::clone(&stop), Arc::clone(&book));
-                let (doors, visits) = (Arc::clone(doors), Arc::clone(&visits));
+                let doors = Arc::clone(doors);
                 threads.push(thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let number = visits.fetch_add(1, Ordering::Relaxed);
+                        let number = VISITS.fetch_add(1, Ordering::Relaxed);
                         let name = format!("{}-{number}", kind.replace(' ', "-"));
                         let since = Instant::now();
                         let came = come(&doors, &name);

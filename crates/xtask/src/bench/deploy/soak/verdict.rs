@@ -173,9 +173,13 @@ impl<'a> Evidence<'a> {
     /// What the access log has of a visit.
     fn recorded(&self, name: &str) -> String {
         let query = format!("?{name}");
-        let lines = self.access.lines().filter(|line| line.ends_with(&query));
-        let mut text = String::new();
-        for line in lines {
+        let lines: Vec<&str> = (self.access.lines())
+            .filter(|line| line.ends_with(&query))
+            .collect();
+        let mut text = format!("; recorded: {}", lines.len());
+        // The first and the last of many.
+        let (first, last) = (lines.first(), lines.last().filter(|_| lines.len() > 1));
+        for line in first.into_iter().chain(last) {
             text += &format!("\n    {line}");
         }
         text
