@@ -143,7 +143,11 @@ impl Served<'_> {
             Some(path) => {
                 let flags = SocketFlags::CLOEXEC;
                 let origin = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-                connect(&origin, &SocketAddrUnix::new(path)?)?;
+                match connect(&origin, &SocketAddrUnix::new(path)?) {
+                    // It is not there yet; whoever waits for the first page asks again.
+                    Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(()),
+                    connected => connected?,
+                }
                 let data = EventData::new_u64(number * 2 + 1);
                 epoll::add(events, &origin, data, EventFlags::IN)?;
                 Some(origin)
