@@ -3,7 +3,7 @@
 //! The order is the design: nothing is done for a request before it is admitted, nothing is asked of a worker before the
 //! request is whole, and whatever goes wrong in any step is turned into a response here, at the bottom, and nowhere else.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use message::{
@@ -16,6 +16,7 @@ use crate::{
     access::{Cors, Passed},
     admit::admit,
     app::{self, AppRoute},
+    boxed::boxed,
     clock, compress, dev,
     failure::Failure,
     files::{self, Elsewhere, Folder, Handed, handed},
@@ -270,7 +271,7 @@ impl<'plan, 'c> Routed<'plan, 'c> {
                 let client = request.client.address;
                 self.host.maintenance.check_app(client, &app.pool.app)?;
                 // Boxed, as an upstream's below: a request for a file has no room for it.
-                let answer = Box::pin(app::respond(app, request, self.peer, upload, journal));
+                let answer = boxed(|| app::respond(app, request, self.peer, upload, journal));
                 let response = match answer.await? {
                     app::Answer::Here(response) => response,
                     app::Answer::Elsewhere(handed) => {
@@ -288,7 +289,7 @@ impl<'plan, 'c> Routed<'plan, 'c> {
             }
             Action::Upstream(upstream) => {
                 journal.route = Route::Named(upstream.label());
-                let answer = Box::pin(upstream::respond(upstream, request, upload, journal));
+                let answer = boxed(|| upstream::respond(upstream, request, upload, journal));
                 Ok(self.encoded(answer.await?, request).await)
             }
             // Behind files there are never files again.
@@ -436,8 +437,8 @@ fn is_challenge(host: &Host, request: &Request<'_>) -> bool {
 /// What every response says of itself: when it was made, by what, and under which id it is in the logs.
 fn signed(response: Response, plan: &Plan, journal: &Journal) -> Response {
     let response = response
-        .with("Date", date(clock::wall(Instant::now())).as_bytes())
-        .with("X-Request-ID", journal.id.as_str());
+        .with("Date", date(clock::about_now()).as_bytes())
+        .with("X-Request-ID", journal.id.as_bytes());
     if plan.server_header {
         response.with("Server", "stack")
     } else {

@@ -93,6 +93,11 @@ struct Cause {
 impl Journal {
     /// Begins now.
     pub(crate) fn begin() -> Self {
+        Self::begin_at(Instant::now())
+    }
+
+    /// The same for one that has begun just now: whoever has read the clock for something else has done it for this as well.
+    pub(crate) fn begin_at(begun: Instant) -> Self {
         Self {
             id: RequestId::new(),
             route: Route::Fixed("-"),
@@ -108,7 +113,7 @@ impl Journal {
             app_time: None,
             app_begun: None,
             first_byte: None,
-            begun: Instant::now(),
+            begun,
             failed: None,
         }
     }

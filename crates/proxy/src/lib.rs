@@ -12,6 +12,7 @@ pub mod access;
 mod address;
 mod admit;
 mod app;
+mod boxed;
 mod buffer;
 mod challenges;
 pub mod channel;

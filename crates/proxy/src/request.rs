@@ -198,6 +198,11 @@ impl RequestId {
         Self(text)
     }
 
+    /// The sixteen digits, as they are written.
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The sixteen digits.
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")

@@ -16,6 +16,7 @@ use super::{
     wire::{Lost, Next, Wire},
 };
 use crate::{
+    boxed::boxed,
     exchange,
     failure::Failure,
     files::{FileContent, Segment, truncated},
@@ -43,22 +44,24 @@ const COPIED: usize = 16 * 1024;
 /// What a request needs is allocated with it: a connection rests for most of its life, and would hold room for the largest.
 pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, begun: BytesMut) {
     let born = Instant::now();
-    let mut idle = server.plan().limits.head_timeout;
+    // What a connection at rest has of a plan, which it does not hold.
+    let (mut head, mut patience) = {
+        let plan = server.plan();
+        (plan.head_limits, plan.limits.head_timeout)
+    };
+    let mut idle = patience;
     let mut wire = Wire::new(stream, idle, server.idle_ends());
     wire.buffer = begun;
     let mut served = 0;
     let end = loop {
-        let (head, patience) = {
-            let plan = server.plan();
-            (plan.head_limits, plan.limits.head_timeout)
-        };
         let next = wire.next_head(&head, idle, patience).await;
+        let now = Instant::now();
         // What is served when it comes, and not when the last one had been answered: that may be a minute ago.
         let plan = server.plan();
         let limits = &plan.limits;
         served += 1;
         let last = served >= limits.keepalive_requests
-            || born.elapsed() >= limits.keepalive_age
+            || now - born >= limits.keepalive_age
             || server.is_stopping();
         let end = match next {
             Next::Closed => End::Clean,
@@ -67,9 +70,10 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
                     plan: &plan,
                     peer: &peer,
                     wire: &mut wire,
+                    now,
                     last,
                 };
-                Box::pin(turn.take(head)).await
+                boxed(|| turn.take(head)).await
             }
             Next::Refused(refusal) => {
                 Box::pin(refuse(&mut wire, &plan, &peer, refusal.into())).await
@@ -83,6 +87,7 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
             break end;
         }
         idle = limits.keepalive_timeout;
+        (head, patience) = (plan.head_limits, limits.head_timeout);
     };
     match end {
         End::Cut => wire.cut(),
@@ -136,6 +141,8 @@ struct Turn<'c, S> {
     plan: &'c Plan,
     peer: &'c Peer,
     wire: &'c mut Wire<S>,
+    /// When it had come.
+    now: Instant,
     /// Whether the connection ends with this response.
     last: bool,
 }
@@ -146,6 +153,7 @@ impl<S: Stream> Turn<'_, S> {
             plan,
             peer,
             wire,
+            now,
             last,
         } = self;
         let parsed = RequestHead::parse(head, &plan.head_limits)
@@ -154,7 +162,7 @@ impl<S: Stream> Turn<'_, S> {
             Ok(parsed) => parsed,
             Err(refusal) => return Box::pin(refuse(wire, plan, peer, refusal.into())).await,
         };
-        let mut journal = Journal::begin();
+        let mut journal = Journal::begin_at(now.into_std());
         let mut upload = Incoming::new(wire, framing, &head);
         let response = exchange::respond(plan, peer, &head, &mut upload, &mut journal).await;
         let unread = !upload.is_complete();

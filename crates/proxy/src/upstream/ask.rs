@@ -87,7 +87,7 @@ impl Inquiry {
             b"X-Original-URL",
             &[scheme, &host[..], &asked].concat(),
         );
-        line(out, b"X-Request-ID", request.id.as_str().as_bytes());
+        line(out, b"X-Request-ID", request.id.as_bytes());
         line(out, b"Via", b"1.1 stack");
         out.extend_from_slice(b"\r\n");
     }

@@ -42,7 +42,7 @@ pub(super) fn fields(
     request.vouched.fields.write_to(out);
     request.trace.write(out);
     forwarded(out, request, stripped);
-    line(out, b"X-Request-ID", request.id.as_str().as_bytes());
+    line(out, b"X-Request-ID", request.id.as_bytes());
     // RFC 9110 §7.6.3: a gateway says that it has passed a request on.
     line(out, b"Via", b"1.1 stack");
     if let Some(upgrade) = upgrade {

@@ -38,6 +38,7 @@ use self::{
 };
 use super::{INPUT, Stream};
 use crate::{
+    boxed::boxed,
     request::Peer,
     server::{Server, Stopping},
     timer::Timer,
@@ -236,13 +237,14 @@ impl<S: Stream> Connection<S> {
             place,
         };
         let plan = self.server.plan();
-        let work = stream::answer(opened, handle, plan, Arc::clone(&self.peer));
+        let peer = Arc::clone(&self.peer);
+        let work = boxed(|| stream::answer(opened, handle, plan, peer));
         self.served += 1;
         if self.served >= self.clock.limits.keepalive_requests {
             self.session().warn();
         }
         self.clock.idle = None;
-        let polled = self.tasks.start(place, Box::pin(work));
+        let polled = self.tasks.start(place, work);
         self.note(place, polled);
     }
 
