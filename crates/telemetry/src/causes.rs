@@ -445,13 +445,13 @@ pub const ALL: &[Cause] = &[
         "upstream-unreachable",
         "upstream",
         502,
-        "No upstream could be connected to.",
+        "No upstream could be connected to; 504 where the last one tried took longer than `connect_timeout`.",
     ),
     cause(
         "upstream-full",
         "upstream",
         503,
-        "Every upstream has as many connections as it may.",
+        "The upstream has as many requests at once as its `connections` allow, and no place became free in time.",
     ),
     cause(
         "upstream-timeout",
