@@ -45,7 +45,7 @@ Examples:
   stack up --config config/site.toml   serve what this file describes
   stack check                          show all that is wrong with ./site.toml
 
-Environment; nothing else of it changes what stack does:
+Environment that changes what stack does:
   STACK_CONFIG       the configuration, where --config names none
   STACK_LOG          what is logged: a level (error, warn, info, debug, trace), or target=level,…
   PORT               `stack serve`: the port, where -b names no address
@@ -54,8 +54,12 @@ Environment; nothing else of it changes what stack does:
   TZ                 the time zone of the logs
   PATH               where `python3` is looked for
   TMPDIR             where temporary files go
+  VIRTUAL_ENV        `stack init`: the venv of the app, where its folder has none
+  SSL_CERT_FILE      whom upstreams that speak TLS are verified by, where `ca` names nobody
   XDG_RUNTIME_DIR    where the sockets of a user's own stack go
-  RUNTIME_DIRECTORY, NOTIFY_SOCKET, JOURNAL_STREAM   what systemd says
+  XDG_STATE_HOME, HOME   where a user's own stack keeps certificates by ACME
+  RUNTIME_DIRECTORY, STATE_DIRECTORY, NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, JOURNAL_STREAM
+                     what systemd says
 
 Exit codes: 0 done, 1 your mistake, 2 usage, 3 our mistake."
 )]

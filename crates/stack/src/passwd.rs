@@ -1,6 +1,6 @@
 //! `stack passwd`: writes the files that `auth = { basic = … }` reads.
 //!
-//! A file is replaced as a whole, so that a reload in between sees the old one or the new one, and keeps its owner's mode.
+//! A file is replaced as a whole, so that whoever reads it in between sees the old one or the new one, and keeps its owner's mode.
 
 use std::{
     fs,
@@ -61,7 +61,10 @@ pub(crate) fn run(asked: &Passwd) -> Result<(), Failure> {
         (false, true) => "has a new password",
         (false, false) => "is added",
     };
-    writeln!(io::stdout(), "{name} {done}; `stack reload` makes it so")?;
+    writeln!(
+        io::stdout(),
+        "{name} {done}; a running stack knows it within seconds"
+    )?;
     Ok(())
 }
 
