@@ -169,7 +169,7 @@ pub enum Report {
         worker: WorkerName,
     },
     /// What an app whose number of workers follows the load has been asked to do since the last such report. Comes each
-    /// second while that changes or somebody waits.
+    /// second.
     Load {
         /// Which app.
         app: String,

@@ -1,7 +1,8 @@
 //! One request and its response, whatever the protocol that carries them: admit, route, answer.
 //!
 //! The order is the design: nothing is done for a request before it is admitted, nothing is asked of a worker before the
-//! request is whole, and whatever goes wrong in any step is turned into a response here, at the bottom, and nowhere else.
+//! request is whole (but where `request_buffering` says so), and whatever goes wrong in any step is turned into a response here, at
+//! the bottom, and nowhere else.
 
 use std::sync::Arc;
 

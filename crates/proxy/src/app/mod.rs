@@ -1,8 +1,9 @@
 //! `app` routes: from a request to a slot of a Python worker and back.
 //!
 //! [`pool`] keeps greeted connections and the [`queue`] for them; [`slot`] is one such connection; [`run`] is a request in it,
-//! with `origin` to read the request whole first and to take the response at the slot's speed. A client never holds a slot:
-//! it is asked for after the last byte of the request, and freed by the last of the response.
+//! with `origin` to read the request whole first and to take the response at the slot's speed. A client does not hold a slot:
+//! it is asked for after the last byte of the request, and freed by the last that the app has made of the response. What does hold
+//! one (`request_buffering = false`, live responses, responses that neither memory nor disk has room for) is counted and bounded.
 
 mod outbound;
 pub(crate) mod pool;

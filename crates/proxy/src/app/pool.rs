@@ -142,7 +142,7 @@ impl Drop for Stream {
 #[derive(Debug)]
 struct Member {
     worker: Arc<Worker>,
-    /// Last in, first out: the thread that ran last has the warmest caches.
+    /// Last in, first out: what was used last is still in the caches.
     idle: Vec<Greeted>,
     /// How many connections run a request.
     busy: usize,

@@ -1,7 +1,8 @@
-//! A slot: one greeted connection to one thread of a worker.
+//! A slot: one greeted connection to a worker.
 //!
-//! A worker's runtime answers a greeting only when the thread behind the connection is free. So a greeted connection is a
-//! free slot, and a request written to it is being read by Python's thread at that moment, not waiting in a backlog.
+//! A worker has as many threads as it accepts connections, and one of them that is free answers the greeting. So a greeted
+//! connection is a free slot, and a request written to it finds a thread that is in no other, and waits in no backlog. Which thread
+//! that is, the worker decides.
 
 use std::{
     fmt, io,

@@ -1,5 +1,5 @@
-//! Request content is read whole before a slot is asked for: in memory first, then in a file that has no name, within what all
-//! requests and responses together may hold ([`crate::buffer`]).
+//! Request content is read whole before its origin is asked, unless the route says otherwise: in memory first, then in a file
+//! that has no name, within what all requests and responses together may hold ([`crate::buffer`]).
 //!
 //! The time a client takes is ours, never a worker's. It must not stop for longer than `limits.body_timeout`, nor, once that
 //! long has passed, come slower than `limits.body_rate`. There is no deadline for the whole: a large upload over a slow line

@@ -1,8 +1,9 @@
 //! `upstream` routes: other servers that speak HTTP, on this machine or elsewhere.
 //!
 //! A request goes to the member that has the fewest, over a connection that was kept or a new one. It is tried with another
-//! member only as long as not a byte of it has been sent; a member that fails is passed over for a while. What comes back is
-//! held to the same rules as what clients send, and taken at the member's speed, as from a slot.
+//! member only as long as not a byte of it has been sent, or where one that speaks HTTP/2 has said that it has not begun; a member that
+//! fails is passed over for a while. What comes back is held to the same rules as what clients send, and taken at the member's speed,
+//! as from a slot.
 
 mod ask;
 mod http2;
