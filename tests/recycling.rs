@@ -1,9 +1,11 @@
 //! A worker that is worn out is replaced, and no request notices: the new one is ready before the old one leaves.
 
+use std::os::unix::net::UnixStream;
+
 use rustix::process::Signal;
 
 use crate::harness::{
-    Site, Stack,
+    Client, Site, Stack,
     load::{APP, Load},
 };
 
@@ -84,6 +86,7 @@ fn people_change_the_number_of_workers_by_signal() {
     load.finish(stack.path()).is_perfect();
 }
 
+/// Also where somebody asks how it is more often than the load is looked at, as `stack top` and what collects figures do.
 #[test]
 fn the_pool_grows_while_requests_wait() {
     const SLOW: &str = r#"
@@ -98,8 +101,16 @@ def app(environ, start_response):
     let stack = Site::with_app(SLOW)
         .edit("workers = 1", "workers = \"1..2\"")
         .edit("threads = 2", "threads = 1")
+        .edit("[server]", "[server]\nadmin = \"unix:admin.sock\"")
         .start();
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while arrived(&stack) < 2 {
+                let socket = UnixStream::connect(stack.path().join("admin.sock"));
+                let mut client = Client::unix(socket.expect("it listens"));
+                assert_eq!(client.get("/status").status, 200);
+            }
+        });
         for _ in 0..6 {
             scope.spawn(|| {
                 let mut client = stack.client();

@@ -22,7 +22,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use telemetry::{panics::Vital, text::Elapsed};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use self::kept::{Kept, Then};
 use crate::{
@@ -221,13 +224,18 @@ async fn obey(
     let kept = Kept::new(descriptors, reports);
     let server = kept.begin(first).await?;
     tokio::spawn(tide.watch(Arc::clone(&server)));
+    // One for all turns of the loop: a sleep of each would begin anew with each order, and end never where they come often.
+    let mut loads = interval_at(Instant::now() + LOADS, LOADS);
+    loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stop = loop {
         tokio::select! {
             biased;
             order = next(&mut orders) => if let Then::Leave(stop) = kept.follow(&server, order?)? {
                 break stop;
             },
-            () = load_is_due(&server) => kept.report_loads(&server).await,
+            _ = loads.tick(), if !server.plan().adaptive.is_empty() => {
+                kept.report_loads(&server).await;
+            }
         }
     };
     drains();
@@ -249,14 +257,6 @@ async fn obey(
 /// How often the master hears of the load of apps whose number of workers follows it: often enough for a visitor's patience,
 /// and too seldom to be seen in a profile.
 const LOADS: Duration = Duration::from_secs(1);
-
-/// Resolves when the load is to be told; never where nothing follows it.
-async fn load_is_due(server: &Server) {
-    if server.plan().adaptive.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(LOADS).await;
-}
 
 async fn next(orders: &mut Receiver) -> Result<(Order, Vec<OwnedFd>), Error> {
     orders
