@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// How old a pair may be.
 const RENEWED: Duration = Duration::from_secs(1);
 
@@ -33,25 +31,9 @@ pub(crate) fn wall(at: Instant) -> SystemTime {
     }
 }
 
-/// The time of day as the kernel has last noted it, some milliseconds ago at most: for what says no more than seconds. No clock
-/// is read for it.
-pub(crate) fn about_now() -> SystemTime {
-    let noted = clock_gettime(ClockId::RealtimeCoarse);
-    let since = Duration::try_from(noted).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + since
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn it_is_about_now() {
-        let (told, real) = (about_now(), SystemTime::now());
-        assert!(told <= real, "{told:?} {real:?}");
-        let off = real.duration_since(told).expect("it is not ahead");
-        assert!(off < Duration::from_secs(1), "{off:?}");
-    }
 
     #[test]
     fn it_is_the_time_of_day() {
