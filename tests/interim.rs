@@ -136,6 +136,8 @@ def app(environ, start_response):
         hints([("Link", "</a.css>; rel=preload"), ("Link", "</b.js>; rel=preload")])
         while not os.path.exists("go"):
             time.sleep(0.01)
+    elif path == "/at-once":
+        hints([("Link", "</a.css>; rel=preload")])
     elif path == "/late":
         start_response("200 OK", [("Content-Length", "2")])(b"o")
         hints([("Link", "</late.css>")])
@@ -165,6 +167,12 @@ fn apps_have_hints_too() {
     assert_eq!(links, ["</a.css>; rel=preload", "</b.js>; rel=preload"]);
     fs::write(stack.path().join("go"), "").expect("the folder is ours");
     assert_eq!(client.answer(false).text(), "ok");
+    // Also one whose answer has come with it.
+    for _ in 0..20 {
+        ask(&mut client, "/at-once");
+        assert_eq!(client.answer_head().status, 103);
+        assert_eq!(client.answer(false).text(), "ok");
+    }
     // One that was kept is of the request that had it.
     for path in ["/", "/kept", "/late"] {
         ask(&mut client, path);

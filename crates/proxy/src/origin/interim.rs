@@ -83,7 +83,14 @@ pub(crate) async fn attend<T>(
     loop {
         let some = tokio::select! {
             biased;
-            done = &mut work => return done,
+            done = &mut work => {
+                let last = interims.take();
+                if !last.is_empty() && done.is_ok() {
+                    // They came together. What comes later than it could is of less use, and still of some.
+                    Box::pin(upload.inform(last)).await?;
+                }
+                return done;
+            }
             some = interims.come() => some,
             () = upload.left() => return Err(Failure::ClientLeft),
         };
