@@ -303,6 +303,7 @@ pub(crate) static SITE: Keys = Keys {
         "routes",
     ],
     foreign: &[
+        ("client_max_body_size", "limits"),
         ("health_check", "health"),
         ("healthcheck", "health"),
         ("limit_req", "limit"),
