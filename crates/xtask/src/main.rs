@@ -8,6 +8,7 @@
 )]
 mod bench;
 mod book;
+mod compile;
 mod dist;
 mod floor;
 mod train;

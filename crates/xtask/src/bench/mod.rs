@@ -360,7 +360,7 @@ fn measure(case: &Case, peer: &Peer, place: &Place, size: Size, options: &Option
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a tool for developers")]
-fn eprintln_line(text: &str) {
+pub(crate) fn eprintln_line(text: &str) {
     eprintln!("{text}");
 }
 

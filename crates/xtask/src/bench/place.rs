@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::apps;
-use crate::{cargo_in, train};
+use crate::{cargo_in, compile, train};
 
 /// Where things are.
 #[derive(Clone)]
@@ -51,13 +51,23 @@ impl Place {
             Some(stack) => there(stack)?,
             // Compiled as a release is, in a folder of its own: the flags differ from those of every other build.
             None => {
-                let mut cargo = cargo_in(root);
-                let cargo = cargo.args(["build", "--release", "--package", "stack"]);
-                let cargo =
-                    cargo.args(["--package", "appserver", "--bins", "--example", "bare_slot"]);
-                let cargo = cargo.args(["--target-dir", MEASURED]);
-                succeed(cargo.env("RUSTFLAGS", train::flags(root)?.join(" ")))?;
-                root.join(MEASURED).join("release/stack")
+                let folder = root.join(MEASURED).join("release");
+                let flags = train::flags(root)?.join(" ");
+                let cargo = |what: &[&str]| {
+                    let mut cargo = cargo_in(root);
+                    cargo.args(["build", "--release", "--target-dir", MEASURED]);
+                    cargo.args(what).env("RUSTFLAGS", &flags);
+                    Ok(cargo)
+                };
+                let built = compile::release(&folder, cargo)?;
+                train::check(root, &folder.join("deps"))?;
+                succeed(&mut cargo(&[
+                    "--package",
+                    "appserver",
+                    "--example",
+                    "bare_slot",
+                ])?)?;
+                built.binary
             }
         };
         let app = target.join("bench-app");

@@ -1,4 +1,4 @@
-//! The binary: the module that workers load is built first, then the binary around it.
+//! The binary, the same to the byte wherever it is built.
 
 use std::{
     env,
@@ -8,32 +8,24 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cargo_in, run_command, train};
+use crate::{
+    cargo_in,
+    compile::{self, Built},
+    train,
+};
 
 /// Its own folder: the flags differ from those of every other build.
 const FOLDER: &str = "target/dist-build";
-
-/// What a checkout is compiled to.
-#[derive(Debug)]
-pub(super) struct Built {
-    /// The program, with the module in it.
-    pub(super) binary: PathBuf,
-    /// The module alone.
-    pub(super) module: PathBuf,
-}
 
 /// Builds it, with one of the profiles of `Cargo.toml`.
 pub(super) fn run(repository: &Path, epoch: u64, profile: &str) -> Result<Built> {
     let built = repository.join(FOLDER).join(profile);
     let cargo = |what: &[&str]| cargo(repository, epoch, profile, what);
-    run_command(&mut cargo(&["--package", "python", "--lib"])?)?;
-    let module = built.join("lib_stack.so");
-    let mut binary = cargo(&["--package", "stack", "--bin", "stack"])?;
-    run_command(binary.env("STACK_EMBED_MODULE", &module))?;
-    Ok(Built {
-        binary: built.join("stack"),
-        module,
-    })
+    let release = compile::release(&built, cargo)?;
+    if is_counted(profile) {
+        train::check(repository, &built.join("deps"))?;
+    }
+    Ok(release)
 }
 
 fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<Command> {
@@ -49,10 +41,9 @@ fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<
     };
     let strip = "-Cstrip=symbols".to_owned();
     let ours = vec![map("--remap-path-prefix"), strip];
-    let counts = match profile {
-        "dist" => train::flags(repository)?,
-        // Counts are kept by names, and what is optimised otherwise has others.
-        _ => Vec::new(),
+    let counts = match is_counted(profile) {
+        true => train::flags(repository)?,
+        false => Vec::new(),
     };
     let flags = [ours, counts].concat();
     let mut command = cargo_in(repository);
@@ -64,4 +55,9 @@ fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<
         .env("RUSTFLAGS", flags.join(" "))
         .env("CFLAGS", map("-ffile-prefix-map"));
     Ok(command)
+}
+
+/// Whether counts are for this profile: they are kept by names, and what is optimised otherwise has others.
+fn is_counted(profile: &str) -> bool {
+    profile == "dist"
 }
