@@ -72,6 +72,20 @@ fn the_same_figures_at_an_address_that_visitors_do_not_share() {
     let post = "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     let answer = Client::plain(address(&stack)).send(post).answer(false);
     assert_eq!(answer.status, 405);
+    // Some load balancers ask for the head alone, and by whatever name.
+    for path in ["/-/live", "/-/ready", "/metrics", "/"] {
+        let head = format!("HEAD {path} HTTP/1.1\r\nHost: balancer.example\r\n\r\n");
+        let mut client = Client::plain(address(&stack));
+        let answer = client.send(head).answer(true);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(
+            answer
+                .field("content-length")
+                .is_some_and(|length| length != "0"),
+            "{path}"
+        );
+        assert!(client.is_closed(), "nothing follows: {path}");
+    }
     let (_, status) = stack.site().run("status");
     assert!(
         status.contains(&format!("metrics: {}", address(&stack))),

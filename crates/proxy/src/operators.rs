@@ -99,6 +99,7 @@ impl Operators {
     ) {
         let served = async {
             let asked = timeout(PATIENCE, read(&mut stream)).await;
+            let is_head = matches!(&asked, Ok(Ok(Some(head))) if head.method == Method::Head);
             let said = match asked {
                 Err(_) => Said::text(408, "nothing was asked in time\n"),
                 Ok(Err(Unread::Broken(error))) => return Err(error),
@@ -115,7 +116,11 @@ impl Operators {
                     Err(said) => said,
                 },
             };
-            write(&mut stream, &encode(&said)).await?;
+            let mut answer = encode(&said);
+            if is_head {
+                answer.truncate(answer.len() - said.content.len());
+            }
+            write(&mut stream, &answer).await?;
             timeout(PATIENCE, stream.shutdown()).await?
         };
         if let Err(error) = served.await {
@@ -148,10 +153,19 @@ impl Operators {
             "/" => Wanted::Said(Said::text(200, "/metrics\n/-/live\n/-/ready\n")),
             _ => return Err(Said::text(404, "there is /metrics, /-/live and /-/ready\n")),
         };
-        if !matches!(head.method, Method::Get) {
+        // Load balancers ask for a head alone, too; of events there is no end that it could be the head of.
+        let is_read = match head.method {
+            Method::Get => true,
+            Method::Head => path != "/events",
+            _ => false,
+        };
+        if !is_read {
             return Err(Said::text(405, "it is asked with GET\n"));
         }
-        if matches!(path, "/" | "/events") && !is_named_plainly(head.fields.get("host")) {
+        if self.page
+            && matches!(path, "/" | "/events")
+            && !is_named_plainly(head.fields.get("host"))
+        {
             let why = "the page is shown by address or as localhost, and not by another name\n";
             return Err(Said::text(421, why));
         }
