@@ -67,6 +67,41 @@ fn a_format_of_ones_own_says_what_was_asked_for() {
     assert!(!log.contains("hunter2"));
 }
 
+/// What scanners send is looked for in logs, so it stands there as it came, but for what could be taken for a line of its own.
+#[test]
+fn what_was_no_request_is_recorded_as_it_came() {
+    let stack = logging("{ file = \"a.log\", format = \"combined\" }").start();
+    let sent: &[(&[u8], &str)] = &[
+        (
+            b"GET /x y HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /x y HTTP/1.1\" 400 ",
+        ),
+        (
+            b"GET /?token=hunter2 HTTP/9.9\r\nHost: a\r\n\r\n",
+            "GET /?token=***",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\" 400 ",
+        ),
+        (b"\r\n\"\x1b[2J\r\n\r\n", "\\x22\\x1B[2J\" 400 "),
+        (b"\x16\x03\x01\x00\n", "\\x16\\x03\\x01\\x00\" 400 "),
+    ];
+    for (bytes, _) in sent {
+        stack.client().send(bytes).answer(false);
+    }
+    let path = stack.path().join("a.log");
+    stack.until("a line for each", || {
+        read(&path).lines().count() == sent.len()
+    });
+    let log = read(&path);
+    for (line, (_, expected)) in log.lines().zip(sent) {
+        let (_, request) = line.split_once("] \"").expect("a line of combined");
+        assert!(request.starts_with(expected), "{line}: {expected}");
+    }
+    assert!(!log.contains("hunter2"));
+}
+
 #[test]
 fn a_file_that_was_moved_is_opened_anew() {
     let stack = logging("{ file = \"a.log\", format = \"combined\" }")

@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert!(length <= bytes.len() && bytes[..length].ends_with(b"\r\n\r\n"));
-    let Ok(head) = RequestHead::parse(Bytes::copy_from_slice(&bytes[..length]), &LIMITS) else {
+    let Ok(head) = RequestHead::parse(&Bytes::copy_from_slice(&bytes[..length]), &LIMITS) else {
         return;
     };
     let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);

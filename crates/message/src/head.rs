@@ -240,11 +240,11 @@ impl RequestHead {
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn parse(head: Bytes, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(head: &Bytes, limits: &Limits) -> Result<Self, Refusal> {
         let start = if head.starts_with(b"\r\n") { 2 } else { 0 };
-        let (line, section) = split(&head, start)?;
+        let (line, section) = split(head, start)?;
         let (method, target, version) =
-            request_line(&head, line.clone()).map_err(|refusal| blame(&head[line], refusal))?;
+            request_line(head, line.clone()).map_err(|refusal| blame(&head[line], refusal))?;
         let fields = Fields::parse(head.slice(section), limits.fields)?;
         Ok(Self {
             method,
@@ -505,10 +505,7 @@ mod tests {
             "G\n\r\n",
         ] {
             let head = Bytes::copy_from_slice(input.as_bytes());
-            assert!(
-                RequestHead::parse(head.clone(), &LIMITS).is_err(),
-                "{input:?}"
-            );
+            assert!(RequestHead::parse(&head, &LIMITS).is_err(), "{input:?}");
             assert!(ResponseHead::parse(head, &LIMITS).is_err(), "{input:?}");
         }
     }
@@ -535,7 +532,7 @@ mod tests {
             ("1.0", "Keep-Alive: timeout=5\r\n", false),
         ] {
             let request = format!("GET / HTTP/{version}\r\n{fields}\r\n");
-            let request = RequestHead::parse(request.into(), &LIMITS).expect("good");
+            let request = RequestHead::parse(&request.into(), &LIMITS).expect("good");
             assert_eq!(request.keep_alive(), keeps, "{version} {fields:?}");
             let response = format!("HTTP/{version} 200 OK\r\n{fields}\r\n");
             let response = ResponseHead::parse(response.into(), &LIMITS).expect("good");

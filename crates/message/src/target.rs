@@ -700,7 +700,7 @@ mod tests {
             fields: 10,
         };
         let head = format!("GET {line} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let head = RequestHead::parse(head.into(), &limits).expect("a good head");
+        let head = RequestHead::parse(&head.into(), &limits).expect("a good head");
         Target::of(&head).expect("a good target")
     }
 

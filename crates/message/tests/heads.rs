@@ -28,7 +28,7 @@ struct Request {
 fn request(raw: &[u8]) -> Result<Request, Refusal> {
     let length = Finder::default().find(raw, &LIMITS)?;
     let length = length.expect("the table has whole heads, or bad ones");
-    let head = RequestHead::parse(Bytes::copy_from_slice(&raw[..length]), &LIMITS)?;
+    let head = RequestHead::parse(&Bytes::copy_from_slice(&raw[..length]), &LIMITS)?;
     let body = framing::of_request(&head)?;
     let target = Target::of(&head)?;
     Ok(Request { head, body, target })
@@ -938,7 +938,7 @@ proptest! {
     fn random_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = outcome(&raw);
         let _ = Finder::default().find_response(&raw, &LIMITS);
-        let _ = RequestHead::parse(Bytes::copy_from_slice(&raw), &LIMITS);
+        let _ = RequestHead::parse(&Bytes::copy_from_slice(&raw), &LIMITS);
         let _ = ResponseHead::parse(raw.into(), &LIMITS);
     }
 

@@ -276,7 +276,7 @@ mod tests {
             fields: 8,
         };
         let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        RequestHead::parse(head.into(), &LIMITS).expect("a head")
+        RequestHead::parse(&head.into(), &LIMITS).expect("a head")
     }
 
     /// One who has come straight to us.

@@ -56,6 +56,8 @@ pub(crate) struct Journal {
     first_byte: Option<Duration>,
     begun: Instant,
     failed: Option<Cause>,
+    /// What came in the place of a request line, where that was not understood.
+    line: Option<Box<[u8]>>,
 }
 
 /// Its wait for a slot.
@@ -115,6 +117,7 @@ impl Journal {
             first_byte: None,
             begun,
             failed: None,
+            line: None,
         }
     }
 
@@ -159,6 +162,14 @@ impl Journal {
             left: matches!(failure, Failure::ClientLeft),
             is_news: failure.is_news(),
         });
+    }
+
+    /// Remembers what came in the place of a head: its first line, or what there is of it.
+    pub(crate) fn refused(&mut self, came: &[u8]) {
+        let came = came.strip_prefix(b"\r\n").unwrap_or(came);
+        let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.line = Some(line[..line.len().min(LINE_RECORDED)].into());
     }
 
     /// Whether the client went away before there was a response. No status says so: an app may answer any.
@@ -222,7 +233,10 @@ impl Journal {
             client: client.as_ref().map_or("unix", AddressText::as_str),
             user: self.user.as_deref().unwrap_or("-"),
             method: head.map_or("", |head| head.method.as_str()),
-            target: head.map_or(b"", |head| &head.target),
+            target: match head {
+                Some(head) => &head.target,
+                None => self.line.as_deref().unwrap_or_default(),
+            },
             protocol: head.map_or("", |head| protocol(head.version)),
             host: field("host").unwrap_or_default(),
             status,
@@ -332,6 +346,9 @@ impl access::Fields for Sent<'_> {
         self.0.fields.get(name)
     }
 }
+
+/// How much the access log has of what is no request line: enough to tell an attack from a typing error.
+const LINE_RECORDED: usize = 1024;
 
 /// How much of a path a span has.
 const PATH_RECORDED: usize = 1024;

@@ -283,7 +283,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<RequestHea
             Err(error) => return Err(Unread::Broken(error)),
         }
     };
-    let head = RequestHead::parse(buffer.split_to(end).freeze(), &HEAD);
+    let head = RequestHead::parse(&buffer.split_to(end).freeze(), &HEAD);
     head.map(Some).map_err(Unread::Refused)
 }
 

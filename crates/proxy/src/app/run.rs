@@ -165,7 +165,7 @@ mod tests {
 
     fn begun(ours: UnixStream) -> (Connection, Option<Written>) {
         let text = Bytes::from_static(b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n");
-        let head = RequestHead::parse(text, &LIMITS).expect("a request");
+        let head = RequestHead::parse(&text, &LIMITS).expect("a request");
         let request = Request {
             target: Target::of(&head).expect("a target"),
             head: &head,

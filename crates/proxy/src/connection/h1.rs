@@ -76,11 +76,13 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
                 boxed(|| turn.take(head)).await
             }
             Next::Refused(refusal) => {
-                Box::pin(refuse(&mut wire, &plan, &peer, refusal.into())).await
+                let came = std::mem::take(&mut wire.buffer);
+                Box::pin(refuse(&mut wire, &plan, &peer, refusal.into(), &came)).await
             }
             Next::Late => {
                 let late = Failure::HeadTimeout(limits.head_timeout);
-                Box::pin(refuse(&mut wire, &plan, &peer, late)).await
+                let came = std::mem::take(&mut wire.buffer);
+                Box::pin(refuse(&mut wire, &plan, &peer, late, &came)).await
             }
         };
         if end != End::KeepAlive {
@@ -99,7 +101,7 @@ pub(super) async fn serve(stream: impl Stream, peer: Peer, server: Arc<Server>, 
 pub(super) async fn reject(stream: impl Stream, peer: &Peer, server: &Server, refusal: Refusal) {
     let plan = server.plan();
     let mut wire = Wire::new(stream, plan.limits.send_timeout, server.stopping());
-    refuse(&mut wire, &plan, peer, refusal.into()).await;
+    refuse(&mut wire, &plan, peer, refusal.into(), b"").await;
     wire.close(true).await;
 }
 
@@ -117,9 +119,16 @@ enum End {
     Cut,
 }
 
-/// Answers what is not a request.
-async fn refuse(wire: &mut Wire<impl Stream>, plan: &Plan, peer: &Peer, failure: Failure) -> End {
+/// Answers what is not a request; this is what came in its place.
+async fn refuse(
+    wire: &mut Wire<impl Stream>,
+    plan: &Plan,
+    peer: &Peer,
+    failure: Failure,
+    came: &[u8],
+) -> End {
     let mut journal = Journal::begin();
+    journal.refused(came);
     let response = exchange::refuse(plan, failure, &mut journal);
     let status = response.status;
     let mut sending = Sending {
@@ -148,7 +157,7 @@ struct Turn<'c, S> {
 }
 
 impl<S: Stream> Turn<'_, S> {
-    async fn take(self, head: Bytes) -> End {
+    async fn take(self, came: Bytes) -> End {
         let Self {
             plan,
             peer,
@@ -156,12 +165,15 @@ impl<S: Stream> Turn<'_, S> {
             now,
             last,
         } = self;
-        let parsed = RequestHead::parse(head, &plan.head_limits)
+        let parsed = RequestHead::parse(&came, &plan.head_limits)
             .and_then(|head| framing::of_request(&head).map(|framing| (head, framing)));
         let (head, framing) = match parsed {
             Ok(parsed) => parsed,
-            Err(refusal) => return Box::pin(refuse(wire, plan, peer, refusal.into())).await,
+            Err(refusal) => {
+                return Box::pin(refuse(wire, plan, peer, refusal.into(), &came)).await;
+            }
         };
+        drop(came);
         let mut journal = Journal::begin_at(now.into_std());
         let mut upload = Incoming::new(wire, framing, &head);
         let response = exchange::respond(plan, peer, &head, &mut upload, &mut journal).await;

@@ -341,7 +341,7 @@ async fn read(stream: &mut UnixStream) -> Result<Option<(RequestHead, Bytes)>, U
             };
         }
     };
-    let head = RequestHead::parse(buffer.split_to(end).freeze(), &HEAD)?;
+    let head = RequestHead::parse(&buffer.split_to(end).freeze(), &HEAD)?;
     let length = match framing::of_request(&head)? {
         Body::None => 0,
         Body::Length(length) if length <= CONTENT_MAX => length,
