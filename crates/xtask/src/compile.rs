@@ -21,14 +21,23 @@ pub(crate) struct Built {
     pub(crate) module: PathBuf,
 }
 
-/// Builds both; `cargo` makes a command that builds what it is told, and `folder` is where that leaves it.
-pub(crate) fn release(folder: &Path, cargo: impl Fn(&[&str]) -> Result<Command>) -> Result<Built> {
+/// Builds both below their target folders, with the profile that has this folder in them; `cargo` makes a command that builds
+/// something into a target folder.
+///
+/// Who builds again and again gives the module a folder of its own. The binary depends on it as well, with features that it does
+/// not have alone, and both are one file: in one folder each is built anew because of the other, and the binary with them.
+pub(crate) fn release(
+    target: &Path,
+    of_module: &Path,
+    profile: &str,
+    cargo: impl Fn(&Path, &[&str]) -> Result<Command>,
+) -> Result<Built> {
     let built = Built {
-        binary: folder.join("stack"),
-        module: folder.join("lib_stack.so"),
+        binary: target.join(profile).join("stack"),
+        module: of_module.join(profile).join("lib_stack.so"),
     };
-    run_command(&mut cargo(&["--package", "python", "--lib"])?)?;
-    let mut binary = cargo(&["--package", "stack", "--bin", "stack"])?;
+    run_command(&mut cargo(of_module, &["--package", "python", "--lib"])?)?;
+    let mut binary = cargo(target, &["--package", "stack", "--bin", "stack"])?;
     run_command(binary.env("STACK_EMBED_MODULE", &built.module))?;
     Ok(built)
 }

@@ -18,6 +18,8 @@ pub(crate) struct Place {
     pub(crate) target: PathBuf,
     /// Our binary.
     pub(crate) stack: PathBuf,
+    /// The module in it, if it was built here.
+    module: Option<PathBuf>,
     /// The folder of the apps that every server serves.
     pub(super) app: PathBuf,
     /// The peers' virtual environment.
@@ -47,26 +49,25 @@ impl Place {
             .nth(2)
             .context("no workspace")?;
         let target = root.join("target");
+        let mut module = None;
         let stack = match stack {
             Some(stack) => there(stack)?,
             // Compiled as a release is, in a folder of its own: the flags differ from those of every other build.
             None => {
-                let folder = root.join(MEASURED).join("release");
+                let measured = root.join(MEASURED);
                 let flags = train::flags(root)?.join(" ");
-                let cargo = |what: &[&str]| {
+                let cargo = |target: &Path, what: &[&str]| {
                     let mut cargo = cargo_in(root);
-                    cargo.args(["build", "--release", "--target-dir", MEASURED]);
-                    cargo.args(what).env("RUSTFLAGS", &flags);
+                    cargo.args(["build", "--release", "--target-dir"]);
+                    cargo.arg(target).args(what).env("RUSTFLAGS", &flags);
                     Ok(cargo)
                 };
-                let built = compile::release(&folder, cargo)?;
-                train::check(root, &folder.join("deps"))?;
-                succeed(&mut cargo(&[
-                    "--package",
-                    "appserver",
-                    "--example",
-                    "bare_slot",
-                ])?)?;
+                let built =
+                    compile::release(&measured, &measured.join("module"), "release", cargo)?;
+                train::check(root, &measured.join("release/deps"))?;
+                let slot = ["--package", "appserver", "--example", "bare_slot"];
+                succeed(&mut cargo(&measured, &slot)?)?;
+                module = Some(built.module);
                 built.binary
             }
         };
@@ -76,6 +77,7 @@ impl Place {
         Ok(Self {
             target,
             stack,
+            module,
             app,
             venv,
             unconfined: false,
@@ -86,6 +88,7 @@ impl Place {
     pub(crate) fn with(&self, stack: &Path) -> Result<Self> {
         Ok(Self {
             stack: there(stack)?,
+            module: None,
             ..self.clone()
         })
     }
@@ -113,8 +116,11 @@ impl Place {
         self.venv.join("bin/python")
     }
 
-    /// The module that our workers load: where Cargo leaves it, or beside the binary.
+    /// The module that our workers load: the one in our binary, or what stands beside one that was built elsewhere.
     pub(crate) fn module(&self) -> Result<PathBuf> {
+        if let Some(module) = &self.module {
+            return Ok(module.clone());
+        }
         let folder = self.stack.parent().context("the binary is in no folder")?;
         let places = [
             folder.join("deps/lib_stack.so"),

@@ -19,16 +19,22 @@ const FOLDER: &str = "target/dist-build";
 
 /// Builds it, with one of the profiles of `Cargo.toml`.
 pub(super) fn run(repository: &Path, epoch: u64, profile: &str) -> Result<Built> {
-    let built = repository.join(FOLDER).join(profile);
-    let cargo = |what: &[&str]| cargo(repository, epoch, profile, what);
-    let release = compile::release(&built, cargo)?;
+    let folder = repository.join(FOLDER);
+    let cargo = |target: &Path, what: &[&str]| cargo(repository, target, epoch, profile, what);
+    let release = compile::release(&folder, &folder, profile, cargo)?;
     if is_counted(profile) {
-        train::check(repository, &built.join("deps"))?;
+        train::check(repository, &folder.join(profile).join("deps"))?;
     }
     Ok(release)
 }
 
-fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<Command> {
+fn cargo(
+    repository: &Path,
+    target: &Path,
+    epoch: u64,
+    profile: &str,
+    what: &[&str],
+) -> Result<Command> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
@@ -49,7 +55,8 @@ fn cargo(repository: &Path, epoch: u64, profile: &str, what: &[&str]) -> Result<
     let mut command = cargo_in(repository);
     command
         .args(["build", "--locked", "--profile", profile])
-        .args(["--target-dir", FOLDER])
+        .arg("--target-dir")
+        .arg(target)
         .args(what)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("RUSTFLAGS", flags.join(" "))
