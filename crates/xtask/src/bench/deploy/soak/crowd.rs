@@ -410,9 +410,14 @@ fn app_by_http2(doors: &Doors, name: &str) -> Result<(), Trouble> {
 }
 
 /// All of its requests succeed, or it says how many did not.
+/// How long `h2load` waits on a connection on which nothing comes, before it leaves.
+pub(super) const H2LOAD_PATIENCE: Duration = Duration::from_secs(10);
+
 fn h2load(doors: &Doors, path: &str) -> Result<(), Trouble> {
     let mut h2load = Command::new("h2load");
-    let h2load = h2load.args(["-n", "60", "-c", "2", "-m", "5", "-T", "10", "-N", "10"]);
+    let patience = H2LOAD_PATIENCE.as_secs().to_string();
+    let h2load = h2load.args(["-n", "60", "-c", "2", "-m", "5"]);
+    let h2load = h2load.args(["-T", &patience, "-N", &patience]);
     let output = h2load.arg(format!("https://{}{path}", doors.tls)).output();
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {

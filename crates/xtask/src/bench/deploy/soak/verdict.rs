@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::{Result, ensure};
 
 use super::{
-    crowd::{Book, NO_APP, Trouble, Visit},
+    crowd::{Book, H2LOAD_PATIENCE, NO_APP, Trouble, Visit},
     fault::{CUT, Event, Fault},
     ground::Ground,
     state::State,
@@ -137,14 +137,20 @@ impl<'a> Evidence<'a> {
         let Visit { since, at, .. } = *visit;
         let (asks_app, streams) = (!NO_APP.contains(&visit.kind), STREAMS.contains(&visit.kind));
         let breaks = || self.any(|event| event.breaks(since, at));
+        // A visitor over HTTP/2 that leaves because all workers hang does not stay for the answer that says so.
+        let by_http2 = visit.kind.ends_with("by h2");
+        let left = || {
+            let waited = at - since >= H2LOAD_PATIENCE;
+            by_http2 && asks_app && waited && self.any(|event| event.fails(504, since, at))
+        };
         let is_full = || self.any(|event| event.is_full(since, at));
         match &visit.trouble {
             Trouble::Wrong(_) | Trouble::Late => false,
             Trouble::Broken(_) => {
                 breaks()
                     || streams && self.any(|event| event.cuts(since, at))
-                    || visit.kind.ends_with("by h2")
-                        && self.any(|event| event.says_goodbye(since, at))
+                    || by_http2 && self.any(|event| event.says_goodbye(since, at))
+                    || left()
             }
             // Without descriptors a proxy opens neither a file nor a connection.
             Trouble::Status(502..=504) if !asks_app => breaks(),
