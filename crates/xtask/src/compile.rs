@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::run_command;
+use crate::{cargo_in, run_command};
 
 /// What a checkout is compiled to.
 #[derive(Debug)]
@@ -21,11 +21,26 @@ pub(crate) struct Built {
     pub(crate) module: PathBuf,
 }
 
+/// Builds both as a release is, with flags of the compiler's, into a target folder of its own that is used again and again.
+///
+/// So the module has its own below. The binary depends on it as well, with features that it does not have alone, and both are one
+/// file: in one folder each is built anew because of the other, and the binary with them.
+pub(crate) fn again(repository: &Path, target: &Path, flags: &str) -> Result<Built> {
+    release(target, &target.join("module"), "release", |target, what| {
+        Ok(cargo(repository, target, flags, what))
+    })
+}
+
+/// A command that builds something with the profile `release` and these flags.
+pub(crate) fn cargo(repository: &Path, target: &Path, flags: &str, what: &[&str]) -> Command {
+    let mut cargo = cargo_in(repository);
+    cargo.args(["build", "--locked", "--release", "--target-dir"]);
+    cargo.arg(target).args(what).env("RUSTFLAGS", flags);
+    cargo
+}
+
 /// Builds both below their target folders, with the profile that has this folder in them; `cargo` makes a command that builds
 /// something into a target folder.
-///
-/// Who builds again and again gives the module a folder of its own. The binary depends on it as well, with features that it does
-/// not have alone, and both are one file: in one folder each is built anew because of the other, and the binary with them.
 pub(crate) fn release(
     target: &Path,
     of_module: &Path,

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{bench, cargo_in, compile, output, repository, run_command};
+use crate::{bench, compile, output, repository, run_command};
 
 /// The counts.
 const COUNTS: &str = "crates/xtask/release.profdata";
@@ -67,17 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = repository.join(FOLDER);
     let raw = folder.join("counts");
     let flag = format!("-Cprofile-generate={}", raw.display());
-    let built = compile::release(
-        &folder,
-        &folder.join("module"),
-        "release",
-        |target, what| {
-            let mut cargo = cargo_in(&repository);
-            cargo.args(["build", "--locked", "--release", "--target-dir"]);
-            cargo.arg(target).args(what).env("RUSTFLAGS", &flag);
-            Ok(cargo)
-        },
-    )?;
+    let built = compile::again(&repository, &folder, &flag)?;
     // Those of other builds do not fit, and what has run in this one, macros and build scripts, serves nobody.
     if raw.exists() {
         fs::remove_dir_all(&raw).with_context(|| format!("cannot clear {}", raw.display()))?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::apps;
-use crate::{cargo_in, compile, train};
+use crate::{compile, train};
 
 /// Where things are.
 #[derive(Clone)]
@@ -56,17 +56,10 @@ impl Place {
             None => {
                 let measured = root.join(MEASURED);
                 let flags = train::flags(root)?.join(" ");
-                let cargo = |target: &Path, what: &[&str]| {
-                    let mut cargo = cargo_in(root);
-                    cargo.args(["build", "--release", "--target-dir"]);
-                    cargo.arg(target).args(what).env("RUSTFLAGS", &flags);
-                    Ok(cargo)
-                };
-                let built =
-                    compile::release(&measured, &measured.join("module"), "release", cargo)?;
+                let built = compile::again(root, &measured, &flags)?;
                 train::check(root, &measured.join("release/deps"))?;
                 let slot = ["--package", "appserver", "--example", "bare_slot"];
-                succeed(&mut cargo(&measured, &slot)?)?;
+                succeed(&mut compile::cargo(root, &measured, &flags, &slot))?;
                 module = Some(built.module);
                 built.binary
             }
