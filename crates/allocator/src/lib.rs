@@ -25,8 +25,8 @@ static ALLOCATOR: Mimalloc = Mimalloc;
 /// How blocks are aligned in any case: to 16 (`MI_MAX_ALIGN_SIZE`), or to 8 if they are no larger than that.
 const ALIGNED: usize = 16;
 
-const fn is_aligned_anyway(layout: Layout) -> bool {
-    layout.align() <= ALIGNED && layout.align() <= layout.size()
+const fn is_aligned_anyway(size: usize, align: usize) -> bool {
+    align <= ALIGNED && align <= size
 }
 
 #[expect(
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Mimalloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: any size may be asked for, and `Layout` has only alignments that are powers of two.
         unsafe {
-            match is_aligned_anyway(layout) {
+            match is_aligned_anyway(layout.size(), layout.align()) {
                 true => mi_malloc(layout.size()).cast(),
                 false => mi_malloc_aligned(layout.size(), layout.align()).cast(),
             }
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Mimalloc {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
         unsafe {
-            match is_aligned_anyway(layout) {
+            match is_aligned_anyway(layout.size(), layout.align()) {
                 true => mi_zalloc(layout.size()).cast(),
                 false => mi_zalloc_aligned(layout.size(), layout.align()).cast(),
             }
@@ -69,7 +69,7 @@ unsafe impl GlobalAlloc for Mimalloc {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller has it from here; it is freed only where another takes its place.
         unsafe {
-            match layout.align() <= ALIGNED && layout.align() <= size {
+            match is_aligned_anyway(size, layout.align()) {
                 true => mi_realloc(block.cast(), size).cast(),
                 false => mi_realloc_aligned(block.cast(), size, layout.align()).cast(),
             }

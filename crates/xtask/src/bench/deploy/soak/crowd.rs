@@ -409,10 +409,10 @@ fn app_by_http2(doors: &Doors, name: &str) -> Result<(), Trouble> {
     h2load(doors, &format!("/version?{name}"))
 }
 
-/// All of its requests succeed, or it says how many did not.
 /// How long `h2load` waits on a connection on which nothing comes, before it leaves.
 pub(super) const H2LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
+/// All of its requests succeed, or it says how many did not.
 fn h2load(doors: &Doors, path: &str) -> Result<(), Trouble> {
     let mut h2load = Command::new("h2load");
     let patience = H2LOAD_PATIENCE.as_secs().to_string();
