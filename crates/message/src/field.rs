@@ -2,13 +2,30 @@
 
 use bytes::Bytes;
 
-use crate::refusal::Refusal;
+use crate::{
+    mark::{Mark, Marks},
+    refusal::Refusal,
+};
 
 /// A field section. Cheap to make: one allocation, however many lines.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     buffer: Bytes,
     lines: Vec<Line>,
+    marks: Marks,
+}
+
+/// A field line.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// The name as sent.
+    pub name: &'a [u8],
+    /// The value without surrounding white space.
+    pub value: &'a [u8],
+    /// The name's.
+    pub mark: Mark,
+    /// Whether the name may be passed on ([`is_forwardable`]).
+    pub is_forwardable: bool,
 }
 
 /// Where a line's name and value stand in the buffer. A head is far below 4 GiB.
@@ -18,6 +35,8 @@ pub(crate) struct Line {
     name_end: u32,
     value: u32,
     value_end: u32,
+    mark: Mark,
+    is_forwardable: bool,
 }
 
 impl Fields {
@@ -27,6 +46,7 @@ impl Fields {
             return Err(Refusal::HeadTooLong);
         }
         let mut lines = Vec::with_capacity(16);
+        let mut marks = Marks::default();
         let mut at = 0;
         while at < section.len() {
             if lines.len() == most {
@@ -34,11 +54,13 @@ impl Fields {
             }
             let (line, next) = parse_line(&section, at)?;
             at = next;
+            marks.add(line.mark);
             lines.push(line);
         }
         Ok(Self {
             buffer: section,
             lines,
+            marks,
         })
     }
 
@@ -56,34 +78,71 @@ impl Fields {
         self.buffer.slice_ref(value)
     }
 
-    /// Name as sent and value without surrounding white space, line by line.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| {
-            let name = &self.buffer[line.name as usize..line.name_end as usize];
-            (
-                name,
-                &self.buffer[line.value as usize..line.value_end as usize],
-            )
+    /// Line by line, in the order of arrival.
+    #[inline]
+    pub fn lines(&self) -> impl Iterator<Item = Field<'_>> {
+        self.lines.iter().map(|line| Field {
+            name: self.name(line),
+            value: self.value(line),
+            mark: line.mark,
+            is_forwardable: line.is_forwardable,
         })
     }
 
-    /// The values of all lines of this name.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let lines = self
+    /// Name and value of each line.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines
             .iter()
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
-        lines.map(|(_, value)| value)
+            .map(|line| (self.name(line), self.value(line)))
+    }
+
+    fn name(&self, line: &Line) -> &[u8] {
+        &self.buffer[line.name as usize..line.name_end as usize]
+    }
+
+    fn value(&self, line: &Line) -> &[u8] {
+        &self.buffer[line.value as usize..line.value_end as usize]
+    }
+
+    /// The values of all lines of this name.
+    #[inline]
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let mark = Mark::of(name.as_bytes());
+        let lines = match self.marks.may_have(mark) {
+            true => &self.lines[..],
+            false => &[],
+        };
+        lines
+            .iter()
+            .filter(move |line| {
+                line.mark == mark && self.name(line).eq_ignore_ascii_case(name.as_bytes())
+            })
+            .map(|line| self.value(line))
     }
 
     /// The value of the first line of this name.
+    #[inline]
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        let mark = Mark::of(name.as_bytes());
+        match self.marks.may_have(mark) {
+            true => self.find(mark, name),
+            false => None,
+        }
+    }
+
+    // Once for all who ask: they are many, and what is fetched for one is there for the next.
+    #[inline(never)]
+    fn find(&self, mark: Mark, name: &str) -> Option<&[u8]> {
+        self.lines
+            .iter()
+            .find(|line| line.mark == mark && self.name(line).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|line| self.value(line))
     }
 
     /// Whether there is a line of this name.
+    #[inline]
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -107,6 +166,7 @@ impl Fields {
 pub struct Collected {
     buffer: Vec<u8>,
     lines: Vec<Line>,
+    marks: Marks,
 }
 
 impl Collected {
@@ -121,11 +181,15 @@ impl Collected {
         self.buffer.extend_from_slice(name);
         let name_end = place(self.buffer.len());
         self.buffer.extend_from_slice(value);
+        let mark = Mark::of(name);
+        self.marks.add(mark);
         self.lines.push(Line {
             name: start,
             name_end,
             value: name_end,
             value_end: place(self.buffer.len()),
+            mark,
+            is_forwardable: is_forwardable(name),
         });
     }
 
@@ -135,6 +199,7 @@ impl Collected {
         Fields {
             buffer: self.buffer.into(),
             lines: self.lines,
+            marks: self.marks,
         }
     }
 }
@@ -168,10 +233,7 @@ pub(crate) fn parse_line(section: &[u8], at: usize) -> Result<(Line, usize), Ref
     if matches!(rest.first(), Some(b' ' | b'\t')) {
         return Err(Refusal::ObsFold);
     }
-    let name = rest
-        .iter()
-        .take_while(|&&byte| TOKEN[usize::from(byte)])
-        .count();
+    let (name, is_forwardable) = name_length(rest);
     match rest.get(name) {
         Some(b':') if name > 0 => {}
         Some(b' ' | b'\t') if name > 0 => return Err(Refusal::SpaceBeforeColon),
@@ -197,8 +259,25 @@ pub(crate) fn parse_line(section: &[u8], at: usize) -> Result<(Line, usize), Ref
         name_end: to(name),
         value: to(value),
         value_end: to(end),
+        mark: Mark::of(&rest[..name]),
+        is_forwardable,
     };
     Ok((line, next))
+}
+
+/// How many bytes at the start of `text` may stand in a name, and whether that name may be passed on.
+fn name_length(text: &[u8]) -> (usize, bool) {
+    let mut all = FORWARDED;
+    let mut length = 0;
+    for byte in text {
+        let kind = NAME[usize::from(*byte)];
+        if kind == 0 {
+            break;
+        }
+        all &= kind;
+        length += 1;
+    }
+    (length, all == FORWARDED)
 }
 
 /// How many bytes at the start of `text` may stand in a value. Eight at a time as long as none of them is suspicious: most of
@@ -206,19 +285,47 @@ pub(crate) fn parse_line(section: &[u8], at: usize) -> Result<(Line, usize), Ref
 fn value_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
-    let (words, _) = text.as_chunks::<8>();
-    let plain = words.iter().take_while(|word| {
-        let word = u64::from_le_bytes(**word);
+    let mut plain = 0;
+    for word in text.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*word);
         // A byte below 0x20 borrows from its highest bit, unless that was set; DEL becomes zero, which borrows from 1.
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
         let without_del = word ^ (ONES * 0x7f);
         let del = without_del.wrapping_sub(ONES) & !without_del & HIGH;
-        control | del == 0
-    });
-    let plain = plain.count() * 8;
+        if control | del != 0 {
+            // What is borrowed is borrowed from those behind: the first is the one that it seems.
+            plain += (control | del).trailing_zeros() as usize / 8;
+            break;
+        }
+        plain += 8;
+    }
+    // The end of the line, a tab, or a text that is shorter than a word.
     let rest = &text[plain..];
     plain + rest.iter().take_while(|&&byte| is_value(byte)).count()
 }
+
+/// What [`NAME`] says of a character of a token.
+const TOKEN_ONLY: u8 = 1;
+
+/// What it says of one that may stand in a name that is passed on.
+const FORWARDED: u8 = TOKEN_ONLY | 2;
+
+/// What each byte is to a name.
+const NAME: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "byte is below 256")]
+        let character = byte as u8;
+        table[byte] = match TOKEN[byte] {
+            false => 0,
+            true if character.is_ascii_alphanumeric() || character == b'-' => FORWARDED,
+            true => TOKEN_ONLY,
+        };
+        byte += 1;
+    }
+    table
+};
 
 /// Characters of a token (RFC 9110 §5.6.2).
 pub(crate) const TOKEN: [bool; 256] = {
@@ -292,6 +399,21 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
         _ => false,
     }
 }
+
+/// The marks of what [`is_hop_by_hop`] knows.
+pub const HOP_BY_HOP: Marks = Marks::of(&[
+    b"te",
+    b"proxy",
+    b"close",
+    b"trailer",
+    b"upgrade",
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"transfer-encoding",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+]);
 
 /// What HTTP/2 has no use for, since its frames say it (RFC 9113 §8.2.2).
 fn is_of_connection(name: &[u8]) -> bool {
@@ -424,6 +546,39 @@ mod tests {
     }
 
     #[test]
+    fn each_is_found_and_no_other() {
+        let names = [
+            "Host",
+            "te",
+            "X-Real-IP",
+            "x_a",
+            "COOKIE",
+            "Accept",
+            "Via",
+            "ETag",
+        ];
+        for one in names {
+            let text = format!("{one}: 1\r\n{one}x: 2\r\n{}: 3\r\n", one.to_uppercase());
+            let parsed = Fields::parse(text.into(), 3).expect("valid");
+            let collected = Fields::from_pairs(parsed.iter());
+            for fields in [parsed, collected] {
+                for name in names {
+                    let values: Vec<&[u8]> = fields.all(name).collect();
+                    let first = fields.get(name);
+                    if name == one {
+                        assert_eq!(
+                            (first, &values[..]),
+                            (Some(&b"1"[..]), &[&b"1"[..], b"3"][..])
+                        );
+                    } else {
+                        assert_eq!((first, values.len()), (None, 0), "{name} in {one}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn obs_text_is_a_value() {
         let fields = Fields::parse(Bytes::from_static(b"A: \xe4\xff\r\n"), 1).expect("allowed");
         assert_eq!(fields.get("a"), Some(&b"\xe4\xff"[..]));
@@ -439,6 +594,15 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_forwardable(name.as_bytes()), passes, "{name}");
+            if name.is_empty() {
+                continue;
+            }
+            let came = Fields::parse(Bytes::from(format!("{name}: x\r\n")), 1).expect("a token");
+            let told = Fields::from_pairs([(name.as_bytes(), &b"x"[..])]);
+            for fields in [came, told] {
+                let line = fields.lines().next().expect("one line");
+                assert_eq!(line.is_forwardable, passes, "{name}");
+            }
         }
         for name in [
             "TE",
@@ -450,6 +614,7 @@ mod tests {
             "Trailer",
         ] {
             assert!(is_hop_by_hop(name.as_bytes()), "{name}");
+            assert!(HOP_BY_HOP.may_have(Mark::of(name.as_bytes())), "{name}");
         }
         assert!(!is_hop_by_hop(b"Cookie"));
     }

@@ -44,12 +44,11 @@ pub fn of_response(head: &ResponseHead, request_was_head: bool) -> Result<Body, 
 fn of_fields(fields: &Fields, version: Version) -> Result<Option<Body>, Refusal> {
     let (mut lengths, mut codings) = (0, 0);
     let (mut length, mut coding) = (&b""[..], &b""[..]);
-    for (name, value) in fields.iter() {
-        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
-            (lengths, length) = (lengths + 1, value);
-        } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
-            (codings, coding) = (codings + 1, value);
-        }
+    for value in fields.all("content-length") {
+        (lengths, length) = (lengths + 1, value);
+    }
+    for value in fields.all("transfer-encoding") {
+        (codings, coding) = (codings + 1, value);
     }
     match (lengths, codings) {
         (0, 0) => Ok(None),

@@ -5,6 +5,7 @@
 
 pub mod coding;
 pub mod condition;
+pub mod digits;
 pub mod field;
 pub mod forwarded;
 pub mod frame;
@@ -12,6 +13,7 @@ pub mod framing;
 pub mod handoff;
 pub mod head;
 pub mod hpack;
+pub mod mark;
 pub mod proxy_protocol;
 pub mod pseudo;
 pub mod range;

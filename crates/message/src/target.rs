@@ -218,10 +218,13 @@ pub(crate) fn host_and_port(authority: &Bytes) -> Result<(Bytes, Option<u16>), R
         _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
     };
     let (host, port) = authority.split_at(end);
+    let kinds = host
+        .iter()
+        .fold(0, |all, &byte| all | NAME[usize::from(byte)]);
     let good = match host {
         [b'[', address @ .., b']'] => str::from_utf8(address)
             .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        name => !name.is_empty() && name.iter().all(|&byte| is_name(byte)),
+        name => !name.is_empty() && kinds & NO_NAME == 0,
     };
     if !good {
         return Err(Refusal::Host);
@@ -232,7 +235,7 @@ pub(crate) fn host_and_port(authority: &Bytes) -> Result<(Bytes, Option<u16>), R
         [b':', digits @ ..] => Some(port_number(digits)?),
         _ => return Err(Refusal::Host),
     };
-    let host = if host.iter().any(u8::is_ascii_uppercase) {
+    let host = if kinds & UPPER != 0 {
         host.to_ascii_lowercase().into()
     } else {
         authority.slice(..end)
@@ -248,10 +251,27 @@ pub(crate) fn port_number(digits: &[u8]) -> Result<u16, Refusal> {
     text.parse().map_err(|_| Refusal::Host)
 }
 
-/// Names in use: letters, digits, `-`, `.` and, as some internal names have it, `_`. RFC 3986 would allow more; no client needs it.
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
-}
+/// What [`NAME`] says of a byte that no name has.
+const NO_NAME: u8 = 1;
+
+/// What it says of a letter that is made a small one.
+const UPPER: u8 = 2;
+
+/// What each byte is to the name of a host. Names in use: letters, digits, `-`, `.` and, as some internal names have it, `_`. RFC 3986
+/// would allow more; no client needs it.
+const NAME: [u8; 256] = {
+    let mut table = [NO_NAME; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b'A'..=b'Z' => UPPER,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => 0,
+            _ => NO_NAME,
+        };
+        byte += 1;
+    }
+    table
+};
 
 /// A path as it is routed: decoded once, without dot segments and repeated slashes. A `\` is a byte like any other.
 #[derive(Clone, Debug)]

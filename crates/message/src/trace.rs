@@ -3,7 +3,7 @@
 //! <https://www.w3.org/TR/trace-context/>. `tracestate` belongs to others: it is passed on with a context that is, and goes with one
 //! that is begun anew.
 
-use crate::field::Fields;
+use crate::{digits::hexadecimal as digits, field::Fields};
 
 /// The flag of a trace that somebody records (§3.2.2.5.1).
 const SAMPLED: u8 = 1;
@@ -81,7 +81,13 @@ impl Context {
     #[must_use]
     pub fn trace_id(self) -> TraceId {
         let mut text = [0; 32];
-        digits(&self.trace, &mut text);
+        let number = u128::from_be_bytes(self.trace);
+        let (halves, _) = text.as_chunks_mut::<16>();
+        #[expect(clippy::cast_possible_truncation, reason = "one half at a time")]
+        let numbers = [(number >> 64) as u64, number as u64];
+        for (half, number) in halves.iter_mut().zip(numbers) {
+            *half = digits(number);
+        }
         TraceId(text)
     }
 
@@ -95,9 +101,9 @@ impl Context {
     #[must_use]
     pub fn encode(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        digits(&self.trace, &mut text[3..35]);
-        digits(&self.parent, &mut text[36..52]);
-        digits(&[self.flags], &mut text[53..]);
+        text[3..35].copy_from_slice(&self.trace_id().0);
+        text[36..52].copy_from_slice(&digits(self.parent()));
+        text[53..].copy_from_slice(&digits(self.flags.into())[14..]);
         text
     }
 }
@@ -140,13 +146,6 @@ fn digit(byte: u8) -> Option<u8> {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
-    }
-}
-
-fn digits(bytes: &[u8], text: &mut [u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
 }
 
