@@ -1,16 +1,16 @@
 //! What is remembered of an exchange while it goes on, and the one access record that comes of it.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, IsTerminal},
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use message::{
     head::{RequestHead, Version},
-    trace::{Context, TraceId},
+    trace::Context,
 };
 use telemetry::access::{self, Log, Record};
 
@@ -55,6 +55,8 @@ pub(crate) struct Journal {
     app_begun: Option<Instant>,
     first_byte: Option<Duration>,
     begun: Instant,
+    /// When the clock was last read for it.
+    latest: Instant,
     failed: Option<Cause>,
     /// What came in the place of a request line, where that was not understood.
     line: Option<Box<[u8]>>,
@@ -116,6 +118,7 @@ impl Journal {
             app_begun: None,
             first_byte: None,
             begun,
+            latest: begun,
             failed: None,
             line: None,
         }
@@ -141,8 +144,10 @@ impl Journal {
 
     /// Its origin, which was asked at this time, has begun to answer.
     pub(crate) fn answered(&mut self, begun: tokio::time::Instant) {
-        self.app_time = Some(begun.elapsed());
-        self.app_begun = Some(begun.into_std());
+        let begun = begun.into_std();
+        self.latest = Instant::now();
+        self.app_time = Some(self.latest.duration_since(begun));
+        self.app_begun = Some(begun);
     }
 
     /// There is a response, and sending it may take a while.
@@ -155,6 +160,8 @@ impl Journal {
         if self.failed.is_some() {
             return;
         }
+        // What fails may have taken long to.
+        self.latest = Instant::now();
         self.failed = Some(Cause {
             token: failure.cause(),
             detail: failure.to_string(),
@@ -170,6 +177,11 @@ impl Journal {
         let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.line = Some(line[..line.len().min(LINE_RECORDED)].into());
+    }
+
+    /// When its response came to be, to some milliseconds.
+    pub(crate) fn time(&self) -> SystemTime {
+        clock::wall(self.latest)
     }
 
     /// Whether the client went away before there was a response. No status says so: an app may answer any.
@@ -226,11 +238,11 @@ impl Journal {
         let client = address.map(AddressText::new);
         let field = |name| head.and_then(|head| head.fields.get(name));
         let sent_fields = head.map(Sent);
-        let trace = self.trace.map(Context::trace_id);
+        let trace = self.trace.map(Trace);
         log.record(&Record {
             time: clock::wall(self.begun),
             duration,
-            client: client.as_ref().map_or("unix", AddressText::as_str),
+            client: client.as_ref().map_or(b"unix", AddressText::as_bytes),
             user: self.user.as_deref().unwrap_or("-"),
             method: head.map_or("", |head| head.method.as_str()),
             target: match head {
@@ -244,7 +256,7 @@ impl Journal {
             bytes_out: sent,
             referer: field("referer"),
             user_agent: field("user-agent"),
-            request_id: self.id.as_str(),
+            request_id: self.id.as_bytes(),
             route: match &self.route {
                 Route::Fixed(name) => name,
                 Route::Named(label) => label,
@@ -263,7 +275,7 @@ impl Journal {
             tls: peer.tls,
             cause: self.failed.as_ref().map(|cause| cause.token),
             detail: self.failed.as_ref().map(|cause| cause.detail.as_str()),
-            trace_id: trace.as_ref().map(TraceId::as_str),
+            trace_id: trace.as_ref().map(|trace| trace as &(dyn Display + Sync)),
             fields: sent_fields
                 .as_ref()
                 .map(|sent| sent as &(dyn access::Fields + Sync)),
@@ -335,6 +347,15 @@ impl Journal {
             cause.token,
             cause.detail
         );
+    }
+}
+
+/// The name of a trace, for a format that has it: it is put together only there.
+struct Trace(Context);
+
+impl Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.trace_id().as_str())
     }
 }
 

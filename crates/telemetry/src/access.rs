@@ -37,7 +37,7 @@ pub struct Record<'a> {
     /// From then until the last byte of the response was handed to the kernel.
     pub duration: Duration,
     /// The client's address without port; `unix` for a Unix socket, `-` where unknown.
-    pub client: &'a str,
+    pub client: &'a [u8],
     /// The authenticated user, else `-`.
     pub user: &'a str,
     /// The method; empty when the request line was not understood.
@@ -59,7 +59,7 @@ pub struct Record<'a> {
     /// The `User-Agent` field.
     pub user_agent: Option<&'a [u8]>,
     /// The id that the app saw and the response carries.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// What answered: `app web`, `files`, `redirect`, `respond`, or `-`.
     pub route: &'a str,
     /// The slot that answered: `web·1/2`.
@@ -77,7 +77,7 @@ pub struct Record<'a> {
     /// Why it failed, for people.
     pub detail: Option<&'a str>,
     /// The trace id of a valid `traceparent` (W3C Trace Context): 32 hexadecimal digits.
-    pub trace_id: Option<&'a str>,
+    pub trace_id: Option<&'a (dyn Display + Sync)>,
     /// The request's other fields.
     pub fields: Option<&'a (dyn Fields + Sync)>,
 }
@@ -133,7 +133,7 @@ pub(crate) mod tests {
         Record {
             time: UNIX_EPOCH + Duration::from_millis(1_764_000_000_250),
             duration: Duration::from_micros(1_234),
-            client: "192.0.2.7",
+            client: b"192.0.2.7",
             user: "-",
             method: "GET",
             target: b"/path?q=1",
@@ -144,7 +144,7 @@ pub(crate) mod tests {
             bytes_out: 1_434,
             referer: None,
             user_agent: Some(b"curl/8.14.1"),
-            request_id: "0198f3a2",
+            request_id: b"0198f3a2",
             route: "app hello",
             worker: Some(&"hello·1/2"),
             queue: Some(Duration::from_micros(15)),

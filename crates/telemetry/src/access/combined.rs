@@ -6,44 +6,40 @@ use crate::clock;
 
 pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     // nginx's name for the other end of a Unix socket.
-    let client = if record.client == "unix" {
-        "unix:"
-    } else {
-        record.client
+    let client = match record.client {
+        b"unix" => b"unix:",
+        client => client,
     };
-    escape(client.as_bytes(), out);
-    out.extend_from_slice(b" - ");
+    escape(client, out);
+    put(b" - ", out);
     escape(record.user.as_bytes(), out);
-    out.extend_from_slice(b" [");
-    clock::at(record.end(), |second, _| {
-        out.extend_from_slice(second.common.as_bytes())
-    });
-    out.extend_from_slice(b"] \"");
+    put(b" [", out);
+    clock::at(record.end(), |second, _| put(second.common.as_bytes(), out));
+    put(b"] \"", out);
     request(record, out);
     let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(b"\" ");
     let status = digits.format(record.status);
     // What never became a response has the status 0, which nginx writes in three digits too.
-    out.extend_from_slice(&b"000"[status.len().min(3)..]);
-    out.extend_from_slice(status.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(digits.format(record.bytes_out).as_bytes());
-    out.extend_from_slice(b" \"");
+    put(&b"\" 000"[..5 - status.len().min(3)], out);
+    put(status.as_bytes(), out);
+    put(b" ", out);
+    put(digits.format(record.bytes_out).as_bytes(), out);
+    put(b" \"", out);
     field(record.referer, out);
-    out.extend_from_slice(b"\" \"");
+    put(b"\" \"", out);
     field(record.user_agent, out);
-    out.push(b'"');
+    put(b"\"", out);
 }
 
 pub(super) fn request(record: &Record<'_>, out: &mut Vec<u8>) {
     if record.is_understood() {
         escape(record.method.as_bytes(), out);
-        out.push(b' ');
+        put(b" ", out);
         escape(record.target, out);
-        out.push(b' ');
+        put(b" ", out);
         escape(record.protocol.as_bytes(), out);
     } else if record.target.is_empty() {
-        out.push(b'-');
+        put(b"-", out);
     } else {
         escape(record.target, out);
     }
@@ -53,16 +49,23 @@ pub(super) fn request(record: &Record<'_>, out: &mut Vec<u8>) {
 fn field(value: Option<&[u8]>, out: &mut Vec<u8>) {
     match value {
         Some(value) => escape(value, out),
-        None => out.push(b'-'),
+        None => put(b"-", out),
     }
 }
 
+/// Once for all that a line is made of: copies of this take more of the first cache than the call costs.
+#[inline(never)]
+fn put(text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(text);
+}
+
 /// `ngx_http_log_escape`: `"`, `\`, controls, DEL and everything from 0x80 become `\xHH`, in capitals.
+#[inline(never)]
 pub(super) fn escape(value: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     // Nearly always all of it.
     let (plain, rest) = value.split_at(plain_length(value));
-    out.extend_from_slice(plain);
+    put(plain, out);
     for byte in rest {
         if !is_plain(*byte) {
             let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]);
@@ -79,20 +82,27 @@ fn is_plain(byte: u8) -> bool {
 
 /// How many bytes at the start need no escape. Eight at a time as long as all eight are such: a line is mostly that.
 fn plain_length(value: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let (words, _) = value.as_chunks::<8>();
-    let plain = words.iter().take_while(|word| {
-        let word = u64::from_le_bytes(**word);
-        // A byte that equals `one` becomes zero, and borrows from its highest bit when 1 is taken from it.
-        let is = |one: u8| (word ^ (ONES * u64::from(one))).wrapping_sub(ONES);
-        // One below 0x20 borrows as well. What is borrowed by a neighbour is a false alarm, and never the other way round.
-        let odd = word.wrapping_sub(ONES * 0x20) | is(b'"') | is(b'\\') | is(0x7f);
-        (odd | word) & HIGH == 0
-    });
+    let (words, rest) = value.as_chunks::<8>();
+    let plain = words.iter().take_while(|word| is_all_plain(**word));
     let plain = plain.count() * 8;
+    // The last eight: what is looked at a second time is plain already.
+    let last = value.last_chunk::<8>();
+    if plain + rest.len() == value.len() && last.is_some_and(|last| is_all_plain(*last)) {
+        return value.len();
+    }
     let rest = value[plain..].iter();
     plain + rest.take_while(|byte| is_plain(**byte)).count()
+}
+
+fn is_all_plain(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(word);
+    // A byte that equals `one` becomes zero, and borrows from its highest bit when 1 is taken from it.
+    let is = |one: u8| (word ^ (ONES * u64::from(one))).wrapping_sub(ONES);
+    // One below 0x20 borrows as well. What is borrowed by a neighbour is a false alarm, and never the other way round.
+    let odd = word.wrapping_sub(ONES * 0x20) | is(b'"') | is(b'\\') | is(0x7f);
+    (odd | word) & HIGH == 0
 }
 
 #[cfg(test)]
@@ -149,7 +159,7 @@ mod tests {
             ),
             (
                 Record {
-                    client: "unix",
+                    client: b"unix",
                     referer: Some(b""),
                     user_agent: Some(b""),
                     status: 499,

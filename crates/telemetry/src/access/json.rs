@@ -17,7 +17,7 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
             format_args!("{}.{micros:06}{}\"", second.date_time, second.offset),
         );
     });
-    string("client", record.client.as_bytes(), out);
+    string("client", record.client, out);
     if record.user != "-" {
         string("user", record.user.as_bytes(), out);
     }
@@ -38,11 +38,13 @@ pub(super) fn write(record: &Record<'_>, out: &mut Vec<u8>) {
     }
     optional("referer", record.referer, out);
     optional("user_agent", record.user_agent, out);
-    string("request_id", record.request_id.as_bytes(), out);
+    string("request_id", record.request_id, out);
     string("route", record.route.as_bytes(), out);
     served_by(record, out);
     optional("tls", record.tls.map(str::as_bytes), out);
-    optional("trace_id", record.trace_id.map(str::as_bytes), out);
+    if let Some(trace) = record.trace_id {
+        displayed("trace_id", trace, out);
+    }
     optional("cause", record.cause.map(str::as_bytes), out);
     optional("detail", record.detail.map(str::as_bytes), out);
     out.push(b'}');

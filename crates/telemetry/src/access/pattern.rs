@@ -191,6 +191,10 @@ fn value(name: &str, record: &Record<'_>, out: &mut Vec<u8>) {
             Some(slot) => append(out, format_args!("{slot}")),
             None => out.push(b'-'),
         },
+        "trace_id" => match record.trace_id {
+            Some(trace) => append(out, format_args!("{trace}")),
+            None => out.push(b'-'),
+        },
         _ => optional(text(name, record), out),
     }
 }
@@ -201,8 +205,8 @@ fn text<'a>(name: &str, record: &Record<'a>) -> Option<&'a [u8]> {
         .target
         .split_at(question.unwrap_or(record.target.len()));
     match name {
-        "request_id" => Some(record.request_id.as_bytes()),
-        "client" => Some(record.client.as_bytes()),
+        "request_id" => Some(record.request_id),
+        "client" => Some(record.client),
         "user" => Some(record.user.as_bytes()),
         "host" => Some(record.host),
         "method" => Some(record.method.as_bytes()),
@@ -216,7 +220,6 @@ fn text<'a>(name: &str, record: &Record<'a>) -> Option<&'a [u8]> {
         "detail" => record.detail.map(str::as_bytes),
         "referer" => record.referer,
         "user_agent" => record.user_agent,
-        "trace_id" => record.trace_id.map(str::as_bytes),
         _ => None,
     }
     .filter(|value| !value.is_empty())
@@ -304,7 +307,7 @@ mod tests {
             cause: Some("c"),
             detail: Some("d"),
             referer: Some(b"r"),
-            trace_id: Some("t"),
+            trace_id: Some(&"t"),
             host: b"h",
             ..example()
         };

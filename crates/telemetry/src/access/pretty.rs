@@ -58,7 +58,7 @@ fn failure(record: &Record<'_>, status: Style, dim: Style, out: &mut Vec<u8>) {
         visible(detail.as_bytes(), out);
     }
     append(out, format_args!("  {dim}id "));
-    visible(record.request_id.as_bytes(), out);
+    visible(record.request_id, out);
     append(out, format_args!("{dim:#}"));
 }
 
@@ -218,7 +218,7 @@ mod tests {
         let record = Record {
             method: &text,
             target: &all,
-            request_id: &text,
+            request_id: text.as_bytes(),
             detail: Some(&text),
             cause: Some(&text),
             worker: Some(&text),
