@@ -4,7 +4,7 @@
 //! request is whole (but where `request_buffering` says so), and whatever goes wrong in any step is turned into a response here, at
 //! the bottom, and nowhere else.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use message::{
@@ -438,7 +438,7 @@ fn is_challenge(host: &Host, request: &Request<'_>) -> bool {
 /// What every response says of itself: when it was made, by what, and under which id it is in the logs.
 fn signed(response: Response, plan: &Plan, journal: &Journal) -> Response {
     let response = response
-        .with("Date", date(SystemTime::now()).as_bytes())
+        .with("Date", date(journal.time()).as_bytes())
         .with("X-Request-ID", journal.id.as_bytes());
     if plan.server_header {
         response.with("Server", "stack")

@@ -39,6 +39,7 @@ pub mod operators;
 mod origin;
 mod pages;
 pub mod plan;
+mod put;
 mod redirect;
 mod request;
 mod response;

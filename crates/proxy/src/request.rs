@@ -11,11 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use message::{framing::Body, head::RequestHead, target::Target, trace::Context};
+use message::{
+    digits::hexadecimal, framing::Body, head::RequestHead, target::Target, trace::Context,
+};
 
 use crate::{
     failure::Failure,
     origin::interim::{Interim, Interims},
+    put::put_line,
     response::FieldLines,
     spans::{Exporter, Spans},
     tls::Presented,
@@ -109,9 +112,7 @@ impl Trace {
     /// Writes it as a line.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         if let Some(context) = self.context {
-            out.extend_from_slice(b"traceparent: ");
-            out.extend_from_slice(&context.encode());
-            out.extend_from_slice(b"\r\n");
+            put_line(out, b"traceparent", &context.encode());
         }
     }
 }
@@ -191,11 +192,7 @@ impl RequestId {
         static KEY: OnceLock<u64> = OnceLock::new();
         let key = *KEY.get_or_init(random);
         let number = mix(key.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
-        let mut text = [0; 16];
-        for (index, digit) in text.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[((number >> (60 - 4 * index)) % 16) as usize];
-        }
-        Self(text)
+        Self(hexadecimal(number))
     }
 
     /// The sixteen digits, as they are written.

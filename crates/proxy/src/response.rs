@@ -9,6 +9,7 @@ use crate::{
     failure::Failure,
     files::FileContent,
     origin::{live::Duplex, relay::Relay},
+    put::{put, put_line},
     upstream::Tunnel,
 };
 
@@ -210,18 +211,15 @@ impl FieldLines {
     /// Adds a line. Names and values come from parsed heads, checked configuration or our own constants.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
         debug_assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
-        let own = &mut self.own;
-        own.reserve(name.len() + value.len() + 4);
-        own.extend_from_slice(name);
-        own.extend_from_slice(b": ");
-        own.extend_from_slice(value);
-        own.extend_from_slice(b"\r\n");
+        put_line(&mut self.own, name, value);
     }
 
     /// Appends all lines, each with its CRLF.
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.shared);
-        out.extend_from_slice(&self.own);
+        if !self.shared.is_empty() {
+            put(out, &self.shared);
+        }
+        put(out, &self.own);
     }
 
     /// The value of the first line of this name.

@@ -10,9 +10,10 @@ use message::{
 use crate::{
     address::AddressText,
     origin::{
-        head::{content_length, line, passed_on, scheme},
+        head::{content_length, passed_on, scheme},
         spool::Spooled,
     },
+    put::{put, put_line},
     request::{Peer, Request},
     tls::Presented,
 };
@@ -31,7 +32,7 @@ pub(super) fn write_head(
         write!(out, "{}: {length}\r\n", handoff::SCRIPT).expect("a Vec takes every write");
     }
     if let Some(user) = &request.user {
-        line(out, handoff::USER.as_bytes(), user.as_bytes());
+        put_line(out, handoff::USER.as_bytes(), user.as_bytes());
     }
     if let Some(presented) = &peer.presented {
         certificate_line(out, presented);
@@ -40,7 +41,7 @@ pub(super) fn write_head(
     let authority = &request.target.authority;
     // HTTP/1.0 may come without: an empty Host would be one that no app knows, none at all is what SERVER_NAME is for.
     if !authority.is_empty() {
-        line(out, b"Host", authority);
+        put_line(out, b"Host", authority);
     }
     passed_on(out, &request.head.fields, |name| {
         request.vouched.covers(name) || request.trace.covers(name)
@@ -48,34 +49,34 @@ pub(super) fn write_head(
     request.trace.write(out);
     request.vouched.fields.write_to(out);
     if let Some(client) = told {
-        line(out, b"X-Forwarded-For", client.as_bytes());
+        put_line(out, b"X-Forwarded-For", client.as_bytes());
     }
-    line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
+    put_line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
     if !authority.is_empty() {
-        line(out, b"X-Forwarded-Host", authority);
+        put_line(out, b"X-Forwarded-Host", authority);
     }
     content_length(out, body);
-    out.extend_from_slice(b"\r\n");
+    put(out, b"\r\n");
 }
 
 /// The request line carries the path that was routed; what the client wrote instead stands in a field of ours.
 fn request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     let target = &request.target;
-    out.extend_from_slice(request.head.method.as_bytes());
-    out.push(b' ');
+    put(out, request.head.method.as_bytes());
+    put(out, b" ");
     let as_sent = target.form == Form::Origin && !target.path.changed();
     if as_sent || target.form == Form::Asterisk {
-        out.extend_from_slice(&target.raw);
-        out.extend_from_slice(b" HTTP/1.1\r\n");
+        put(out, &target.raw);
+        put(out, b" HTTP/1.1\r\n");
         return;
     }
     target.path.encode(out);
     if let Some(query) = &target.query {
-        out.push(b'?');
-        out.extend_from_slice(query);
+        put(out, b"?");
+        put(out, query);
     }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    line(out, handoff::TARGET.as_bytes(), &target.raw);
+    put(out, b" HTTP/1.1\r\n");
+    put_line(out, handoff::TARGET.as_bytes(), &target.raw);
 }
 
 /// What the app's `environ` says of the client and of us. Returns the client's address as text.

@@ -24,6 +24,7 @@ use crate::{
     journal::Journal,
     origin::interim::Interim,
     plan::Plan,
+    put::{put, put_line},
     request::{Peer, Upload},
     response::{Content, FieldLines, Pieces, Response},
     server::Server,
@@ -530,27 +531,25 @@ impl<S: Stream> Sending<'_, S> {
         let mut digits = itoa::Buffer::new();
         out.clear();
         out.reserve(HEAD);
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(digits.format(response.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status::reason(response.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        put(out, b"HTTP/1.1 ");
+        put(out, digits.format(response.status).as_bytes());
+        put(out, b" ");
+        put(out, status::reason(response.status).as_bytes());
+        put(out, b"\r\n");
         response.fields.write_to(out);
         match framing {
             Outgoing::Length(length) => {
-                out.extend_from_slice(b"Content-Length: ");
-                out.extend_from_slice(digits.format(length).as_bytes());
-                out.extend_from_slice(b"\r\n");
+                put_line(out, b"Content-Length", digits.format(length).as_bytes());
             }
-            Outgoing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Outgoing::Chunked => put(out, b"Transfer-Encoding: chunked\r\n"),
             Outgoing::UntilClose | Outgoing::None => {}
         }
         match self.keep {
             Keep::Yes => {}
-            Keep::Told => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            Keep::No => out.extend_from_slice(b"Connection: close\r\n"),
+            Keep::Told => put(out, b"Connection: keep-alive\r\n"),
+            Keep::No => put(out, b"Connection: close\r\n"),
         }
-        out.extend_from_slice(b"\r\n");
+        put(out, b"\r\n");
     }
 }
 

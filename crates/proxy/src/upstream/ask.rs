@@ -12,12 +12,13 @@ use crate::{
     failure::Failure,
     origin::{
         Origin,
-        head::{line, passed_back, passed_on},
+        head::{passed_back, passed_on},
         interim::Interims,
         relay::{Unanswered, answer, content},
         spool::Spooled,
         wire::HeadError,
     },
+    put::put_line,
     request::{Request, RequestId},
     response::Response,
 };
@@ -60,7 +61,7 @@ impl Inquiry {
         out.extend_from_slice(b"GET ");
         out.extend_from_slice(&self.target);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        line(out, b"Host", &self.host);
+        put_line(out, b"Host", &self.host);
         passed_on(out, &request.head.fields, |name| {
             is_about_content(name)
                 || is_said_here(name)
@@ -70,25 +71,25 @@ impl Inquiry {
         request.trace.write(out);
         forwarded(out, request, None);
         let method = request.head.method.as_bytes();
-        line(out, b"X-Forwarded-Method", method);
+        put_line(out, b"X-Forwarded-Method", method);
         let mut asked = Vec::with_capacity(request.target.raw.len());
         request.target.path.encode(&mut asked);
         request.target.write_query(&mut asked);
-        line(out, b"X-Forwarded-Uri", &asked);
-        line(out, b"X-Original-Method", method);
+        put_line(out, b"X-Forwarded-Uri", &asked);
+        put_line(out, b"X-Original-Method", method);
         let host = &request.target.authority;
         let scheme: &[u8] = if request.client.https {
             b"https://"
         } else {
             b"http://"
         };
-        line(
+        put_line(
             out,
             b"X-Original-URL",
             &[scheme, &host[..], &asked].concat(),
         );
-        line(out, b"X-Request-ID", request.id.as_bytes());
-        line(out, b"Via", b"1.1 stack");
+        put_line(out, b"X-Request-ID", request.id.as_bytes());
+        put_line(out, b"Via", b"1.1 stack");
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -116,10 +117,10 @@ impl Post {
         head.extend_from_slice(b"POST ");
         head.extend_from_slice(traces.target.as_bytes());
         head.extend_from_slice(b" HTTP/1.1\r\n");
-        line(&mut head, b"Host", traces.host.as_bytes());
-        line(&mut head, b"Content-Type", b"application/json");
+        put_line(&mut head, b"Host", traces.host.as_bytes());
+        put_line(&mut head, b"Content-Type", b"application/json");
         for (name, value) in &traces.headers {
-            line(&mut head, name.as_bytes(), value.as_bytes());
+            put_line(&mut head, name.as_bytes(), value.as_bytes());
         }
         Self {
             route: UpstreamRoute::new(upstream, limits, store, true, None),
@@ -133,7 +134,7 @@ impl Post {
         let write = |out: &mut Vec<u8>| {
             out.clear();
             out.extend_from_slice(&self.head);
-            line(out, b"Content-Length", length.to_string().as_bytes());
+            put_line(out, b"Content-Length", length.to_string().as_bytes());
             out.extend_from_slice(b"\r\n");
         };
         let body = Spooled::Memory(content);

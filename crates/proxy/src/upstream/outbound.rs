@@ -4,9 +4,10 @@ use super::upgrade::Upgrade;
 use crate::{
     address::AddressText,
     origin::{
-        head::{content_length, line, passed_on, scheme},
+        head::{content_length, passed_on, scheme},
         spool::Spooled,
     },
+    put::{put, put_line},
     request::Request,
 };
 
@@ -20,9 +21,9 @@ pub(super) fn write_head(
 ) {
     out.clear();
     request_line(out, request, stripped.unwrap_or(0));
-    line(out, b"Host", host(request));
+    put_line(out, b"Host", host(request));
     fields(out, request, stripped, upgrade, body);
-    out.extend_from_slice(b"\r\n");
+    put(out, b"\r\n");
 }
 
 /// All fields but Host.
@@ -42,9 +43,9 @@ pub(super) fn fields(
     request.vouched.fields.write_to(out);
     request.trace.write(out);
     forwarded(out, request, stripped);
-    line(out, b"X-Request-ID", request.id.as_bytes());
+    put_line(out, b"X-Request-ID", request.id.as_bytes());
     // RFC 9110 §7.6.3: a gateway says that it has passed a request on.
-    line(out, b"Via", b"1.1 stack");
+    put_line(out, b"Via", b"1.1 stack");
     if let Some(upgrade) = upgrade {
         upgrade.write(out);
     }
@@ -53,11 +54,11 @@ pub(super) fn fields(
 
 fn request_line(out: &mut Vec<u8>, request: &Request<'_>, stripped: usize) {
     let target = &request.target;
-    out.extend_from_slice(request.head.method.as_bytes());
-    out.push(b' ');
+    put(out, request.head.method.as_bytes());
+    put(out, b" ");
     target.write_path(stripped, out);
     target.write_query(out);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
+    put(out, b" HTTP/1.1\r\n");
 }
 
 /// HTTP/1.0 may come without, HTTP/1.1 goes on with one, be it empty (RFC 9112 §3.2).
@@ -68,17 +69,17 @@ fn host<'r>(request: &'r Request<'_>) -> &'r [u8] {
 /// Who asks and how, in the fields that servers behind proxies look for.
 pub(super) fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, stripped: Option<usize>) {
     if let Some(address) = request.client.address.map(AddressText::new) {
-        line(out, b"X-Forwarded-For", address.as_bytes());
-        line(out, b"X-Real-IP", address.as_bytes());
+        put_line(out, b"X-Forwarded-For", address.as_bytes());
+        put_line(out, b"X-Real-IP", address.as_bytes());
     }
-    line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
+    put_line(out, b"X-Forwarded-Proto", scheme(request).as_bytes());
     if !request.target.authority.is_empty() {
-        line(out, b"X-Forwarded-Host", host(request));
+        put_line(out, b"X-Forwarded-Host", host(request));
     }
     let default = if request.client.https { 443 } else { 80 };
     let port = request.target.port.unwrap_or(default);
     let mut digits = itoa::Buffer::new();
-    line(out, b"X-Forwarded-Port", digits.format(port).as_bytes());
+    put_line(out, b"X-Forwarded-Port", digits.format(port).as_bytes());
     if let Some(length) = stripped {
         out.extend_from_slice(b"X-Forwarded-Prefix: ");
         request.target.path.encode_until(length, out);

@@ -15,7 +15,7 @@ use message::{
 };
 
 use super::websocket::{Key, is_of_handshake};
-use crate::{origin::head::line, request::Request};
+use crate::{put::put_line, request::Request};
 
 /// The protocols that a client offers to go on with.
 #[derive(Debug)]
@@ -65,10 +65,10 @@ impl Upgrade {
 
     /// Writes the fields that ask for it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        line(out, b"Connection", b"Upgrade");
-        line(out, b"Upgrade", &self.offered);
+        put_line(out, b"Connection", b"Upgrade");
+        put_line(out, b"Upgrade", &self.offered);
         if let Some(key) = &self.key {
-            line(out, b"Sec-WebSocket-Key", key.as_bytes());
+            put_line(out, b"Sec-WebSocket-Key", key.as_bytes());
         }
     }
 
