@@ -97,6 +97,10 @@ impl Fields {
             .map(|line| (self.name(line), self.value(line)))
     }
 
+    fn is_named(&self, line: &Line, mark: Mark, name: &str) -> bool {
+        line.mark == mark && self.name(line).eq_ignore_ascii_case(name.as_bytes())
+    }
+
     fn name(&self, line: &Line) -> &[u8] {
         &self.buffer[line.name as usize..line.name_end as usize]
     }
@@ -115,9 +119,7 @@ impl Fields {
         };
         lines
             .iter()
-            .filter(move |line| {
-                line.mark == mark && self.name(line).eq_ignore_ascii_case(name.as_bytes())
-            })
+            .filter(move |line| self.is_named(line, mark, name))
             .map(|line| self.value(line))
     }
 
@@ -137,7 +139,7 @@ impl Fields {
     fn find(&self, mark: Mark, name: &str) -> Option<&[u8]> {
         self.lines
             .iter()
-            .find(|line| line.mark == mark && self.name(line).eq_ignore_ascii_case(name.as_bytes()))
+            .find(|line| self.is_named(line, mark, name))
             .map(|line| self.value(line))
     }
 
@@ -378,7 +380,7 @@ pub fn is_forwardable(name: &[u8]) -> bool {
     !name.is_empty()
         && name
             .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+            .all(|byte| NAME[usize::from(*byte)] == FORWARDED)
 }
 
 /// Whether a field speaks of one connection and is never passed on (RFC 9110 §7.6.1), or of a proxy's own affairs (RFC 9110
@@ -386,22 +388,10 @@ pub fn is_forwardable(name: &[u8]) -> bool {
 /// CVE-2016-5385), and `Close`, a name that is only reserved so that `Connection: close` lists no field (RFC 9110 §18.4).
 #[must_use]
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
-    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-    match name.len() {
-        2 => is(b"te"),
-        5 => is(b"proxy") || is(b"close"),
-        7 => is(b"trailer") || is(b"upgrade"),
-        10 => is(b"connection") || is(b"keep-alive"),
-        16 => is(b"proxy-connection"),
-        17 => is(b"transfer-encoding"),
-        18 => is(b"proxy-authenticate"),
-        19 => is(b"proxy-authorization"),
-        _ => false,
-    }
+    HOP_BY_HOP.may_have(Mark::of(name)) && is_among(name, &OF_ONE_HOP)
 }
 
-/// The marks of what [`is_hop_by_hop`] knows.
-pub const HOP_BY_HOP: Marks = Marks::of(&[
+const OF_ONE_HOP: [&[u8]; 11] = [
     b"te",
     b"proxy",
     b"close",
@@ -413,7 +403,16 @@ pub const HOP_BY_HOP: Marks = Marks::of(&[
     b"transfer-encoding",
     b"proxy-authenticate",
     b"proxy-authorization",
-]);
+];
+
+/// The marks of what [`is_hop_by_hop`] knows.
+pub const HOP_BY_HOP: Marks = Marks::of(&OF_ONE_HOP);
+
+/// Whether a name is one of these, in upper or lower case.
+#[must_use]
+pub fn is_among(name: &[u8], known: &[&[u8]]) -> bool {
+    known.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
 
 /// What HTTP/2 has no use for, since its frames say it (RFC 9113 §8.2.2).
 fn is_of_connection(name: &[u8]) -> bool {

@@ -4,7 +4,7 @@
 //! `X-Forwarded-For`. What a client says about itself in forwarding fields is replaced by what we know.
 
 use message::{
-    field::{self, Field, Fields},
+    field::{self, Field, Fields, is_among},
     mark::Marks,
 };
 
@@ -27,14 +27,6 @@ pub(crate) fn passed_on(out: &mut Vec<u8>, fields: &Fields, ours: impl Fn(&[u8])
     }
 }
 
-/// The marks of what is not passed on, but for names that begin with `x`.
-const STAYS: Marks = field::HOP_BY_HOP.and(Marks::of(&[
-    b"host",
-    b"content-length",
-    b"expect",
-    b"forwarded",
-]));
-
 /// Writes how long the content is, if there is any.
 pub(crate) fn content_length(out: &mut Vec<u8>, body: &Spooled) {
     if let Some(length) = body.stated() {
@@ -52,25 +44,20 @@ pub(crate) fn scheme(request: &Request<'_>) -> &'static str {
     }
 }
 
-/// Fields that we write ourselves, or have acted upon.
+/// Fields that we write ourselves, or have acted upon, beside those that begin with `x`.
+const OURS: [&[u8]; 4] = [b"host", b"content-length", b"expect", b"forwarded"];
+
+/// The marks of what is not passed on, beside those that begin with `x`.
+const STAYS: Marks = field::HOP_BY_HOP.and(Marks::of(&OURS));
+
 fn is_ours(name: &[u8]) -> bool {
-    let any = |names: &[&str]| {
-        names
-            .iter()
-            .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
-    };
-    match name.first().map(u8::to_ascii_lowercase) {
-        Some(b'h') => any(&["host"]),
-        Some(b'c') => any(&["content-length"]),
-        Some(b'e') => any(&["expect"]),
-        Some(b'f') => any(&["forwarded"]),
-        Some(b'x') => {
-            any(&["x-real-ip", "x-request-id"])
-                || name
-                    .get(..12)
-                    .is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+    match name {
+        [b'x' | b'X', ..] => {
+            let start = name.get(..12);
+            is_among(name, &[b"x-real-ip", b"x-request-id"])
+                || start.is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
         }
-        _ => false,
+        _ => is_among(name, &OURS),
     }
 }
 
@@ -103,29 +90,20 @@ pub(crate) fn passed_back(fields: &Fields) -> FieldLines {
     lines
 }
 
-/// The marks of what is not passed back, but for names that begin with `_`.
-const STAYS_BACK: Marks = field::HOP_BY_HOP.and(Marks::of(&[
+/// What a response says that we say ourselves or that was said to us, beside what begins with `_`.
+const MADE_ANEW: [&[u8]; 5] = [
     b"content-length",
     b"date",
     b"server",
     b"x-request-id",
     b"x-accel-buffering",
-]));
+];
+
+/// The marks of what is not passed back, beside what begins with `_`.
+const STAYS_BACK: Marks = field::HOP_BY_HOP.and(Marks::of(&MADE_ANEW));
 
 fn is_made_anew(name: &[u8]) -> bool {
-    let any = |names: &[&str]| {
-        names
-            .iter()
-            .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
-    };
-    match name.first().map(u8::to_ascii_lowercase) {
-        Some(b'_') => true,
-        Some(b'c') => any(&["content-length"]),
-        Some(b'd') => any(&["date"]),
-        Some(b's') => any(&["server"]),
-        Some(b'x') => any(&["x-request-id", "x-accel-buffering"]),
-        _ => false,
-    }
+    name.starts_with(b"_") || is_among(name, &MADE_ANEW)
 }
 
 #[cfg(test)]

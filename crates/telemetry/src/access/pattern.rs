@@ -186,15 +186,8 @@ fn value(name: &str, record: &Record<'_>, out: &mut Vec<u8>) {
         "first_byte" => seconds(Some(record.first_byte.unwrap_or(record.duration)), out),
         "pid" => append(out, format_args!("{}", std::process::id())),
         "request" => super::combined::request(record, out),
-        "slot" => match record.worker {
-            // The dot of `web·1/2` is ours, and no client's: it stays as it is.
-            Some(slot) => append(out, format_args!("{slot}")),
-            None => out.push(b'-'),
-        },
-        "trace_id" => match record.trace_id {
-            Some(trace) => append(out, format_args!("{trace}")),
-            None => out.push(b'-'),
-        },
+        "slot" => displayed(record.worker, out),
+        "trace_id" => displayed(record.trace_id, out),
         _ => optional(text(name, record), out),
     }
 }
@@ -253,6 +246,14 @@ fn seconds(duration: Option<Duration>, out: &mut Vec<u8>) {
             out,
             format_args!("{}.{:06}", duration.as_secs(), duration.subsec_micros()),
         ),
+        None => out.push(b'-'),
+    }
+}
+
+/// What is ours, and no client's, stays as it is, such as the dot of `web·1/2`.
+fn displayed(value: Option<&(dyn fmt::Display + Sync)>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => append(out, format_args!("{value}")),
         None => out.push(b'-'),
     }
 }
