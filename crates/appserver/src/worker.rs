@@ -470,7 +470,10 @@ fn command(template: &Template, number: u32, gifts: [(OwnedFd, RawFd); 4]) -> io
             ASSIGNMENT_FD,
         )
         .descriptor(template.module.file.try_clone()?, MODULE_FD)
-        .own_group();
+        .own_group()
+        // An answer of the app takes longer than what the proxy does between two waits; a worker that interrupts the proxy for each
+        // request is interrupted by it for each answer.
+        .wakes_politely();
     if let Some(user) = &template.user {
         command = command.user(user.clone()).no_new_privileges();
     }

@@ -70,8 +70,18 @@ pub struct Command {
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
     bond: Bond,
+    wake: Wake,
     limits: Limits,
     view: Option<View>,
+}
+
+/// What happens when something comes that a child has waited for, and no processor is idle (sched(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wake {
+    /// It may interrupt who runs.
+    Interrupts,
+    /// Who runs goes on until it waits itself, or its share is used up.
+    Waits,
 }
 
 /// Whether a child ends with us.
@@ -159,6 +169,7 @@ impl Command {
             capabilities: Capabilities::None,
             new_privileges: NewPrivileges::Inherited,
             bond: Bond::DiesWithUs,
+            wake: Wake::Interrupts,
             limits: Limits::default(),
             view: None,
         }
@@ -270,6 +281,14 @@ impl Command {
     #[must_use]
     pub fn outlives_us(mut self) -> Self {
         self.bond = Bond::OutlivesUs;
+        self
+    }
+
+    /// It and what it starts interrupt nobody when they wake (`SCHED_BATCH`, sched(7)); their share of the processors stays the
+    /// same. Where we have been given another scheduling policy than the ordinary one, it keeps that.
+    #[must_use]
+    pub fn wakes_politely(mut self) -> Self {
+        self.wake = Wake::Waits;
         self
     }
 

@@ -15,7 +15,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets},
 };
 
-use super::{Bond, Capabilities, Command, NewPrivileges, SIGNAL_MAX};
+use super::{Bond, Capabilities, Command, NewPrivileges, SIGNAL_MAX, Wake};
 use crate::{limits::Limits, tmp::View, user::User};
 
 /// Occupies those of the numbers that are free, so that what the standard library opens for the fork itself (the pipe on
@@ -43,6 +43,7 @@ pub(super) struct Setup {
     capabilities: Capabilities,
     new_privileges: NewPrivileges,
     bond: Bond,
+    wake: Wake,
     limits: Limits,
     view: Option<View>,
     /// The number it has, a number out of everybody's way, the number it gets.
@@ -69,6 +70,7 @@ impl Setup {
             capabilities: command.capabilities,
             new_privileges: command.new_privileges,
             bond: command.bond,
+            wake: command.wake,
             limits: command.limits,
             view: command.view.clone(),
             moves: descriptors
@@ -96,6 +98,9 @@ impl Setup {
         reset_signals();
         if let Some(mask) = self.umask {
             rustix::process::umask(mask);
+        }
+        if self.wake == Wake::Waits {
+            wake_politely();
         }
         // What the parent does without for itself; kernels before 3.15 know nothing of it.
         let _ = rustix::thread::disable_transparent_huge_pages(false);
@@ -158,6 +163,24 @@ fn drop_capabilities() -> io::Result<()> {
         },
     )?;
     Ok(())
+}
+
+/// A kernel or a sandbox that does not know the policy leaves us the ordinary one, with which everything works as well.
+fn wake_politely() {
+    // All that the kernel's `struct sched_param` has, and this policy has none.
+    let priority: libc::c_int = 0;
+    // SAFETY: asks for the policy of this thread, the only one after a fork; then sets it, which reads the one value that it is
+    // given. Called by number because musl's functions do nothing.
+    unsafe {
+        if libc::syscall(libc::SYS_sched_getscheduler, 0) == libc::c_long::from(libc::SCHED_OTHER) {
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                0,
+                libc::SCHED_BATCH,
+                &raw const priority,
+            );
+        }
+    }
 }
 
 /// Ignored signals would stay ignored across `exec`. The mask is emptied by the standard library.
