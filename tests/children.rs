@@ -460,29 +460,47 @@ def app(environ, start_response):
     stack.until("another one", || stack.get("/").status == 200);
 }
 
-/// Small pages keep us small; what the app's Python does with its memory is not ours to say.
+/// Small pages keep us small, from the first on; what the app's Python does with its memory is not ours to say.
 #[test]
 fn only_we_do_without_huge_pages() {
     let stack = Site::with_app(APP).start();
-    let huge_pages = |pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let proxy = stack.proxy().expect("it runs");
+    let value = |pid, file: &str, name: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
         // Said since Linux 5.0, and not where the kernel has none.
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("THP_enabled:"));
-        line.map(|allowed| allowed.trim() == "1")
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().to_owned())
     };
-    let own = huge_pages(std::process::id());
-    let ours = own.map(|_| false);
-    assert_eq!(huge_pages(stack.pid()), ours, "the master");
+    let may_have = |pid| value(pid, "status", "THP_enabled:");
+    let own = may_have(std::process::id());
+    for (pid, who) in [(stack.pid(), "the master"), (proxy, "the proxy")] {
+        assert_eq!(may_have(pid), own.as_ref().map(|_| "0".to_owned()), "{who}");
+        if let Some(has) = value(pid, "smaps_rollup", "AnonHugePages:") {
+            assert_eq!(has, "0 kB", "{who} had some before");
+        }
+    }
     assert_eq!(
-        huge_pages(stack.proxy().expect("it runs")),
-        ours,
-        "the proxy"
-    );
-    assert_eq!(
-        huge_pages(stack.workers()[0]),
-        own.map(|_| true),
+        may_have(stack.workers()[0]),
+        own.map(|_| "1".to_owned()),
         "a worker"
     );
+}
+
+/// Who has the next request in its hands is not interrupted by who is to answer the last one.
+#[test]
+fn a_worker_that_wakes_interrupts_nobody() {
+    let stack = Site::with_app(APP).start();
+    // proc_pid_stat(5): the 41st value, of which the second is a name in parentheses.
+    let policy = |pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let (_, behind_name) = stat.rsplit_once(") ").expect("a name in parentheses");
+        let value = behind_name.split(' ').nth(41 - 3);
+        value.expect("a policy").parse::<u32>().expect("a number")
+    };
+    let ours = policy(std::process::id());
+    assert_eq!(policy(stack.proxy().expect("it runs")), ours);
+    const ORDINARY: u32 = 0;
+    const BATCH: u32 = 3;
+    let expected = if ours == ORDINARY { BATCH } else { ours };
+    assert_eq!(policy(stack.workers()[0]), expected);
 }

@@ -116,3 +116,17 @@ fn what_cannot_be_run_is_said() {
         );
     }
 }
+
+/// What we do without ourselves is not the command's to do without.
+#[test]
+fn a_command_may_have_huge_pages() {
+    let site = Site::with_app("NAME = 'the app'\n");
+    let shown = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('THP_enabled')])";
+    let ours = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let output = exec(&site, &["--", "python", "-c", shown]);
+    let expected = match ours.contains("THP_enabled") {
+        true => "['1']\n",
+        false => "[]\n",
+    };
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+}

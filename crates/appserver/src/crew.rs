@@ -58,8 +58,12 @@ const DOOR: usize = 2;
 const LISTENER: u64 = 0;
 const END: u64 = u64::MAX;
 
-/// Readable, told once to one thread.
+/// Readable, told once to one thread, and again when that is asked for.
 const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+
+/// Readable, told to one thread each time that something comes: without a system call for each request that asks to be told of
+/// the next.
+const EDGE: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// What a crew asks of whom it works for.
 pub trait Steward: Send + Sync {
@@ -82,14 +86,22 @@ pub struct Crew<S> {
     door: OwnedFd,
     /// Readable when there is nothing more to wait for.
     end: OwnedFd,
-    /// Each slot's connection while no thread has it.
-    places: Vec<Mutex<Option<Box<Connection>>>>,
+    places: Vec<Mutex<Place>>,
     /// Each slot's descriptor, or -1.
     descriptors: Vec<AtomicI32>,
     duty: Mutex<Duty>,
     bell: Condvar,
     /// Set in the child of a fork, where the threads that hold the locks are not.
     is_copy: AtomicBool,
+}
+
+/// Where the connection of a slot waits.
+#[derive(Debug, Default)]
+struct Place {
+    /// While no thread has it.
+    connection: Option<Box<Connection>>,
+    /// Whether the door told of it while a thread had it. That one looks again before it lets go: nobody is told twice.
+    was_told: bool,
 }
 
 /// Where a thread waits.
@@ -222,10 +234,10 @@ impl<S: Steward> Crew<S> {
             return;
         }
         self.duty().running -= 1;
-        if goes_on {
-            self.put_back(connection);
-        } else {
+        if !goes_on {
             self.close(connection);
+        } else if let Some(connection) = self.put_back(connection) {
+            self.duty().offered.push_back(connection);
         }
     }
 
@@ -325,7 +337,7 @@ impl<S: Steward> Crew<S> {
 
     fn wait_single(&self) -> bool {
         while !self.is_copy() && !self.duty().is_over() {
-            let Some(mut connection) = self.place(1).take() else {
+            let Some(mut connection) = self.place(1).connection.take() else {
                 self.accept();
                 continue;
             };
@@ -350,10 +362,16 @@ impl<S: Steward> Crew<S> {
         }
     }
 
-    /// Receives a request by a connection that the door has told of. Told of once, it is the caller's until it is put back.
+    /// Receives a request by a connection that the door has told of, which is the caller's until it is put back. `None` also where
+    /// another thread has it, which then looks itself.
     fn receive(&self, number: u64) -> Option<Box<Connection>> {
         let slot = u16::try_from(number).ok().filter(|&slot| slot != 0)?;
-        let mut connection = self.place(slot).take()?;
+        let mut connection = {
+            let mut place = self.place(slot);
+            let found = place.connection.take();
+            place.was_told = found.is_none();
+            found?
+        };
         let received = connection.receive(Wait::No);
         self.judge(connection, received)
     }
@@ -365,7 +383,7 @@ impl<S: Steward> Crew<S> {
     ) -> Option<Box<Connection>> {
         match received {
             Ok(Received::Request) => return Some(connection),
-            Ok(Received::Nothing) => self.put_back(connection),
+            Ok(Received::Nothing) => return self.put_back(connection),
             Ok(Received::End) => self.close(connection),
             Err(error) => {
                 self.steward.broke(connection.slot(), &error);
@@ -375,29 +393,36 @@ impl<S: Steward> Crew<S> {
         None
     }
 
-    fn place(&self, slot: u16) -> MutexGuard<'_, Option<Box<Connection>>> {
+    fn place(&self, slot: u16) -> MutexGuard<'_, Place> {
         panics::lock(&self.places[usize::from(slot) - 1])
     }
 
-    /// Waits for the next request of a connection.
-    fn put_back(&self, connection: Box<Connection>) {
-        let slot = connection.slot();
-        let mut place = self.place(slot);
-        let connection = place.insert(connection);
-        if !self.is_single() {
-            // Under the lock of the place: who is told of it at once finds it there.
-            // It was added when it came.
-            let slot = EventData::new_u64(slot.into());
-            epoll::modify(&self.door, &**connection, slot, ONCE)
-                .unwrap_or_else(|error| lost(error));
+    /// Lets go of a connection until something comes by it. Where something has come meanwhile, it is looked at, and a request is
+    /// the caller's.
+    fn put_back(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+        loop {
+            {
+                let mut place = self.place(connection.slot());
+                if !std::mem::take(&mut place.was_told) {
+                    place.connection = Some(connection);
+                    return None;
+                }
+            }
+            match connection.receive(Wait::No) {
+                Ok(Received::Nothing) => {}
+                received => return self.judge(connection, received),
+            }
         }
     }
 
     fn close(&self, connection: Box<Connection>) {
         let slot = connection.slot();
         self.descriptors[usize::from(slot) - 1].store(-1, Ordering::Release);
-        // The app may have kept a handle on it, which must not keep it open.
+        // The app may have kept a handle on it, which must not keep it open, nor have the door tell of it.
         let _ = shutdown(&*connection, Shutdown::Both);
+        if !self.is_single() {
+            let _ = epoll::delete(&self.door, &*connection);
+        }
         drop(connection);
         self.free_slot(slot);
     }
@@ -456,13 +481,16 @@ impl<S: Steward> Crew<S> {
             ..self.identity.clone()
         };
         let mut place = self.place(slot);
-        let connection = place.insert(Box::new(Connection::new(stream, identity)));
+        place.was_told = false;
+        let connection = Box::new(Connection::new(stream, identity));
+        let connection = place.connection.insert(connection);
         if self.is_single() {
             return;
         }
+        // Under the lock of the place: who is told of it at once finds it there.
         let data = EventData::new_u64(slot.into());
-        if let Err(error) = epoll::add(&self.door, &**connection, data, ONCE) {
-            let connection = place.take();
+        if let Err(error) = epoll::add(&self.door, &**connection, data, EDGE) {
+            let connection = place.connection.take();
             drop(place);
             let error = Error::Connection(error.into());
             self.steward.broke(slot, &error);

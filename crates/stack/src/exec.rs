@@ -41,6 +41,7 @@ pub(crate) fn run(asked: &args::Exec) -> Result<(), Failure> {
         user.assume()
             .with_context(|| format!("cannot become `{}`", user.name))?;
     }
+    allocator::allow_huge_pages();
     let error = command.args(arguments).exec();
     Err(Failure::User(format!(
         "cannot run {}: {error}",

@@ -34,13 +34,6 @@ use std::process::ExitCode;
 
 use crate::args::Command;
 
-/// Does without huge pages. The allocator asks for them, and each that is touched once is 2 MiB that stay: master and proxy at
-/// rest take 8 MiB in place of 21, and a request costs the same (measured). Children get them back.
-fn small_pages() {
-    // A kernel that cannot leaves things as they are.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
-}
-
 fn main() -> ExitCode {
     let result = match args::parse().command {
         Command::Up(up) => up::from_arguments(up),

@@ -74,7 +74,6 @@ impl Role {
                 "`stack {command}` is what `stack up` starts; start that instead"
             ))
         })?;
-        crate::small_pages();
         // It was started as /proc/self/exe, which would make it `exe` in `top`.
         let title = Title::find();
         title.set(self.title, &[self.title]);

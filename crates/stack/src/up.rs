@@ -104,7 +104,6 @@ fn serve(source: &Source, options: Options, heir: Option<Heir>) -> Result<(), Fa
     let beginning = Beginning::now().context("cannot find out where this program is")?;
     // The arguments have been read, and are remembered.
     let title = Title::find();
-    crate::small_pages();
     let loaded = source.load()?;
     let log = &loaded.site.server.log;
     telemetry::log::init(Settings {

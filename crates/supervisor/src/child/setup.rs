@@ -102,7 +102,7 @@ impl Setup {
         if self.wake == Wake::Waits {
             wake_politely();
         }
-        // What the parent does without for itself; kernels before 3.15 know nothing of it.
+        // What our binary does without for itself; kernels before 3.15 know nothing of it.
         let _ = rustix::thread::disable_transparent_huge_pages(false);
         close_everything_on_exec()?;
         self.renumber()?;
