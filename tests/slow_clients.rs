@@ -7,8 +7,8 @@ use rustix::process::Signal;
 
 use crate::harness::{Client, Site, Stack, descriptors, is_alive, kill, memory, read_some};
 
-/// `/large` answers with 4 MiB, `/closed` says how often a response was closed, `/events` sends one whenever there is another
-/// `go`, everything else answers with the length of what was sent.
+/// `/large` answers with 4 MiB, `/larger` with 16, `/closed` says how often a response was closed, `/events` sends one whenever
+/// there is another `go`, everything else answers with the length of what was sent.
 const APP: &str = r#"
 import os, time
 
@@ -44,6 +44,8 @@ def app(environ, start_response):
     fields = [("Content-Type", "text/plain")]
     if path == "/large":
         blocks = [MIB] * 4
+    elif path == "/larger":
+        blocks = [MIB] * 16
     elif path == "/events":
         fields = [("Content-Type", "text/event-stream; charset=utf-8")]
         blocks = events(0)
@@ -308,14 +310,16 @@ fn a_full_disk_is_the_affair_of_one_request() {
         "300000"
     );
     // A response goes at its client's speed, and is whole.
-    let mut reader = slow(&stack, "/large");
+    // Of this one the kernel does not take so much that the rest has room: it remembers whom it has sent fast to, and then takes
+    // 4 MiB at once (`net.ipv4.tcp_wmem`).
+    let mut reader = slow(&stack, "/larger");
     let log = stack.until_logged("goes at its client's speed: No space left");
     assert_eq!(
         log.matches("goes at its client's speed").count(),
         1,
         "{log}"
     );
-    assert!(reader.body_of_length(4 << 20) == large());
+    assert!(reader.body_of_length(16 << 20) == large().repeat(4));
     stack.until("the slot is free", || stack.get("/").status == 200);
 }
 
