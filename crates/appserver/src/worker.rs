@@ -471,8 +471,7 @@ fn command(template: &Template, number: u32, gifts: [(OwnedFd, RawFd); 4]) -> io
         )
         .descriptor(template.module.file.try_clone()?, MODULE_FD)
         .own_group()
-        // An answer of the app takes longer than what the proxy does between two waits; a worker that interrupts the proxy for each
-        // request is interrupted by it for each answer.
+        // Who wakes it is the proxy, which has the next request in its hands already.
         .wakes_politely();
     if let Some(user) = &template.user {
         command = command.user(user.clone()).no_new_privileges();

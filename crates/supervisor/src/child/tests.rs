@@ -378,11 +378,10 @@ async fn temporary_files_are_the_childs_alone() {
 #[tokio::test]
 async fn who_wakes_politely_has_the_batch_policy_and_hands_it_on() {
     // What `sh` starts has it from `sh`. The 41st field of proc_pid_stat(5), counted from behind the name in parentheses.
-    let policy = shell("sed 's/.*) //' /proc/self/stat | cut -d' ' -f39");
-    let (ours, exit) = output(policy).await;
+    let policy = || shell("sed 's/.*) //' /proc/self/stat | cut -d' ' -f39");
+    let (ours, exit) = output(policy()).await;
     assert_eq!(exit, Exit::Code(0));
-    let polite = shell("sed 's/.*) //' /proc/self/stat | cut -d' ' -f39").wakes_politely();
-    let (theirs, exit) = output(polite).await;
+    let (theirs, exit) = output(policy().wakes_politely()).await;
     assert_eq!(exit, Exit::Code(0));
     let expected = match ours.trim() {
         "0" => "3",
